@@ -1,0 +1,56 @@
+//! What holds unless the file says otherwise. A test holds the JSON Schema to the same values.
+
+use std::time::Duration;
+
+use crate::config::{CommitEvery, DriftPolicy, Limits, OnMismatch, OnUnknown, Project, Retry, Timeouts};
+
+impl Project {
+    /// What [`Project::memory_bytes_max`] is unless the file says otherwise.
+    pub const MEMORY_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;
+}
+
+impl Retry {
+    /// Used unless the file says otherwise.
+    pub const DEFAULT: Self = Self {
+        attempts_max: 6,
+        backoff_start: Duration::from_secs(1),
+        backoff_max: Duration::from_secs(60),
+        retry_after_max: Duration::from_secs(5 * 60),
+    };
+}
+
+impl Timeouts {
+    /// Used unless the file says otherwise.
+    pub const DEFAULT: Self = Self {
+        connect: Duration::from_secs(10),
+        read: Duration::from_secs(30),
+        total: Duration::from_secs(5 * 60),
+    };
+}
+
+impl Limits {
+    /// Used unless the file says otherwise.
+    pub const DEFAULT: Self = Self {
+        page_bytes_max: 64 * 1024 * 1024,
+        decode_ratio_max: 200,
+        pages_max: 1_000_000,
+        empty_pages_max: 10,
+    };
+}
+
+impl DriftPolicy {
+    /// Used unless the file says otherwise.
+    pub const DEFAULT: Self = Self {
+        on_unknown: OnUnknown::Rescue,
+        on_mismatch: OnMismatch::Quarantine,
+    };
+}
+
+impl CommitEvery {
+    /// Used unless the file says otherwise.
+    pub const DEFAULT: Self = Self {
+        pages: 100,
+        bytes: 64 * 1024 * 1024,
+        elapsed: Duration::from_secs(60),
+    };
+}

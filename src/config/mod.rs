@@ -1,0 +1,479 @@
+//! `landfall.yml`, read into types that cannot be wrong.
+//!
+//! ```text
+//! text ─ yaml (located nodes) ─ read (every problem at once) ─► Project ─ Source ─ Stream
+//! ```
+//!
+//! Nothing here touches the network or the lake. Secrets stay references until they are used.
+
+mod defaults;
+pub mod explain;
+pub mod read;
+pub mod secret;
+pub mod template;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use url::Url;
+
+use crate::{
+    clock::Timestamp,
+    config::secret::Secret,
+    error::{Error, ErrorKind, Result},
+    json::JsonPath,
+};
+
+/// The name of a source or a stream: `^[a-z0-9][a-z0-9_-]{0,62}$`.
+///
+/// Safe as a path segment on every store and file system.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+impl Name {
+    /// Checks and takes `text`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if `text` does not match the pattern.
+    ///
+    /// ```
+    /// use landfall::config::Name;
+    /// assert!(Name::new("orders").is_ok());
+    /// assert!(Name::new("../orders").is_err());
+    /// ```
+    pub fn new(text: &str) -> Result<Self> {
+        let ok = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let bytes = text.as_bytes();
+        let valid = (1..=63).contains(&bytes.len())
+            && ok(bytes[0])
+            && bytes.iter().all(|&byte| ok(byte) || byte == b'_' || byte == b'-');
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Error::new(ErrorKind::Config, "read name")
+                .with("name", format!("{text:?}"))
+                .with("must match", "^[a-z0-9][a-z0-9_-]{0,62}$"))
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A stream's full name, `source.stream`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamName {
+    /// The source that owns the stream.
+    pub source: Name,
+    /// The stream within its source.
+    pub stream: Name,
+}
+
+impl StreamName {
+    /// Reads `source.stream`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if there is no dot or a part is not a [`Name`].
+    pub fn parse(text: &str) -> Result<Self> {
+        let Some((source, stream)) = text.split_once('.') else {
+            return Err(Error::new(ErrorKind::Config, "read stream name")
+                .with("name", format!("{text:?}"))
+                .with("expected", "source.stream"));
+        };
+        Ok(Self {
+            source: Name::new(source)?,
+            stream: Name::new(stream)?,
+        })
+    }
+}
+
+impl fmt::Display for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.source, self.stream)
+    }
+}
+
+/// A folder with `landfall.yml` and its contracts.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// The folder that holds `landfall.yml`; relative paths start here.
+    pub dir: PathBuf,
+    /// Where everything is stored.
+    pub lake: Lake,
+    /// Most memory the work of one command may hold, in bytes. Default 1 GiB.
+    pub memory_bytes_max: u64,
+    /// The APIs to load, in the order of the file.
+    pub sources: Vec<Source>,
+    /// SHA-256 of `landfall.yml` as read, lowercase hex; stored in every raw log entry.
+    pub config_hash: String,
+}
+
+/// The storage root.
+#[derive(Clone, Debug)]
+pub struct Lake {
+    /// An absolute `file:///…` or `s3://bucket/prefix` URL.
+    pub url: Url,
+    /// Options handed to object_store (`endpoint`, `region`, `access_key_id`, …).
+    pub storage: Vec<(String, Secret)>,
+}
+
+/// One API.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name.
+    pub name: Name,
+    /// Every request path is joined to this URL. Pages never leave its origin.
+    pub base_url: Url,
+    /// How requests prove who sends them.
+    pub auth: Auth,
+    /// Sent with every request.
+    pub headers: Vec<(String, Secret)>,
+    /// The budget of the credential, shared by all streams of the source.
+    pub rate_limit: Option<RateLimit>,
+    /// When and how often a failed request is sent again.
+    pub retry: Retry,
+    /// How long to wait for the server.
+    pub timeouts: Timeouts,
+    /// Bounds on what the server may send.
+    pub limits: Limits,
+    /// Its endpoints, in the order of the file.
+    pub streams: Vec<Stream>,
+}
+
+/// How requests prove who sends them.
+#[derive(Clone, Debug)]
+pub enum Auth {
+    /// Not at all.
+    None,
+    /// A key in a header.
+    ApiKeyHeader {
+        /// The header.
+        name: String,
+        /// The key.
+        value: Secret,
+    },
+    /// A key in the query string. It is masked wherever the URL is written down.
+    ApiKeyQuery {
+        /// The query parameter.
+        name: String,
+        /// The key.
+        value: Secret,
+    },
+    /// RFC 7617.
+    Basic {
+        /// The user, or the key of APIs that leave the password empty.
+        username: Secret,
+        /// May be empty.
+        password: Secret,
+    },
+    /// RFC 6750; some APIs want another word than `Bearer`.
+    Bearer {
+        /// The word before the token.
+        scheme: String,
+        /// The token.
+        token: Secret,
+    },
+}
+
+/// A token bucket: at most `requests` in any `per`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RateLimit {
+    /// Requests granted per window; at least 1.
+    pub requests: u32,
+    /// The window; more than zero.
+    pub per: Duration,
+}
+
+/// When and how often a failed request is sent again. Waits are full jitter between zero and the cap of the attempt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retry {
+    /// Requests sent for one page, the first included. Default 6.
+    pub attempts_max: u32,
+    /// The cap of the first wait; doubles with each attempt. Default 1 s.
+    pub backoff_start: Duration,
+    /// No backoff is longer. Default 60 s.
+    pub backoff_max: Duration,
+    /// The longest wait a server may ask for with `Retry-After`; beyond it the stream fails at once. Default 5 min.
+    pub retry_after_max: Duration,
+}
+
+/// How long to wait for the server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timeouts {
+    /// Until the connection stands. Default 10 s.
+    pub connect: Duration,
+    /// Between two reads. Default 30 s.
+    pub read: Duration,
+    /// For one whole request. Default 5 min.
+    pub total: Duration,
+}
+
+/// Bounds on what the server may send.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Largest body kept, in decoded bytes. Default 64 MiB.
+    pub page_bytes_max: u64,
+    /// Most decoded bytes per encoded byte, judged beyond the first MiB. Default 200.
+    pub decode_ratio_max: u64,
+    /// Most pages in one window. Default 1,000,000.
+    pub pages_max: u64,
+    /// Most pages without a record in a row while the server says there is more. Default 10.
+    pub empty_pages_max: u32,
+}
+
+/// One endpoint, its raw log, its contract and its main table.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// Full name.
+    pub name: StreamName,
+    /// The first request of a window.
+    pub request: Request,
+    /// Where the records are in a page.
+    pub records: JsonPath,
+    /// How the next page is found.
+    pub paginate: Paginate,
+    /// How only changed records are asked for.
+    pub incremental: Option<Incremental>,
+    /// How accepted records become rows.
+    pub table: Table,
+    /// The contract file, absolute, existing or still to be drafted.
+    pub contract: PathBuf,
+    /// What to do with what the contract does not say.
+    pub drift: DriftPolicy,
+    /// When fetched pages are committed.
+    pub commit: CommitEvery,
+}
+
+/// The first request of a window.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// GET or POST.
+    pub method: Method,
+    /// Joined to the base URL.
+    pub path: String,
+    /// Query parameters, in order.
+    pub params: Vec<(String, Secret)>,
+    /// Sent besides those of the source.
+    pub headers: Vec<(String, Secret)>,
+    /// A JSON body for POST.
+    pub body: Option<serde_json::Value>,
+}
+
+/// HTTP methods that read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// GET
+    Get,
+    /// POST
+    Post,
+}
+
+/// A place in a response.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// The first value at a path in the JSON body.
+    Body(JsonPath),
+    /// A response header, by lowercase name.
+    Header(String),
+}
+
+/// Where a page token goes in the next request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenSlot {
+    /// A query parameter.
+    Query(String),
+    /// A header.
+    Header(String),
+    /// A top-level or dotted field of the JSON request body.
+    BodyField(Vec<String>),
+}
+
+/// How the next page is found.
+#[derive(Clone, Debug)]
+pub enum Paginate {
+    /// One page is all.
+    Single,
+    /// An opaque token in the response, sent back unchanged. Ends when absent, null or empty.
+    Cursor {
+        /// Where the response holds it.
+        from: Place,
+        /// Where the next request holds it.
+        to: TokenSlot,
+    },
+    /// A whole URL in the response, of the same origin. Ends when absent, null or empty.
+    NextUrl {
+        /// Where the response holds it.
+        from: Place,
+    },
+    /// The `next` relation of the Link header (RFC 8288).
+    LinkHeader,
+    /// A page number; ends with the first page without records.
+    PageNumber {
+        /// Where the request holds the number.
+        to: TokenSlot,
+        /// The number of the first page.
+        first: u64,
+    },
+    /// A record offset; ends with the first page without records.
+    Offset {
+        /// Where the request holds the offset.
+        to: TokenSlot,
+        /// The offset of the first record.
+        first: u64,
+    },
+}
+
+/// How only changed records are asked for.
+#[derive(Clone, Debug)]
+pub struct Incremental {
+    /// The cursor within a record.
+    pub cursor: JsonPath,
+    /// Where the lower bound goes in the request.
+    pub to: TokenSlot,
+    /// How cursor values are written, and how the bound is.
+    pub format: CursorFormat,
+    /// The first bound, as written in the file; none asks for everything.
+    pub start: Option<String>,
+    /// How far before the watermark the next window begins. Time formats only.
+    pub lookback: Duration,
+}
+
+/// How cursor values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CursorFormat {
+    /// RFC 3339 date-time.
+    Rfc3339,
+    /// `YYYY-MM-DD`.
+    Date,
+    /// Seconds since 1970, a JSON number or digits in text.
+    EpochSeconds,
+    /// Milliseconds since 1970.
+    EpochMillis,
+    /// A growing whole number without a unit.
+    Integer,
+}
+
+/// How accepted records become rows.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Column names that identify a row. Empty only for [`ScdType::Append`].
+    pub keys: Vec<String>,
+    /// Column names that order versions of a row; the raw position breaks ties.
+    pub sequence_by: Vec<String>,
+    /// What happens to older versions.
+    pub scd_type: ScdType,
+    /// A SQL condition over the columns that marks a record as a deletion.
+    pub apply_as_deletes: Option<String>,
+    /// What a deletion does.
+    pub deletes: Deletes,
+    /// Column names the table is partitioned by.
+    pub partition_by: Vec<String>,
+}
+
+/// What happens to older versions of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScdType {
+    /// Overwritten: one current row per key.
+    Upsert,
+    /// Kept: every record is a row.
+    Append,
+}
+
+/// What a deletion does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletes {
+    /// The row stays and `_deleted` is true.
+    Soft,
+    /// The row leaves the table's current view; its sequence is kept as a tombstone.
+    Hard,
+}
+
+/// What to do with what the contract does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DriftPolicy {
+    /// Fields the contract does not name.
+    pub on_unknown: OnUnknown,
+    /// Values that do not fit their column.
+    pub on_mismatch: OnMismatch,
+}
+
+/// What happens to a field the contract does not name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// Kept as JSON in `_rescued`. The default.
+    Rescue,
+    /// Counted only; raw keeps it.
+    Ignore,
+    /// The record is quarantined.
+    Quarantine,
+}
+
+/// What happens to a value that does not fit its column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMismatch {
+    /// The record is quarantined. The default.
+    Quarantine,
+    /// The column is null and the value is kept in `_rescued`. Keys are always quarantined.
+    Rescue,
+    /// Nothing is written and the transform ends with exit code 3.
+    Fail,
+}
+
+/// When fetched pages are committed: whichever is reached first.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CommitEvery {
+    /// Pages. Default 100.
+    pub pages: u32,
+    /// Body bytes. Default 64 MiB.
+    pub bytes: u64,
+    /// Time since the last commit. Default 60 s.
+    pub elapsed: Duration,
+}
+
+impl Project {
+    /// The stream called `name`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] listing the known streams if there is none.
+    pub fn stream(&self, name: &StreamName) -> Result<(&Source, &Stream)> {
+        self.streams()
+            .find(|(_, stream)| stream.name == *name)
+            .ok_or_else(|| {
+                let known: Vec<String> = self
+                    .streams()
+                    .map(|(_, stream)| stream.name.to_string())
+                    .collect();
+                Error::new(ErrorKind::Config, "find stream")
+                    .with("stream", name)
+                    .with("known", known.join(", "))
+            })
+    }
+
+    /// Every stream with its source, in the order of the file.
+    pub fn streams(&self) -> impl Iterator<Item = (&Source, &Stream)> {
+        self.sources
+            .iter()
+            .flat_map(|source| source.streams.iter().map(move |stream| (source, stream)))
+    }
+}
+
+/// Reads a moment in the form RFC 3339 gives it.
+///
+/// # Errors
+/// [`ErrorKind::Config`] if it is not one.
+pub fn parse_timestamp(text: &str) -> Result<Timestamp> {
+    chrono::DateTime::parse_from_rfc3339(text)
+        .map(|moment| moment.to_utc())
+        .map_err(|source| {
+            Error::new(ErrorKind::Config, "read timestamp")
+                .with("text", format!("{text:?}"))
+                .caused_by(source)
+        })
+}

@@ -1,0 +1,78 @@
+//! How only changed records are asked for.
+
+use std::time::Duration;
+
+use chrono::NaiveDate;
+
+use crate::{
+    config::{
+        CursorFormat, Incremental, Method, parse_timestamp,
+        read::{
+            paginate::slot,
+            sections,
+            values::{DURATION_MAX, duration, json_path},
+        },
+    },
+    yaml::{fields::Value, quoted},
+};
+
+/// Reads `incremental`.
+pub(super) fn incremental(value: Value<'_>, method: Method) -> Option<Incremental> {
+    let fields = value.fields(&sections::INCREMENTAL)?;
+    let formats = [
+        ("rfc3339", CursorFormat::Rfc3339),
+        ("date", CursorFormat::Date),
+        ("epoch_s", CursorFormat::EpochSeconds),
+        ("epoch_ms", CursorFormat::EpochMillis),
+        ("integer", CursorFormat::Integer),
+    ];
+    let cursor = fields.required("cursor", json_path);
+    let to = slot(&fields, method, None);
+    let format = match fields.value("format") {
+        Some(value) => value.choice(&formats, &[]),
+        None => Some(CursorFormat::Rfc3339),
+    };
+    let start = fields.optional("start", |value| {
+        let text = value.scalar()?;
+        check_start(value, text, format?)?;
+        Some(text.to_owned())
+    });
+    let lookback = fields.optional("lookback", |value| {
+        let lookback = duration(value, Duration::ZERO..=DURATION_MAX)?;
+        if format == Some(CursorFormat::Integer) && !lookback.is_zero() {
+            return value.refuse("whole numbers without a unit have no lookback", None);
+        }
+        Some(lookback)
+    });
+    Some(Incremental {
+        cursor: cursor?,
+        to: to?,
+        format: format?,
+        start,
+        lookback: lookback.unwrap_or(Duration::ZERO),
+    })
+}
+
+fn check_start(value: Value<'_>, text: &str, format: CursorFormat) -> Option<()> {
+    let whole_number = || {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let plain = digits == "0" || !digits.starts_with('0');
+        plain && !text.starts_with('+') && text.parse::<i64>().is_ok()
+    };
+    // The parser of dates forgives missing zeros and spaces; the length does not.
+    let date = || text.len() == 10 && NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok();
+    let (good, wanted) = match format {
+        CursorFormat::Rfc3339 => (parse_timestamp(text).is_ok(), "a moment: 2024-01-01T00:00:00Z"),
+        CursorFormat::Date => (date(), "a date: 2024-01-01"),
+        CursorFormat::EpochSeconds => (whole_number(), "seconds since 1970: 1704067200"),
+        CursorFormat::EpochMillis => (whole_number(), "milliseconds since 1970: 1704067200000"),
+        CursorFormat::Integer => (whole_number(), "a whole number"),
+    };
+    if good {
+        return Some(());
+    }
+    value.refuse(
+        format!("{} does not fit the format", quoted(text)),
+        Some(format!("write {wanted}")),
+    )
+}

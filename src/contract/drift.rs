@@ -1,0 +1,485 @@
+//! What the data did that the contract did not say.
+//!
+//! ```text
+//! Contract ─┐
+//!           ├─ changes ─► one Change for each path and kind, in the order of paths
+//! Observed ─┘
+//! ```
+
+use std::fmt;
+
+use super::{
+    Column, ColumnType, Contract,
+    observed::{Counts, Kind, Observed, PathId, ROOT, write_name},
+    plan,
+};
+use crate::config::{OnMismatch, OnUnknown};
+
+/// One difference between a contract and the data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What happened.
+    pub kind: ChangeKind,
+    /// Where, such as `lines[].price`.
+    pub path: String,
+    /// What the contract says; empty if it says nothing.
+    pub expected: String,
+    /// What the data was like: kinds of JSON values with their counts, or new values.
+    pub found: String,
+    /// How many values it concerns, or records (objects, for a nested path) for [`ChangeKind::Missing`] and [`ChangeKind::RequiredMissing`].
+    pub count: u64,
+    /// Of how many: the records that are objects, or for a nested path the objects and elements around it.
+    pub records: u64,
+    /// The first record it was seen in, counted from 0 over all records observed; none if it is about absence.
+    pub first_record: Option<u64>,
+    /// What the stream's policy did about it.
+    pub effect: Effect,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChangeKind {
+    /// A path the contract does not name.
+    Unknown,
+    /// A declared path that was never there, although something was read that could have held it.
+    Missing,
+    /// A required member that was absent in some records.
+    RequiredMissing,
+    /// A required member that was null in some records.
+    NullInRequired,
+    /// Values of another kind than declared, whether refused or taken by coercion.
+    TypeChanged,
+    /// Values the type cannot hold exactly, or outside `minimum`..`maximum`.
+    OutOfRange,
+    /// Values that the declared list of values does not have.
+    EnumGrown,
+    /// Values against a pattern or a length.
+    RuleBroken,
+}
+
+impl ChangeKind {
+    /// The name used in tables and reports, such as `type_changed`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Missing => "missing",
+            Self::RequiredMissing => "required_missing",
+            Self::NullInRequired => "null_in_required",
+            Self::TypeChanged => "type_changed",
+            Self::OutOfRange => "out_of_range",
+            Self::EnumGrown => "enum_grown",
+            Self::RuleBroken => "rule_broken",
+        }
+    }
+}
+
+impl fmt::Display for ChangeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the stream's policy does about a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Rows were accepted as they are.
+    Accepted,
+    /// Values were taken as the declared type, exactly.
+    Coerced,
+    /// Kept in `_rescued`.
+    Rescued,
+    /// Left out of the table; raw keeps it.
+    Ignored,
+    /// Records were set aside.
+    Quarantined,
+    /// Nothing is written.
+    Failed,
+}
+
+impl Effect {
+    /// The name used in tables and reports, such as `rescued`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Coerced => "coerced",
+            Self::Rescued => "rescued",
+            Self::Ignored => "ignored",
+            Self::Quarantined => "quarantined",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Every difference between what a contract says and what was observed, declared paths first, in the contract's order.
+///
+/// What a stream names as keys and `sequence_by` is judged as required; here only the contract counts.
+/// Members of a [`ColumnType::Json`] column are nobody's business and make no change.
+pub fn changes(
+    contract: &Contract,
+    observed: &Observed,
+    on_unknown: OnUnknown,
+    on_mismatch: OnMismatch,
+) -> Vec<Change> {
+    let mut comparison = Comparison {
+        observed,
+        on_mismatch,
+        declared: vec![false; observed.len()],
+        changes: Vec::new(),
+    };
+    comparison.declared[ROOT as usize] = true;
+    comparison.columns(&contract.columns, ROOT, observed.records());
+    let Comparison {
+        declared,
+        mut changes,
+        ..
+    } = comparison;
+    let effect = match on_unknown {
+        OnUnknown::Rescue => Effect::Rescued,
+        OnUnknown::Ignore => Effect::Ignored,
+        OnUnknown::Quarantine => Effect::Quarantined,
+    };
+    for (id, counts) in observed.iter() {
+        if !declared[id as usize] && counts.seen() > 0 {
+            changes.push(Change {
+                kind: ChangeKind::Unknown,
+                path: observed.path(id),
+                expected: String::new(),
+                found: kinds_words(counts, |_| true),
+                count: counts.seen(),
+                records: around(observed, id),
+                first_record: counts.first(),
+                effect,
+            });
+        }
+    }
+    changes
+}
+
+struct Comparison<'a> {
+    observed: &'a Observed,
+    on_mismatch: OnMismatch,
+    declared: Vec<bool>,
+    changes: Vec<Change>,
+}
+
+impl Comparison<'_> {
+    /// `objects`: how many times the enclosing object was there.
+    fn columns(&mut self, columns: &[Column], parent: PathId, objects: u64) {
+        for column in columns {
+            let (mut at, mut around) = (Some(parent), objects);
+            for (depth, name) in column.path.iter().enumerate() {
+                at = at.and_then(|at| self.observed.member(at, name));
+                let Some(id) = at else { break };
+                self.declared[id as usize] = true;
+                if depth + 1 < column.path.len() {
+                    self.passed_through(id);
+                    around = self
+                        .observed
+                        .counts(id)
+                        .map_or(0, |counts| counts.of(Kind::Object));
+                }
+            }
+            let path = at.map_or_else(|| self.path_in(parent, column), |id| self.observed.path(id));
+            self.column(column, at, path, around);
+        }
+    }
+
+    /// The path of a column that was never there.
+    fn path_in(&self, parent: PathId, column: &Column) -> String {
+        let mut path = self.observed.path(parent);
+        column.path.iter().for_each(|name| write_name(name, &mut path));
+        path
+    }
+
+    /// An object on the way to columns that is something else.
+    fn passed_through(&mut self, id: PathId) {
+        let Some(counts) = self.observed.counts(id).filter(|counts| counts.mismatched() > 0) else {
+            return;
+        };
+        let path = self.observed.path(id);
+        // Several columns may lie behind it.
+        if self.changes.iter().any(|change| change.path == path) {
+            return;
+        }
+        let change = Change {
+            kind: ChangeKind::TypeChanged,
+            path,
+            expected: "object".to_owned(),
+            found: kinds_words(counts, |kind| !matches!(kind, Kind::Object | Kind::Null)),
+            count: counts.mismatched(),
+            records: around(self.observed, id),
+            first_record: counts.first_unfit(),
+            effect: self.refused(),
+        };
+        self.changes.push(change);
+    }
+
+    /// Values that do not fit, unless the column is required.
+    fn refused(&self) -> Effect {
+        match self.on_mismatch {
+            OnMismatch::Quarantine => Effect::Quarantined,
+            OnMismatch::Rescue => Effect::Rescued,
+            OnMismatch::Fail => Effect::Failed,
+        }
+    }
+
+    fn column(&mut self, column: &Column, id: Option<PathId>, path: String, objects: u64) {
+        let nothing = Counts::default();
+        let observed = self.observed;
+        let counts = id.and_then(|id| observed.counts(id)).unwrap_or(&nothing);
+        let required = if self.on_mismatch == OnMismatch::Fail {
+            Effect::Failed
+        } else {
+            Effect::Quarantined
+        };
+        let refused = if column.required || column.primary_key {
+            required
+        } else {
+            self.refused()
+        };
+        let mut add = |kind, found: String, count: u64, first_record, effect| {
+            if count > 0 {
+                let expected = plan::words(&column.kind);
+                self.changes.push(Change {
+                    kind,
+                    path: path.clone(),
+                    expected,
+                    found,
+                    count,
+                    records: objects,
+                    first_record,
+                    effect,
+                });
+            }
+        };
+        let absent = objects.saturating_sub(counts.seen());
+        let is_element = id.is_some_and(|id| observed.name(id).is_none());
+        if !is_element && column.required {
+            add(
+                ChangeKind::RequiredMissing,
+                "nothing".to_owned(),
+                absent,
+                None,
+                required,
+            );
+        } else if !is_element && counts.seen() == 0 {
+            add(
+                ChangeKind::Missing,
+                "nothing".to_owned(),
+                absent,
+                None,
+                Effect::Accepted,
+            );
+        }
+        if column.required {
+            add(
+                ChangeKind::NullInRequired,
+                "null".to_owned(),
+                counts.of(Kind::Null),
+                None,
+                required,
+            );
+        }
+        let all = kinds_words(counts, |kind| kind != Kind::Null);
+        let mut foreign = kinds_words(counts, |kind| !is_native(&column.kind, kind));
+        if foreign.is_empty() {
+            // Text that is no date, say.
+            foreign.clone_from(&all);
+        }
+        add(
+            ChangeKind::TypeChanged,
+            foreign.clone(),
+            counts.mismatched(),
+            counts.first_unfit(),
+            refused,
+        );
+        add(
+            ChangeKind::TypeChanged,
+            foreign,
+            counts.coerced(),
+            counts.first_unfit(),
+            Effect::Coerced,
+        );
+        add(
+            ChangeKind::OutOfRange,
+            all.clone(),
+            counts.out_of_range(),
+            counts.first_unfit(),
+            refused,
+        );
+        let new_values: Vec<String> = counts
+            .new_values()
+            .map(|(value, count)| format!("{value} {count}"))
+            .collect();
+        add(
+            ChangeKind::EnumGrown,
+            new_values.join(", "),
+            counts.not_allowed(),
+            counts.first_unfit(),
+            refused,
+        );
+        add(
+            ChangeKind::RuleBroken,
+            all,
+            counts.rule_broken(),
+            counts.first_unfit(),
+            refused,
+        );
+        let Some(id) = id else { return };
+        match &column.kind {
+            ColumnType::Object(columns) => self.columns(columns, id, counts.of(Kind::Object)),
+            ColumnType::Array(element) => {
+                if let Some(id) = observed.element(id) {
+                    self.declared[id as usize] = true;
+                    let elements = observed.counts(id).map_or(0, Counts::seen);
+                    self.column(element, Some(id), observed.path(id), elements);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether values of a kind need no coercion. Other kinds may still be refused for their value.
+fn is_native(declared: &ColumnType, kind: Kind) -> bool {
+    use super::TimestampFormat::{EpochMillis, EpochSeconds};
+    match declared {
+        _ if kind == Kind::Null => true,
+        ColumnType::String | ColumnType::Date => kind == Kind::String,
+        ColumnType::Timestamp(EpochSeconds | EpochMillis) | ColumnType::Integer => kind == Kind::Integer,
+        ColumnType::Timestamp(_) => kind == Kind::String,
+        ColumnType::Number | ColumnType::Decimal { .. } => matches!(kind, Kind::Integer | Kind::Number),
+        ColumnType::Boolean => kind == Kind::Boolean,
+        ColumnType::Object(_) => kind == Kind::Object,
+        ColumnType::Array(_) => kind == Kind::Array,
+        ColumnType::Json => true,
+    }
+}
+
+/// How many objects or arrays are around a path.
+fn around(observed: &Observed, id: PathId) -> u64 {
+    let is_element = observed.name(id).is_none();
+    match observed.counts(id) {
+        Some(counts) if is_element => counts.seen(),
+        _ => observed
+            .counts(observed.parent(id))
+            .map_or(0, |counts| counts.of(Kind::Object)),
+    }
+}
+
+fn kinds_words(counts: &Counts, wanted: impl Fn(Kind) -> bool) -> String {
+    let seen = Kind::ALL
+        .iter()
+        .filter(|&&kind| counts.of(kind) > 0 && wanted(kind));
+    let words: Vec<String> = seen
+        .map(|&kind| format!("{} {}", kind.as_str(), counts.of(kind)))
+        .collect();
+    words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::contract::judge::{Judge, JudgeOptions};
+
+    fn report(contract: &Contract, on_mismatch: OnMismatch, records: &[&str]) -> String {
+        let options = JudgeOptions {
+            keys: Vec::new(),
+            sequence_by: Vec::new(),
+            on_unknown: OnUnknown::Rescue,
+            on_mismatch,
+            record_bytes_max: 1 << 20,
+        };
+        let mut judging = Judge::new(contract, options).unwrap().start();
+        for record in records {
+            judging.push(record.as_bytes());
+        }
+        let judged = judging.finish().unwrap();
+        let mut text = String::new();
+        for change in changes(contract, &judged.observed, OnUnknown::Rescue, on_mismatch) {
+            let Change {
+                kind,
+                path,
+                expected,
+                found,
+                count,
+                records,
+                first_record,
+                effect,
+            } = change;
+            let first = first_record.map_or_else(String::new, |first| format!(" from {first}"));
+            writeln!(
+                text,
+                "{path}: {kind} {expected:?} found {found:?}, {count} of {records}{first}, {effect}"
+            )
+            .unwrap();
+        }
+        text
+    }
+
+    fn contract() -> Contract {
+        use crate::contract::judge::tests::{contract, restrict};
+        let contract = contract(
+            "id integer!; status string; total decimal; name string; vip boolean =in.vip; at moment; lines list:line",
+        );
+        restrict(contract, "status", &[r#""open""#, r#""paid""#])
+    }
+
+    #[test]
+    fn r117_f132_every_change_of_the_data_is_reported_with_its_place_and_count() {
+        let records = [
+            r#"{"id":1,"status":"open","total":1,"lines":[{"sku":"a","price":1},{"sku":"b","price":"2"}],"in":{"vip":true}}"#,
+            r#"{"id":2,"status":"lost","total":"2.50","lines":[{"sku":"c","price":0.001,"color":{"r":1}}],"in":7}"#,
+            r#"{"id":null,"status":"lost","full_name":"Ann","at":"yesterday","in":{"vip":null,"x":0}}"#,
+            r#"{"status":"paid","full_name":null,"total":true}"#,
+            "broken",
+        ];
+        insta::assert_snapshot!(report(&contract(), OnMismatch::Quarantine, &records), @r#"
+        id: required_missing "integer" found "nothing", 1 of 4, quarantined
+        id: null_in_required "integer" found "null", 1 of 4, quarantined
+        status: enum_grown "string" found "\"lost\" 2", 2 of 4 from 1, quarantined
+        total: type_changed "decimal(10,2)" found "string 1, boolean 1", 1 of 4 from 1, quarantined
+        total: type_changed "decimal(10,2)" found "string 1, boolean 1", 1 of 4 from 1, coerced
+        name: missing "string" found "nothing", 4 of 4, accepted
+        in: type_changed "object" found "integer 1", 1 of 4 from 1, quarantined
+        at: type_changed "timestamp (RFC 3339)" found "string 1", 1 of 4 from 2, quarantined
+        lines[].price: type_changed "decimal(10,2)" found "string 1", 1 of 3 from 0, coerced
+        lines[].price: out_of_range "decimal(10,2)" found "string 1, integer 1, number 1", 1 of 3 from 0, quarantined
+        lines[].tags: missing "array" found "nothing", 3 of 3, accepted
+        lines[].color: unknown "" found "object 1", 1 of 3 from 1, rescued
+        lines[].color.r: unknown "" found "integer 1", 1 of 1 from 1, rescued
+        full_name: unknown "" found "null 1, string 1", 2 of 4 from 2, rescued
+        in.x: unknown "" found "integer 1", 1 of 2 from 2, rescued
+        "#);
+    }
+
+    #[test]
+    fn data_that_follows_its_contract_makes_no_change() {
+        let records =
+            [r#"{"id":1,"status":"paid","total":null,"name":"n","in":{"vip":false},"at":null,"lines":[]}"#];
+        assert_eq!(report(&contract(), OnMismatch::Quarantine, &records), "");
+    }
+
+    #[test]
+    fn the_policy_decides_what_a_change_does() {
+        let records =
+            [r#"{"id":"x","status":7,"total":1,"name":"n","in":{"vip":false},"at":null,"lines":[]}"#];
+        insta::assert_snapshot!(report(&contract(), OnMismatch::Rescue, &records), @r#"
+        id: type_changed "integer" found "string 1", 1 of 1 from 0, quarantined
+        status: type_changed "string" found "integer 1", 1 of 1 from 0, rescued
+        "#);
+    }
+
+    #[test]
+    fn nothing_read_is_nothing_missing() {
+        assert_eq!(report(&contract(), OnMismatch::Quarantine, &["broken"]), "");
+    }
+}

@@ -1,0 +1,1213 @@
+//! Each test is a table: records on the left, what the judge says on the right.
+
+use std::fmt::Write as _;
+
+use arrow::{
+    array::{Array, AsArray as _},
+    datatypes::{Date32Type, Decimal128Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::contract::{
+    Coercion, Column, ColumnType, Rules, TimestampFormat, observed::Kind, work::VIOLATIONS_MAX,
+};
+
+/// A contract in short: `name type`, separated by `;`. `!` behind the type: required. `=` and a path: where it is.
+pub(in crate::contract) fn contract(short: &str) -> Contract {
+    Contract {
+        id: "test".to_owned(),
+        version: "1.0.0".to_owned(),
+        status: "active".to_owned(),
+        columns: short
+            .split(';')
+            .map(str::trim)
+            .filter(|column| !column.is_empty())
+            .map(column)
+            .collect(),
+    }
+}
+
+/// The contract with a list of allowed values for one column.
+pub(in crate::contract) fn restrict(mut contract: Contract, name: &str, allowed: &[&str]) -> Contract {
+    let column = contract
+        .columns
+        .iter_mut()
+        .find(|column| column.name == name)
+        .unwrap();
+    column.rules.allowed = Some(allowed.iter().map(|&value| value.to_owned()).collect());
+    contract
+}
+
+fn column(short: &str) -> Column {
+    let mut words = short.split_whitespace();
+    let name = words.next().unwrap();
+    let kind = words.next().unwrap();
+    let path = words
+        .next()
+        .and_then(|path| path.strip_prefix('='))
+        .unwrap_or(name);
+    Column {
+        name: name.to_owned(),
+        path: path.split('.').map(str::to_owned).collect(),
+        kind: kind_of(kind.trim_end_matches('!')),
+        required: kind.ends_with('!'),
+        primary_key: false,
+        coercion: Coercion::Lossless,
+        rules: Rules::default(),
+        classification: None,
+        description: None,
+    }
+}
+
+fn kind_of(short: &str) -> ColumnType {
+    if let Some(element) = short.strip_prefix("list:") {
+        return ColumnType::Array(Box::new(column(&format!("element {element}"))));
+    }
+    match short {
+        "string" => ColumnType::String,
+        "integer" => ColumnType::Integer,
+        "number" => ColumnType::Number,
+        "decimal" => ColumnType::Decimal {
+            precision: 10,
+            scale: 2,
+        },
+        "boolean" => ColumnType::Boolean,
+        "date" => ColumnType::Date,
+        "moment" => ColumnType::Timestamp(TimestampFormat::Rfc3339),
+        "epoch_s" => ColumnType::Timestamp(TimestampFormat::EpochSeconds),
+        "epoch_ms" => ColumnType::Timestamp(TimestampFormat::EpochMillis),
+        "naive" => ColumnType::Timestamp(TimestampFormat::Naive { offset_seconds: 3600 }),
+        "json" => ColumnType::Json,
+        "line" => ColumnType::Object(contract("sku string!; price decimal; tags list:string").columns),
+        "address" => {
+            ColumnType::Object(contract("city string!; zip string =postal.code; lines list:line").columns)
+        }
+        other => panic!("no such type: {other}"),
+    }
+}
+
+fn options() -> JudgeOptions {
+    JudgeOptions {
+        keys: Vec::new(),
+        sequence_by: Vec::new(),
+        on_unknown: OnUnknown::Rescue,
+        on_mismatch: OnMismatch::Quarantine,
+        record_bytes_max: 1 << 20,
+    }
+}
+
+fn keyed(key: &str) -> JudgeOptions {
+    JudgeOptions {
+        keys: vec![key.to_owned()],
+        ..options()
+    }
+}
+
+fn judge_all<R: AsRef<[u8]>>(contract: &Contract, options: JudgeOptions, records: &[R]) -> Judged {
+    let judge = Judge::new(contract, options).unwrap();
+    let mut judging = judge.start();
+    for record in records {
+        judging.push(record.as_ref());
+    }
+    assert_eq!(judging.rows(), records.len());
+    let judged = judging.finish().unwrap();
+    assert_eq!(judged.batch.num_rows(), records.len());
+    assert_eq!(judged.batch.schema(), judge.schema());
+    judged
+}
+
+/// The row's values, or every violation of it.
+fn verdict(judged: &Judged, row: usize) -> String {
+    let violations: Vec<String> = judged
+        .violations
+        .iter()
+        .filter(|found| found.row == row)
+        .map(describe)
+        .collect();
+    if !violations.is_empty() {
+        return violations.join("; ");
+    }
+    let values: Vec<String> = judged
+        .batch
+        .columns()
+        .iter()
+        .map(|column| show(column.as_ref(), row))
+        .collect();
+    let (rescued, values) = values.split_last().unwrap();
+    let mut text = values.join(" ");
+    if rescued != "null" {
+        let _ = write!(
+            text,
+            " + {}",
+            judged.batch.column(values.len()).as_string::<i32>().value(row)
+        );
+    }
+    text
+}
+
+fn describe(found: &RowViolation) -> String {
+    let Violation {
+        class, path, found, ..
+    } = &found.violation;
+    format!("{class} at {path:?}: {found}")
+}
+
+fn show(array: &dyn Array, row: usize) -> String {
+    if array.is_null(row) {
+        return "null".to_owned();
+    }
+    match array.data_type() {
+        DataType::Utf8 => format!("{:?}", array.as_string::<i32>().value(row)),
+        DataType::Int64 => array.as_primitive::<Int64Type>().value(row).to_string(),
+        DataType::Float64 => format!("{:?}", array.as_primitive::<Float64Type>().value(row)),
+        DataType::Decimal128(..) => array.as_primitive::<Decimal128Type>().value_as_string(row),
+        DataType::Boolean => array.as_boolean().value(row).to_string(),
+        DataType::Date32 => format!("day {}", array.as_primitive::<Date32Type>().value(row)),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            format!(
+                "{}us",
+                array.as_primitive::<TimestampMicrosecondType>().value(row)
+            )
+        }
+        DataType::Struct(_) => {
+            let fields: Vec<String> = array
+                .as_struct()
+                .columns()
+                .iter()
+                .map(|column| show(column, row))
+                .collect();
+            format!("{{{}}}", fields.join(" "))
+        }
+        DataType::List(_) => {
+            let elements = array.as_list::<i32>().value(row);
+            let elements: Vec<String> = (0..elements.len())
+                .map(|element| show(elements.as_ref(), element))
+                .collect();
+            format!("[{}]", elements.join(" "))
+        }
+        other => panic!("no such column: {other}"),
+    }
+}
+
+/// Judges every record of the table at once, so that none may disturb another, and compares.
+fn check(contract: &Contract, options: JudgeOptions, table: &[(&str, &str)]) {
+    let records: Vec<&str> = table.iter().map(|(record, _)| *record).collect();
+    let judged = judge_all(contract, options, &records);
+    for (row, (record, expected)) in table.iter().enumerate() {
+        assert_eq!(verdict(&judged, row), *expected, "{record}");
+    }
+}
+
+fn check_values(kind: &str, table: &[(&str, &str)]) {
+    let records: Vec<(String, &str)> = table
+        .iter()
+        .map(|(value, expected)| (format!(r#"{{"v": {value} }}"#), *expected))
+        .collect();
+    let records: Vec<(&str, &str)> = records
+        .iter()
+        .map(|(record, expected)| (record.as_str(), *expected))
+        .collect();
+    check(&contract(&format!("v {kind}")), options(), &records);
+}
+
+#[test]
+fn r004_good_rows_are_typed_and_bad_ones_say_why() {
+    check(
+        &contract("id integer!; name string; total decimal; paid boolean; day date; at moment"),
+        keyed("id"),
+        &[
+            (
+                r#"{"id":1,"name":"caf\u00e9","total":12.5,"paid":true,"day":"1970-01-02","at":"1970-01-01T00:00:01Z"}"#,
+                r#"1 "café" 12.50 true day 1 1000000us"#,
+            ),
+            (r#"{"at":null,"id":2}"#, "2 null null null null null"),
+            (r#"{"name":"no id"}"#, r#"key_missing at "id": nothing"#),
+            (
+                r#"{"id":"x","name":7,"total":1.005}"#,
+                r#"type_mismatch at "id": string "x"; type_mismatch at "name": integer 7; out_of_range at "total": number 1.005"#,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn f120_tokens_that_are_not_json_and_numbers_without_a_double_are_quarantined() {
+    check_values(
+        "number",
+        &[
+            ("NaN", r#"not_json at "": not JSON at byte 6"#),
+            ("Infinity", r#"not_json at "": not JSON at byte 6"#),
+            ("1e999", r#"out_of_range at "v": number 1e999"#),
+            ("-1E400", r#"out_of_range at "v": number -1E400"#),
+            ("-0", "-0.0"),
+            ("0.1", "0.1"),
+            (r#""1e999""#, r#"out_of_range at "v": string "1e999""#),
+            (r#""NaN""#, r#"type_mismatch at "v": string "NaN""#),
+        ],
+    );
+}
+
+#[test]
+fn f121_big_numbers_are_exact_or_quarantined() {
+    check_values(
+        "integer",
+        &[
+            ("9007199254740993", "9007199254740993"),
+            ("9223372036854775807", "9223372036854775807"),
+            (
+                "9223372036854775808",
+                r#"out_of_range at "v": integer 9223372036854775808"#,
+            ),
+            (
+                "18446744073709551617",
+                r#"out_of_range at "v": integer 18446744073709551617"#,
+            ),
+        ],
+    );
+    check_values(
+        "number",
+        &[
+            (
+                "9007199254740993",
+                r#"out_of_range at "v": integer 9007199254740993"#,
+            ),
+            ("9007199254740992", "9007199254740992.0"),
+        ],
+    );
+    check_values(
+        "decimal",
+        &[
+            ("99999999.99", "99999999.99"),
+            ("99999999.9900", "99999999.99"),
+            ("100000000", r#"out_of_range at "v": integer 100000000"#),
+            ("0.001", r#"out_of_range at "v": number 0.001"#),
+        ],
+    );
+}
+
+#[test]
+fn f122_a_member_named_twice_is_flagged_at_any_depth() {
+    check(
+        &contract("id integer; c string =in.c; a address; j json"),
+        options(),
+        &[
+            (r#"{"id":1,"id":2}"#, r#"duplicate_key at "id": a second one"#),
+            (
+                r#"{"id":1,"i\u0064":1}"#,
+                r#"duplicate_key at "id": a second one"#,
+            ),
+            (
+                r#"{"in":{"c":"x"},"in":{}}"#,
+                r#"duplicate_key at "in": a second one"#,
+            ),
+            (
+                r#"{"in":{"c":"x","c":"y"}}"#,
+                r#"duplicate_key at "in.c": a second one"#,
+            ),
+            (r#"{"x":1,"id":1,"x":2}"#, r#"duplicate_key at "x": a second one"#),
+            (
+                r#"{"x":[{"y":1},{"y":1,"z":2,"y":3}]}"#,
+                r#"duplicate_key at "x[1].y": a second one"#,
+            ),
+            (
+                r#"{"a":{"city":"B","lines":[{"sku":"s"},{"sku":"s","sku":"t"}]}}"#,
+                r#"duplicate_key at "a.lines[1].sku": a second one"#,
+            ),
+            (
+                r#"{"x":[{"y":1},{"y":1}],"j":{"y":1,"y":2}}"#,
+                r#"null null null "{\"y\":1,\"y\":2}" + {"x":[{"y":1},{"y":1}]}"#,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn f123_text_is_kept_as_it_is_or_the_record_is_quarantined() {
+    check_values(
+        "string",
+        &[
+            (r#""a\u0000b""#, r#""a\0b""#),
+            ("\"\u{feff}\u{202e}\u{1f600}\"", r#""\u{feff}\u{202e}😀""#),
+            (r#""\ud83d\ude00""#, r#""😀""#),
+            (
+                r#""\ud800""#,
+                r#"not_json at "": half a surrogate pair at byte 7"#,
+            ),
+            (
+                r#"1, "x": ["\ude00"]"#,
+                r#"not_json at "": half a surrogate pair at byte 16"#,
+            ),
+        ],
+    );
+    let records: [&[u8]; 4] = [
+        b"{\"v\":\"\xff\"}",
+        b"{\"v\":\"\xc0\x80\"}",
+        b"{\"v\":\"\xed\xa0\x80\"}",
+        b"\xef\xbb\xbf{}",
+    ];
+    let judged = judge_all(&contract("v string"), options(), &records);
+    for row in 0..3 {
+        assert_eq!(verdict(&judged, row), r#"not_json at "": not UTF-8 at byte 6"#);
+    }
+    assert_eq!(verdict(&judged, 3), r#"not_json at "": not JSON at byte 0"#);
+}
+
+#[test]
+fn f124_a_value_of_another_type_is_quarantined() {
+    check_values(
+        "integer",
+        &[
+            ("1.5", r#"type_mismatch at "v": number 1.5"#),
+            ("true", r#"type_mismatch at "v": true"#),
+            (r#"{"a":[1]}"#, r#"type_mismatch at "v": object"#),
+            ("[1]", r#"type_mismatch at "v": array"#),
+            (r#""1.5""#, r#"type_mismatch at "v": string "1.5""#),
+            (r#""""#, r#"type_mismatch at "v": string """#),
+            (r#"" 1""#, r#"type_mismatch at "v": string " 1""#),
+            (r#""007""#, r#"type_mismatch at "v": string "007""#),
+        ],
+    );
+    check_values(
+        "string",
+        &[
+            ("12", r#"type_mismatch at "v": integer 12"#),
+            ("false", r#"type_mismatch at "v": false"#),
+        ],
+    );
+    check_values(
+        "boolean",
+        &[
+            ("1", r#"type_mismatch at "v": integer 1"#),
+            (r#""yes""#, r#"type_mismatch at "v": string "yes""#),
+            (r#""True""#, r#"type_mismatch at "v": string "True""#),
+        ],
+    );
+    check_values(
+        "list:integer",
+        &[
+            ("1", r#"type_mismatch at "v": integer 1"#),
+            (
+                r#"[1,"x",[2]]"#,
+                r#"type_mismatch at "v[1]": string "x"; type_mismatch at "v[2]": array"#,
+            ),
+        ],
+    );
+    check_values(
+        "address",
+        &[
+            (r#""x""#, r#"type_mismatch at "v": string "x""#),
+            ("[{}]", r#"type_mismatch at "v": array"#),
+        ],
+    );
+}
+
+#[test]
+fn coercion_takes_text_that_is_exactly_a_value_and_counts_it() {
+    let kinds = "i integer; n number; d decimal; b boolean; e epoch_ms; m moment; y date";
+    let texts = r#"{"i":"12","n":"0.5","d":"1.50","b":"true","e":"1500","m":"1970-01-01T00:00:00Z","y":"1970-01-01"}"#;
+    let judged = judge_all(
+        &contract(kinds),
+        options(),
+        &[texts, r#"{"i":1.0,"e":"1970-01-01T00:00:01Z"}"#, r#"{"i":1e2}"#],
+    );
+    assert_eq!(verdict(&judged, 0), "12 0.5 1.50 true 1500000us 0us day 0");
+    assert_eq!(verdict(&judged, 1), "1 null null null 1000000us null null");
+    assert_eq!(verdict(&judged, 2), "100 null null null null null null");
+    assert_eq!(judged.coerced, 8);
+    assert_eq!(judged.observed.get("i").unwrap().coerced(), 3);
+    assert_eq!(judged.observed.get("m").unwrap().coerced(), 0);
+
+    let mut strict = contract(kinds);
+    for column in &mut strict.columns {
+        column.coercion = Coercion::None;
+    }
+    let judged = judge_all(&strict, options(), &[texts]);
+    let refused: Vec<&str> = judged
+        .violations
+        .iter()
+        .map(|found| found.violation.path.as_str())
+        .collect();
+    assert_eq!(refused, ["i", "n", "d", "b", "e"]);
+}
+
+#[test]
+fn f125_f135_one_bad_record_among_many_is_the_only_one_set_aside() {
+    let records: Vec<String> = (0..1000)
+        .map(|id| match id {
+            500 => r#"{"id":500,"lines":[{"sku":"a","price":1},{"sku":"b","price":"#.to_owned(),
+            501 => r#"{"lines":[{"sku":"a","tags":["x","y"],"price":"oops"}],"id":501}"#.to_owned(),
+            _ => format!(r#"{{"id":{id},"lines":[{{"sku":"s{id}","tags":["t"]}}]}}"#),
+        })
+        .collect();
+    let judged = judge_all(&contract("id integer!; lines list:line"), keyed("id"), &records);
+    let bad: Vec<String> = judged
+        .violations
+        .iter()
+        .map(|found| format!("{} {}", found.row, describe(found)))
+        .collect();
+    assert_eq!(
+        bad,
+        [
+            r#"500 not_json at "": not JSON at byte 60"#,
+            r#"501 type_mismatch at "lines[0].price": string "oops""#,
+        ]
+    );
+    for row in (0..1000).filter(|row| ![500, 501].contains(row)) {
+        assert_eq!(
+            verdict(&judged, row),
+            format!(r#"{row} [{{"s{row}" null ["t"]}}]"#)
+        );
+    }
+}
+
+#[test]
+fn f127_a_key_that_is_missing_null_or_empty_is_never_a_key() {
+    let options = JudgeOptions {
+        keys: vec!["id".to_owned(), "region".to_owned()],
+        ..options()
+    };
+    check(
+        &contract("id string; region integer =at.region; x string"),
+        options,
+        &[
+            (r#"{"id":"a","at":{"region":1}}"#, r#""a" 1 null"#),
+            (
+                r#"{"id":"","at":{"region":1}}"#,
+                r#"key_missing at "id": empty text"#,
+            ),
+            (r#"{"id":null,"at":{"region":1}}"#, r#"key_missing at "id": null"#),
+            (r#"{"at":{"region":1}}"#, r#"key_missing at "id": nothing"#),
+            (r#"{"id":"a","at":{}}"#, r#"key_missing at "at.region": nothing"#),
+            (
+                r#"{"id":"a","at":null}"#,
+                r#"key_missing at "at.region": nothing"#,
+            ),
+            (
+                r#"{"id":null}"#,
+                r#"key_missing at "id": null; key_missing at "at.region": nothing"#,
+            ),
+            (
+                r#"{"id":5,"at":{"region":1}}"#,
+                r#"type_mismatch at "id": integer 5"#,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn f128_a_key_as_number_and_as_text_is_one_key_or_quarantined() {
+    check(
+        &contract("id integer"),
+        keyed("id"),
+        &[(r#"{"id":1}"#, "1"), (r#"{"id":"1"}"#, "1")],
+    );
+    check(
+        &contract("id string"),
+        keyed("id"),
+        &[
+            (r#"{"id":"1"}"#, r#""1""#),
+            (r#"{"id":1}"#, r#"type_mismatch at "id": integer 1"#),
+        ],
+    );
+}
+
+#[test]
+fn a_column_that_orders_versions_is_required() {
+    let options = JudgeOptions {
+        sequence_by: vec!["at".to_owned()],
+        on_mismatch: OnMismatch::Rescue,
+        ..options()
+    };
+    check(
+        &contract("at moment; n integer"),
+        options,
+        &[
+            (r#"{"n":1}"#, r#"required_missing at "at": nothing"#),
+            (r#"{"at":null}"#, r#"null_in_required at "at": null"#),
+            (
+                r#"{"at":1700000000}"#,
+                r#"type_mismatch at "at": integer 1700000000"#,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn f131_times_are_taken_in_the_formats_of_the_contract_only() {
+    let quarantined = |value: &str, class: &str| format!("{class} at \"v\": {value}");
+    let cases = [
+        ("moment", r#""2024-01-01T00:00:00Z""#, "1704067200000000us"),
+        ("moment", r#""2024-01-01T05:45:00+05:45""#, "1704067200000000us"),
+        ("moment", r#""2024-01-01T00:00:00-00:00""#, "1704067200000000us"),
+        ("moment", r#""2024-01-01T00:00:00""#, "type_mismatch"),
+        ("moment", r#""2024-01-01T24:00:00Z""#, "out_of_range"),
+        ("moment", r#""2016-12-31T23:59:60Z""#, "out_of_range"),
+        ("moment", r#""2024-01-01T00:00:00.0000001Z""#, "out_of_range"),
+        ("moment", r#""2024-01-01""#, "type_mismatch"),
+        (
+            "moment",
+            r#""2024-01-01T00:00:00 Europe/Berlin""#,
+            "type_mismatch",
+        ),
+        ("moment", r#""10000-01-01T00:00:00Z""#, "out_of_range"),
+        ("moment", r#""0001-01-01T00:00:00Z""#, "-62135596800000000us"),
+        ("moment", "1700000000", "type_mismatch"),
+        ("naive", r#""1970-01-01T01:00:00""#, "0us"),
+        ("epoch_s", "1700000000", "1700000000000000us"),
+        ("epoch_ms", "1700000000000", "1700000000000000us"),
+        ("epoch_s", "1700000000000", "out_of_range"),
+        ("epoch_s", "1700000000.5", "type_mismatch"),
+        ("date", r#""2024-02-29""#, "day 19782"),
+        ("date", r#""2023-02-29""#, "out_of_range"),
+        ("date", r#""2024-02-29T00:00:00Z""#, "type_mismatch"),
+        ("date", "19782", "type_mismatch"),
+    ];
+    for (kind, value, expected) in cases {
+        let judged = judge_all(
+            &contract(&format!("v {kind}")),
+            options(),
+            &[format!(r#"{{"v":{value}}}"#)],
+        );
+        let word = match value.as_bytes()[0] {
+            b'"' => "string",
+            _ if value.contains('.') => "number",
+            _ => "integer",
+        };
+        let expected = match expected {
+            class @ ("type_mismatch" | "out_of_range") => quarantined(&format!("{word} {value}"), class),
+            value => value.to_owned(),
+        };
+        assert_eq!(verdict(&judged, 0), expected, "{kind} {value}");
+    }
+}
+
+#[test]
+fn r114_r120_required_members_are_told_apart_missing_or_null_and_counted() {
+    let contract = contract("id integer!; a address; tags list:string");
+    check(
+        &contract,
+        options(),
+        &[
+            (r#"{"id":1}"#, "1 null null"),
+            ("{}", r#"required_missing at "id": nothing"#),
+            (r#"{"id":null}"#, r#"null_in_required at "id": null"#),
+            (r#"{"id":1,"a":{}}"#, r#"required_missing at "a.city": nothing"#),
+            (
+                r#"{"id":1,"a":{"city":null}}"#,
+                r#"null_in_required at "a.city": null"#,
+            ),
+            (
+                r#"{"id":1,"a":{"city":"B","lines":[{"sku":"x"},{},null]}}"#,
+                r#"required_missing at "a.lines[1].sku": nothing"#,
+            ),
+        ],
+    );
+    let mut list = contract.clone();
+    let ColumnType::Array(element) = &mut list.columns[2].kind else {
+        panic!()
+    };
+    element.required = true;
+    check(
+        &list,
+        options(),
+        &[(
+            r#"{"id":1,"tags":["a",null]}"#,
+            r#"null_in_required at "tags[1]": null"#,
+        )],
+    );
+}
+
+#[test]
+fn r115_members_the_contract_does_not_name_are_rescued_with_their_place() {
+    check(
+        &contract("id integer; zip string =in.zip; a address"),
+        options(),
+        &[
+            (r#"{"id":1}"#, "1 null null"),
+            (
+                r#"{"new": {"x" : [1, 2]} ,"id":1}"#,
+                r#"1 null null + {"new":{"x" : [1, 2]}}"#,
+            ),
+            (
+                r#"{"in":{"zip":"1","vip":true},"z":null}"#,
+                r#"null "1" null + {"in.vip":true,"z":null}"#,
+            ),
+            (
+                r#"{"a":{"city":"B","lines":[{"sku":"s"},{"sku":"t","color":"re\"d"}]}}"#,
+                r#"null null {"B" null [{"s" null null} {"t" null null}]} + {"a.lines[1].color":"re\"d"}"#,
+            ),
+            (
+                r#"{"a.b":1,"":2,"q\"\n":3}"#,
+                r#"null null null + {"[\"a.b\"]":1,"[\"\"]":2,"[\"q\\\"\\u000a\"]":3}"#,
+            ),
+        ],
+    );
+    check(
+        &contract("id integer"),
+        JudgeOptions {
+            on_unknown: OnUnknown::Ignore,
+            ..options()
+        },
+        &[(r#"{"id":1,"x":2}"#, "1")],
+    );
+    check(
+        &contract("id integer"),
+        JudgeOptions {
+            on_unknown: OnUnknown::Quarantine,
+            ..options()
+        },
+        &[
+            (
+                r#"{"id":1,"x":2,"y":{}}"#,
+                r#"unknown_field at "x": integer 2; unknown_field at "y": object"#,
+            ),
+            (r#"{"id":1}"#, "1"),
+        ],
+    );
+}
+
+#[test]
+fn a_rescued_mismatch_leaves_null_but_never_in_a_key_or_a_required_column() {
+    let options = JudgeOptions {
+        on_mismatch: OnMismatch::Rescue,
+        ..keyed("id")
+    };
+    check(
+        &contract("id integer; n integer =at.n; must integer!; a address; l list:integer"),
+        options,
+        &[
+            (
+                r#"{"id":1,"must":1,"at":[7]}"#,
+                r#"1 null 1 null null + {"at":[7]}"#,
+            ),
+            (
+                r#"{"id":1,"must":1,"at":{"n":"x"}}"#,
+                r#"1 null 1 null null + {"at.n":"x"}"#,
+            ),
+            (
+                r#"{"id":1,"must":1,"l":[1,"x",3],"a":7}"#,
+                r#"1 null 1 null [1 null 3] + {"l[1]":"x","a":7}"#,
+            ),
+            (
+                r#"{"id":1,"must":1,"a":{"city":"B","lines":[{"sku":"s","price":1e9}]}}"#,
+                r#"1 null 1 {"B" null [{"s" null null}]} null + {"a.lines[0].price":1e9}"#,
+            ),
+            (
+                r#"{"id":"x","must":"y"}"#,
+                r#"type_mismatch at "id": string "x"; type_mismatch at "must": string "y""#,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn r118_nested_members_become_columns_structs_and_lists() {
+    check(
+        &contract("id integer =meta.id; by string =meta.author.name; a address; raw json"),
+        options(),
+        &[
+            (
+                r#"{"meta":{"author":{"name":"Ann"},"id":7},"a":{"city":"B","postal":{"code":"1"},"lines":[]},"raw": [1, {}] }"#,
+                r#"7 "Ann" {"B" "1" []} "[1, {}]""#,
+            ),
+            (
+                r#"{"a":{"lines":null,"city":"B"},"raw":null}"#,
+                r#"null null {"B" null null} null"#,
+            ),
+            (r#"{"raw":"text","meta":null}"#, r#"null null null "\"text\"""#),
+            (r#"{"raw":-1.50,"meta":{}}"#, r#"null null null "-1.50""#),
+            (r#"{"meta":5}"#, r#"type_mismatch at "meta": integer 5"#),
+        ],
+    );
+}
+
+#[test]
+fn rules_beyond_the_type_have_their_own_class() {
+    let mut contract = contract("s string; n integer; d decimal; f number; l list:string; at moment");
+    contract.columns[0].rules = Rules {
+        allowed: Some(vec![
+            r#""paid""#.to_owned(),
+            r#""op\u0065n""#.to_owned(),
+            r#""straße""#.to_owned(),
+        ]),
+        pattern: Some("^[a-zß]+$".to_owned()),
+        length_min: Some(2),
+        length_max: Some(6),
+        ..Rules::default()
+    };
+    let between = |min: &str, max: &str| Rules {
+        minimum: Some(min.to_owned()),
+        maximum: Some(max.to_owned()),
+        ..Rules::default()
+    };
+    contract.columns[1].rules = Rules {
+        allowed: Some(vec!["1".to_owned(), "3.0".to_owned()]),
+        ..Rules::default()
+    };
+    contract.columns[2].rules = between("0.001", "9.999");
+    contract.columns[3].rules = between("-1", "1e3");
+    contract.columns[4].rules = Rules {
+        length_min: Some(1),
+        length_max: Some(2),
+        ..Rules::default()
+    };
+    contract.columns[5].rules = between("2000-01-01T00:00:00Z", "2100-01-01T00:00:00Z");
+    check(
+        &contract,
+        options(),
+        &[
+            (
+                r#"{"s":"paid","n":3,"d":9.99,"f":-1,"l":["a"],"at":"2000-01-01T00:00:00Z"}"#,
+                r#""paid" 3 9.99 -1.0 ["a"] 946684800000000us"#,
+            ),
+            (r#"{"s":"straße"}"#, r#""straße" null null null null null"#),
+            (r#"{"s":"refund"}"#, r#"enum at "s": string "refund""#),
+            (r#"{"s":"PAID"}"#, r#"pattern at "s": string "PAID""#),
+            (r#"{"s":"p"}"#, r#"length at "s": string "p""#),
+            (r#"{"s":"paidpaid"}"#, r#"length at "s": string "paidpaid""#),
+            (r#"{"n":2}"#, r#"enum at "n": integer 2"#),
+            (r#"{"d":0}"#, r#"out_of_range at "d": integer 0"#),
+            (r#"{"d":10}"#, r#"out_of_range at "d": integer 10"#),
+            (r#"{"f":1000.5}"#, r#"out_of_range at "f": number 1000.5"#),
+            (r#"{"l":[]}"#, r#"length at "l": 0 elements"#),
+            (r#"{"l":["a","b","c"]}"#, r#"length at "l": 3 elements"#),
+            (
+                r#"{"at":"1999-12-31T23:59:59Z"}"#,
+                r#"out_of_range at "at": string "1999-12-31T23:59:59Z""#,
+            ),
+        ],
+    );
+    let judged = judge_all(
+        &contract,
+        options(),
+        &[r#"{"s":"refund"}"#, r#"{"d":0}"#, r#"{"l":[]}"#],
+    );
+    let expected: Vec<&str> = judged
+        .violations
+        .iter()
+        .map(|found| found.violation.expected.as_str())
+        .collect();
+    assert_eq!(
+        expected,
+        [
+            r#"one of "paid", "op\u0065n", "straße""#,
+            "0.001 to 9.999",
+            "1 to 2 elements"
+        ]
+    );
+    assert_eq!(
+        judged.observed.get("s").unwrap().new_values().collect::<Vec<_>>(),
+        [(r#""refund""#, 1)]
+    );
+}
+
+#[test]
+fn values_of_a_classified_column_are_not_quoted() {
+    let mut contract = contract("s string; n integer");
+    contract.columns[0].rules.allowed = Some(vec![r#""a""#.to_owned()]);
+    contract.columns[0].classification = Some("restricted".to_owned());
+    contract.columns[1].classification = Some("restricted".to_owned());
+    let judged = judge_all(&contract, options(), &[r#"{"s":"secret","n":"4111 1111"}"#]);
+    assert_eq!(
+        verdict(&judged, 0),
+        r#"enum at "s": string; type_mismatch at "n": string"#
+    );
+    assert_eq!(
+        judged.observed.get("s").unwrap().new_values().collect::<Vec<_>>(),
+        [("…", 1)]
+    );
+}
+
+#[test]
+fn what_is_not_a_record_is_named() {
+    let options = JudgeOptions {
+        record_bytes_max: 40,
+        ..options()
+    };
+    check(
+        &contract("id integer!"),
+        options,
+        &[
+            ("", r#"not_json at "": not JSON at byte 0"#),
+            ("[1]", r#"not_an_object at "": array"#),
+            (" null ", r#"not_an_object at "": null"#),
+            ("\"x\"", r#"not_an_object at "": string"#),
+            ("5", r#"not_an_object at "": number"#),
+            ("5 5", r#"not_json at "": not JSON at byte 2"#),
+            (r#"{"id":1}{"id":2}"#, r#"not_json at "": not JSON at byte 8"#),
+            (r#"{"id":"x","new":1,"#, r#"not_json at "": not JSON at byte 18"#),
+            (
+                r#"{"id":1,"pad":"0123456789012345678901234"}"#,
+                r#"too_large at "": 42 bytes"#,
+            ),
+            (r#" {"id":1} "#, "1"),
+        ],
+    );
+}
+
+#[test]
+fn f099_a_record_nested_too_deep_is_quarantined_without_using_the_stack() {
+    let run = || {
+        let nested = |depth: usize| format!(r#"{{"id":1,"x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        let objects = format!(r#"{{"id":1,"x":{}1{}}}"#, r#"{"x":"#.repeat(127), "}".repeat(127));
+        let json = format!(r#"{{"j":{}{}}}"#, "[".repeat(128), "]".repeat(128));
+        let records = [
+            nested(127),
+            nested(128),
+            objects,
+            "[".repeat(10_000_000),
+            nested(100_000),
+            json,
+        ];
+        let judge = Judge::new(
+            &contract("id integer; j json"),
+            JudgeOptions {
+                record_bytes_max: 1 << 30,
+                ..options()
+            },
+        );
+        let mut judging = judge.unwrap().start();
+        for record in records {
+            judging.push(record.as_bytes());
+        }
+        let judged = judging.finish().unwrap();
+        let bad: Vec<(usize, ViolationClass)> = judged
+            .violations
+            .iter()
+            .map(|found| (found.row, found.violation.class))
+            .collect();
+        assert_eq!(bad, [1, 3, 4, 5].map(|row| (row, ViolationClass::TooDeep)));
+    };
+    std::thread::Builder::new()
+        .stack_size(2 << 20)
+        .spawn(run)
+        .unwrap()
+        .join()
+        .unwrap();
+}
+
+#[test]
+fn a_record_of_many_unknown_members_costs_what_its_length_says() {
+    use crate::contract::observed::PATHS_MAX;
+
+    let members = |prefix: &str, count: usize| {
+        let members: Vec<String> = (0..count)
+            .map(|member| format!(r#""{prefix}{member}":1"#))
+            .collect();
+        format!("{{{}}}", members.join(","))
+    };
+    let many = members("a", PATHS_MAX + 50_000);
+    let twice = format!(
+        r#"{{"id":1,{},"b7":2}}"#,
+        &members("b", 1000)[1..].trim_end_matches('}')
+    );
+    let options = JudgeOptions {
+        record_bytes_max: 1 << 30,
+        ..options()
+    };
+    let judged = judge_all(
+        &contract("id integer"),
+        options,
+        &[&many, &many, &twice, r#"{"id":1}"#],
+    );
+    let bad: Vec<(usize, ViolationClass)> = judged
+        .violations
+        .iter()
+        .map(|found| (found.row, found.violation.class))
+        .collect();
+    assert_eq!(bad, [(2, ViolationClass::DuplicateKey)]);
+    assert_eq!(judged.observed.paths().count(), PATHS_MAX + 1);
+    assert_eq!(judged.observed.overflowed(), 2 * 50_000 + 1_001);
+    let rescued = judged.batch.column(1).as_string::<i32>().value(0);
+    let expected: serde_json::Value = serde_json::from_str(&many).unwrap();
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(rescued).unwrap(),
+        expected
+    );
+}
+
+#[test]
+fn violations_of_one_record_are_capped_for_each_class() {
+    let lines = vec![r#"{"price":"x"}"#; 1_000].join(",");
+    let record = format!(r#"{{"a":{{"lines":[{lines}]}}}}"#);
+    let judged = judge_all(&contract("a address"), options(), &[&record, &record]);
+    let count = |row, class| {
+        judged
+            .violations
+            .iter()
+            .filter(|found| found.row == row && found.violation.class == class)
+            .count()
+    };
+    for row in 0..2 {
+        assert_eq!(count(row, ViolationClass::TypeMismatch), VIOLATIONS_MAX);
+        assert_eq!(count(row, ViolationClass::RequiredMissing), VIOLATIONS_MAX);
+    }
+    assert_eq!(
+        judged.observed.get("a.lines[].price").unwrap().mismatched(),
+        2_000
+    );
+}
+
+#[test]
+fn r117_every_path_is_counted_by_kind_at_any_depth() {
+    let records = [
+        r#"{"id":1,"a":{"city":"B","lines":[{"sku":"s","price":1},{"sku":"t","price":null,"x":true}]}}"#,
+        r#"{"id":null,"a":null,"new":[{"k":1.5},{"k":"t"},3]}"#,
+        r#"{"id":1,"new":[],"broken""#,
+    ];
+    let judged = judge_all(&contract("id integer; a address"), options(), &records);
+    let mut text = String::new();
+    for (path, counts) in judged.observed.paths() {
+        let kinds: Vec<String> = Kind::ALL
+            .iter()
+            .filter(|&&kind| counts.of(kind) > 0)
+            .map(|&kind| format!("{} {}", kind.as_str(), counts.of(kind)))
+            .collect();
+        writeln!(
+            text,
+            "{path}: {} from {}",
+            kinds.join(", "),
+            counts.first().unwrap()
+        )
+        .unwrap();
+    }
+    insta::assert_snapshot!(text, @r"
+    id: null 1, integer 1 from 0
+    a: null 1, object 1 from 0
+    a.city: string 1 from 0
+    a.lines: array 1 from 0
+    a.lines[]: object 2 from 0
+    a.lines[].sku: string 2 from 0
+    a.lines[].price: null 1, integer 1 from 0
+    a.lines[].x: boolean 1 from 0
+    new: array 1 from 1
+    new[]: integer 1, object 2 from 1
+    new[].k: string 1, number 1 from 1
+    ");
+    assert_eq!((judged.observed.rows(), judged.observed.records()), (3, 2));
+}
+
+#[test]
+fn observations_of_batches_add_up_to_those_of_one() {
+    let records: Vec<String> = (0..40)
+        .map(|id| match id % 4 {
+            0 => format!(r#"{{"id":{id},"a{}":{{"b":[{id}]}}}}"#, id % 8),
+            1 => format!(r#"{{"id":"{id}"}}"#),
+            2 => format!(r#"{{"id":"x{id}","z":null}}"#),
+            _ => "{".to_owned(),
+        })
+        .collect();
+    let contract = contract("id integer");
+    let whole = judge_all(&contract, options(), &records).observed;
+    let mut parts = Observed::new();
+    for part in records.chunks(7) {
+        parts.merge(&judge_all(&contract, options(), part).observed);
+    }
+    let sorted = |observed: &Observed| {
+        let mut paths: Vec<_> = observed
+            .paths()
+            .map(|(path, counts)| (path, counts.clone()))
+            .collect();
+        paths.sort_by(|left, right| left.0.cmp(&right.0));
+        paths
+    };
+    assert_eq!(sorted(&parts), sorted(&whole));
+    assert_eq!((parts.rows(), parts.records()), (whole.rows(), whole.records()));
+}
+
+#[test]
+fn a_contract_that_cannot_be_judged_is_a_config_error() {
+    let rules = |rules: Rules, kind: &str| {
+        let mut contract = contract(&format!("v {kind}"));
+        contract.columns[0].rules = rules;
+        contract
+    };
+    let with_minimum = Rules {
+        minimum: Some("1".to_owned()),
+        ..Rules::default()
+    };
+    let with_pattern = Rules {
+        pattern: Some("(".to_owned()),
+        ..Rules::default()
+    };
+    let with_enum = Rules {
+        allowed: Some(vec![r#""x""#.to_owned()]),
+        ..Rules::default()
+    };
+    for (contract, options, reason) in [
+        (contract("id integer"), keyed("nr"), "find key or sequence column"),
+        (contract("id json"), keyed("id"), "compare key or sequence column"),
+        (contract("id integer; ID string"), options(), "column name twice"),
+        (contract("_rescued json"), options(), "reserved"),
+        (contract("_LF_batch json"), options(), "reserved"),
+        (
+            contract("a string; b string =a"),
+            options(),
+            "two columns from one place",
+        ),
+        (
+            contract("a json; b string =a.b"),
+            options(),
+            "two columns from one place",
+        ),
+        (
+            contract("b string =a.b; a json"),
+            options(),
+            "two columns from one place",
+        ),
+        (rules(with_minimum, "string"), options(), "apply rule"),
+        (rules(with_pattern, "string"), options(), "apply rule"),
+        (rules(with_enum, "integer"), options(), "apply rule"),
+    ] {
+        let Err(error) = Judge::new(&contract, options) else {
+            panic!("accepted: {reason}")
+        };
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn the_schema_is_nullable_throughout() {
+    let judge = Judge::new(&contract("id integer!; at moment; a address"), options()).unwrap();
+    let schema: Vec<String> = judge
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| format!("{} {} {}", field.name(), field.data_type(), field.is_nullable()))
+        .collect();
+    insta::assert_snapshot!(schema.join("\n"), @r#"
+    id Int64 true
+    at Timestamp(µs, "UTC") true
+    a Struct("city": Utf8, "zip": Utf8, "lines": List(Struct("sku": Utf8, "price": Decimal128(10, 2), "tags": List(Utf8, field: 'element')), field: 'element')) true
+    _rescued Utf8 true
+    "#);
+}
+
+/// Every column type at once.
+fn wide() -> Contract {
+    contract(
+        "s string; i integer; n number; d decimal; b boolean; y date; m moment; e epoch_s; j json; a address; \
+         l list:line; ll list:list:integer; deep string =p.q.r",
+    )
+}
+
+/// JSON values, mostly of the kinds the wide contract expects.
+pub(in crate::contract) fn any_json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        any::<bool>().prop_map(|value| value.to_string()),
+        any::<i64>().prop_map(|value| value.to_string()),
+        proptest::num::f64::NORMAL.prop_map(|value| format!("{value:e}")),
+        "[a-z\u{e9}\u{1f600}\"\\\\\n]{0,4}".prop_map(|text| serde_json::to_string(&text).unwrap()),
+        Just(r#""2024-01-01""#.to_owned()),
+        Just(r#""2024-01-01T00:00:00Z""#.to_owned()),
+        Just(r#""12""#.to_owned()),
+    ];
+    let name = prop::sample::select(vec![
+        "s", "i", "n", "d", "b", "y", "m", "e", "j", "a", "l", "ll", "p", "q", "r", "city", "lines", "sku",
+        "price", "tags",
+    ]);
+    leaf.prop_recursive(4, 24, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|values| format!("[{}]", values.join(","))),
+            prop::collection::vec((name.clone(), inner), 0..6).prop_map(|members| {
+                let members: Vec<String> = members
+                    .iter()
+                    .map(|(name, value)| format!("\"{name}\": {value}"))
+                    .collect();
+                format!("{{ {} }}", members.join(" ,"))
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_bytes_become_one_row_each(records in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..10)) {
+        let judged = judge_all(&wide(), options(), &records);
+        prop_assert!(judged.violations.is_sorted_by_key(|found| found.row));
+    }
+
+    #[test]
+    fn mutated_records_become_one_row_each_and_leave_the_others_alone(
+        mut records in prop::collection::vec(any_json().prop_map(String::into_bytes), 1..8),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        rescue in any::<bool>(),
+    ) {
+        for (record, at, byte) in changes {
+            let record = record.get_mut(&mut records);
+            let at = at.index(record.len());
+            match byte % 3 {
+                0 => record[at] = byte,
+                1 => record.truncate(at.max(1)),
+                _ => record.insert(at, byte),
+            }
+        }
+        let on_mismatch = if rescue { OnMismatch::Rescue } else { OnMismatch::Quarantine };
+        let options = JudgeOptions { on_mismatch, ..options() };
+        let together = judge_all(&wide(), options.clone(), &records);
+        for (row, record) in records.iter().enumerate() {
+            let alone = judge_all(&wide(), options.clone(), &[record]);
+            prop_assert_eq!(verdict(&together, row), verdict(&alone, 0));
+            // Where serde_json says no, so do we; the depth and the range of numbers never differ here.
+            let is_json = serde_json::from_slice::<&serde_json::value::RawValue>(record).is_ok();
+            let class = alone.violations.first().map(|found| found.violation.class);
+            prop_assert_eq!(class == Some(ViolationClass::NotJson), !is_json, "{:?}", String::from_utf8_lossy(record));
+        }
+    }
+
+    #[test]
+    fn no_value_is_ever_altered(
+        text in any::<String>(),
+        integer in any::<i64>(),
+        number in proptest::num::f64::NORMAL | proptest::num::f64::ZERO,
+        cents in -9_999_999_999_i64..=9_999_999_999,
+        micros in -62_135_596_800_000_000_i64..=253_402_300_799_999_999,
+        list in prop::collection::vec(prop::option::of(any::<i64>()), 0..5),
+        other in any_json(),
+    ) {
+        let quoted = serde_json::to_string(&text).unwrap();
+        let moment = chrono::DateTime::from_timestamp_micros(micros).unwrap();
+        let sign = if cents < 0 { "-" } else { "" };
+        let decimal = format!("{sign}{}.{:02}", cents.abs() / 100, cents.abs() % 100);
+        let record = format!(
+            r#"{{"s":{quoted},"i":{integer},"n":{number:e},"d":{decimal},"m":"{}","y":"{}","ll":[{}],"j":{other},"p":{{"q":{{"r":{quoted}}}}}}}"#,
+            moment.format("%Y-%m-%dT%H:%M:%S%.6fZ"),
+            moment.format("%Y-%m-%d"),
+            serde_json::to_string(&list).unwrap(),
+        );
+        let judged = judge_all(&wide(), options(), &[&record]);
+        prop_assert_eq!(&judged.violations, &[]);
+        let column = |name: &str| judged.batch.column_by_name(name).unwrap();
+        prop_assert_eq!(column("s").as_string::<i32>().value(0), &text);
+        prop_assert_eq!(column("deep").as_string::<i32>().value(0), &text);
+        prop_assert_eq!(column("i").as_primitive::<Int64Type>().value(0), integer);
+        prop_assert_eq!(column("n").as_primitive::<Float64Type>().value(0).to_bits(), number.to_bits());
+        prop_assert_eq!(column("d").as_primitive::<Decimal128Type>().value(0), i128::from(cents));
+        prop_assert_eq!(column("m").as_primitive::<TimestampMicrosecondType>().value(0), micros);
+        prop_assert_eq!(i64::from(column("y").as_primitive::<Date32Type>().value(0)), micros.div_euclid(86_400_000_000));
+        let inner = column("ll").as_list::<i32>().value(0).as_list::<i32>().value(0);
+        prop_assert_eq!(inner.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), list);
+        if other == "null" {
+            prop_assert!(column("j").is_null(0));
+        } else {
+            prop_assert_eq!(column("j").as_string::<i32>().value(0), &other);
+        }
+    }
+
+    #[test]
+    fn what_is_not_declared_is_rescued_byte_for_byte(value in any_json(), name in any::<String>()) {
+        let quoted = serde_json::to_string(&name).unwrap();
+        let record = format!(r#"{{"known":1, {quoted} : {value} }}"#);
+        let judged = judge_all(&contract("known integer"), options(), &[&record]);
+        prop_assume!(judged.violations.is_empty());
+        let rescued = judged.batch.column(1).as_string::<i32>().value(0);
+        let parsed: std::collections::HashMap<String, Box<serde_json::value::RawValue>> = serde_json::from_str(rescued).unwrap();
+        let values: Vec<&str> = parsed.values().map(|value| value.get()).collect();
+        prop_assert_eq!(values, [value]);
+    }
+}

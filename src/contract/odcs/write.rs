@@ -1,0 +1,233 @@
+//! A contract as YAML.
+
+use std::fmt::Write as _;
+
+use crate::contract::{Coercion, Column, ColumnType, Contract, Rules, TimestampFormat};
+
+/// Plain words that other YAML readers take for something else than text.
+const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan"];
+
+/// Writes `contract` for the stream the user knows as `stream`, as a file of the standard, version 3.1.0.
+///
+/// Reading it again gives the same contract. Keys that [`parse`](super::parse) passes over are not in a [`Contract`]
+/// and so are not written: rewriting somebody's file would lose them.
+pub fn write(contract: &Contract, stream: &str) -> String {
+    let mut out = Out::default();
+    out.line(0, "apiVersion: v3.1.0");
+    out.line(0, "kind: DataContract");
+    out.text(0, "id", &contract.id);
+    out.text(0, "version", &contract.version);
+    out.text(0, "status", &contract.status);
+    out.line(0, "schema:");
+    out.text(1, "- name", stream);
+    out.line(2, "logicalType: object");
+    out.line(2, "physicalType: table");
+    out.line(2, "properties:");
+    let mut position = 0;
+    for column in &contract.columns {
+        if column.primary_key {
+            position += 1;
+        }
+        out.text(3, "- name", &column.name);
+        out.property(4, column, column.primary_key.then_some(position));
+    }
+    out.text
+}
+
+#[derive(Default)]
+struct Out {
+    text: String,
+}
+
+impl Out {
+    fn line(&mut self, indent: usize, text: &str) {
+        let _ = writeln!(self.text, "{}{text}", "  ".repeat(indent));
+    }
+
+    fn text(&mut self, indent: usize, key: &str, value: &str) {
+        self.line(indent, &format!("{key}: {}", scalar(value)));
+    }
+
+    fn property(&mut self, indent: usize, column: &Column, position: Option<usize>) {
+        if let Some(description) = &column.description {
+            self.text(indent, "description", description);
+        }
+        let (logical, physical) = types(&column.kind);
+        self.text(indent, "logicalType", logical);
+        if let Some(physical) = physical {
+            self.text(indent, "physicalType", &physical);
+        }
+        if column.required {
+            self.line(indent, "required: true");
+        }
+        if column.primary_key {
+            self.line(indent, "primaryKey: true");
+        }
+        if let Some(position) = position {
+            self.line(indent, &format!("primaryKeyPosition: {position}"));
+        }
+        if let Some(classification) = &column.classification {
+            self.text(indent, "classification", classification);
+        }
+        self.options(indent, &column.kind, &column.rules);
+        if let Some(allowed) = &column.rules.allowed {
+            self.allowed(indent, allowed);
+        }
+        self.custom(indent, column);
+        match &column.kind {
+            ColumnType::Object(columns) => {
+                self.line(indent, "properties:");
+                for column in columns {
+                    self.text(indent + 1, "- name", &column.name);
+                    self.property(indent + 2, column, None);
+                }
+            }
+            ColumnType::Array(element) => {
+                self.line(indent, "items:");
+                self.property(indent + 1, element, None);
+            }
+            _ => {}
+        }
+    }
+
+    fn options(&mut self, indent: usize, kind: &ColumnType, rules: &Rules) {
+        let (least, most) = match kind {
+            ColumnType::Array(_) => ("minItems", "maxItems"),
+            _ => ("minLength", "maxLength"),
+        };
+        let lengths = [(least, rules.length_min), (most, rules.length_max)];
+        let bounds = [("minimum", &rules.minimum), ("maximum", &rules.maximum)];
+        let lengths = lengths
+            .into_iter()
+            .filter_map(|(key, value)| Some(format!("{key}: {}", value?)));
+        let bounds = bounds
+            .into_iter()
+            .filter_map(|(key, value)| Some(format!("{key}: {}", value.as_ref()?)));
+        let pattern = rules
+            .pattern
+            .iter()
+            .map(|pattern| format!("pattern: {}", scalar(pattern)));
+        let lines: Vec<String> = pattern.chain(lengths).chain(bounds).collect();
+        if !lines.is_empty() {
+            self.line(indent, "logicalTypeOptions:");
+        }
+        for line in lines {
+            self.line(indent + 1, &line);
+        }
+    }
+
+    /// The standard's way to list valid values: a check that none be invalid.
+    fn allowed(&mut self, indent: usize, allowed: &[String]) {
+        // JSON text is YAML text, except for the few characters that `escape` takes care of.
+        let values: Vec<String> = allowed.iter().map(|value| escape(value)).collect();
+        self.line(indent, "quality:");
+        self.line(indent + 1, "- type: library");
+        self.line(indent + 2, "metric: invalidValues");
+        self.line(indent + 2, "arguments:");
+        self.line(indent + 3, "validValues:");
+        for value in values {
+            self.line(indent + 4, &format!("- {value}"));
+        }
+        self.line(indent + 2, "mustBe: 0");
+    }
+
+    fn custom(&mut self, indent: usize, column: &Column) {
+        let mut custom: Vec<(&str, String)> = Vec::new();
+        let usual = column.path.is_empty() || column.path == [column.name.as_str()];
+        if !usual {
+            custom.push(("path", path(&column.path)));
+        }
+        if let ColumnType::Timestamp(format) = &column.kind
+            && let Some(format) = timestamp_format(format)
+        {
+            custom.push(("format", scalar(&format)));
+        }
+        if column.coercion == Coercion::None {
+            custom.push(("coercion", "none".to_owned()));
+        }
+        if !custom.is_empty() {
+            self.line(indent, "customProperties:");
+        }
+        for (name, value) in custom {
+            self.line(indent + 1, &format!("- property: {name}"));
+            self.line(indent + 2, &format!("value: {value}"));
+        }
+    }
+}
+
+fn types(kind: &ColumnType) -> (&'static str, Option<String>) {
+    match kind {
+        ColumnType::String => ("string", None),
+        ColumnType::Integer => ("integer", None),
+        ColumnType::Number => ("number", None),
+        ColumnType::Decimal { precision, scale } => ("number", Some(format!("decimal({precision},{scale})"))),
+        ColumnType::Boolean => ("boolean", None),
+        ColumnType::Date => ("date", None),
+        ColumnType::Timestamp(_) => ("timestamp", None),
+        ColumnType::Object(_) => ("object", None),
+        ColumnType::Array(_) => ("array", None),
+        ColumnType::Json => ("object", Some("json".to_owned())),
+    }
+}
+
+fn timestamp_format(format: &TimestampFormat) -> Option<String> {
+    match format {
+        TimestampFormat::Rfc3339 => None,
+        TimestampFormat::EpochSeconds => Some("epoch_s".to_owned()),
+        TimestampFormat::EpochMillis => Some("epoch_ms".to_owned()),
+        TimestampFormat::Naive { offset_seconds } => {
+            let sign = if *offset_seconds < 0 { '-' } else { '+' };
+            let offset = offset_seconds.unsigned_abs();
+            let (hours, minutes, seconds) = (offset / 3600, offset / 60 % 60, offset % 60);
+            let tail = if seconds == 0 {
+                String::new()
+            } else {
+                format!(":{seconds:02}")
+            };
+            Some(format!("naive:{sign}{hours:02}:{minutes:02}{tail}"))
+        }
+    }
+}
+
+fn path(path: &[String]) -> String {
+    if path.iter().any(|name| name.contains('.')) {
+        let names: Vec<String> = path.iter().map(|name| quote(name)).collect();
+        format!("[{}]", names.join(", "))
+    } else {
+        scalar(&path.join("."))
+    }
+}
+
+/// Without quotes where every YAML reader agrees that it is text.
+fn scalar(text: &str) -> String {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let plain = text
+        .bytes()
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && text.bytes().all(word)
+        && !WORDS.contains(&text.to_ascii_lowercase().as_str());
+    if plain { text.to_owned() } else { quote(text) }
+}
+
+fn quote(text: &str) -> String {
+    escape(&serde_json::Value::from(text).to_string())
+}
+
+/// JSON text with the characters escaped that YAML does not take as they are.
+fn escape(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        let odd = character.is_control()
+            || matches!(
+                character,
+                '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+            );
+        if odd {
+            let _ = write!(text, "\\u{:04x}", u32::from(character));
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}

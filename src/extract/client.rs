@@ -1,0 +1,290 @@
+//! The one place that sends.
+
+use std::{error::Error as StdError, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{
+    Method as HttpMethod,
+    header::{
+        ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING,
+    },
+};
+use url::Url;
+
+use crate::{
+    config::{Auth, Limits, Method, Request, Source, secret::Secret},
+    error::{Error, ErrorKind, Result},
+    extract::{
+        auth,
+        decode::{self, Coding, Undecoded},
+        request::{PageRequest, set_query},
+        retry::FailureKind,
+    },
+};
+
+/// Sent as `User-Agent` unless the project says otherwise.
+const USER_AGENT: &str = concat!("landfall/", env!("CARGO_PKG_VERSION"));
+
+/// Connections kept open to a source between requests.
+const IDLE_CONNECTIONS_MAX: usize = 8;
+
+/// Kept open no longer than this; servers close theirs after about a minute.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Sends the requests of one source.
+///
+/// Follows no redirect, decodes nothing by itself, repeats nothing, asks no proxy: each of these is decided elsewhere or not at all.
+pub struct Client {
+    http: reqwest::Client,
+    auth: Auth,
+    headers: Vec<(String, Secret)>,
+    limits: Limits,
+}
+
+/// An answer without its body.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// HTTP status.
+    pub status: u16,
+    /// Every header.
+    pub headers: HeaderMap,
+    /// The URL that answered. It may hold secrets: mask it before it is written down.
+    pub url: Url,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// Status, headers, URL.
+    pub head: Head,
+    /// The decoded body; empty unless the status is 2xx.
+    pub body: Bytes,
+    /// Bytes of the body as it came.
+    pub wire_bytes: u64,
+    /// How the end of the body was told.
+    pub framing: Framing,
+}
+
+/// How the end of a body is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// By its length or by chunks: a cut body is noticed.
+    Told,
+    /// By the end of the connection, as in HTTP/1.0: only the body itself can tell whether it is whole.
+    Close,
+}
+
+/// Why there is no whole answer.
+#[derive(Debug)]
+pub struct Failure {
+    /// What it means for a retry.
+    pub kind: FailureKind,
+    /// What happened. Holds no URL.
+    pub error: Error,
+}
+
+impl Client {
+    /// A client with the timeouts and limits of `source`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the machine has no certificates to trust and the source needs them.
+    pub fn new(source: &Source) -> Result<Self> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .referer(false)
+            .connect_timeout(source.timeouts.connect)
+            .read_timeout(source.timeouts.read)
+            .timeout(source.timeouts.total)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(IDLE_TIMEOUT);
+        if source.base_url.scheme() == "http" {
+            // Such a source never speaks TLS, and a machine without certificates may still use it.
+            builder = builder.tls_certs_only([]);
+        }
+        let http = builder.build().map_err(|cause| {
+            Error::new(ErrorKind::Unavailable, "build HTTP client")
+                .with("source", &source.name)
+                .caused_by(cause.without_url())
+        })?;
+        Ok(Self {
+            http,
+            auth: source.auth.clone(),
+            headers: source.headers.clone(),
+            limits: source.limits,
+        })
+    }
+
+    /// Sends `request` once and reads the answer to its end.
+    ///
+    /// The body is read only if the status is 2xx. An `Err` says that there was no whole answer; an answer of any status is `Ok`.
+    pub async fn send(&self, stream: &Request, request: &PageRequest) -> Result<Response, Failure> {
+        let prepared = self.prepare(stream, request).map_err(|error| Failure {
+            kind: FailureKind::Config,
+            error,
+        })?;
+        let response = prepared.send().await.map_err(failure)?;
+        let head = Head {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            url: response.url().clone(),
+        };
+        let told = response.content_length().is_some() || head.headers.contains_key(TRANSFER_ENCODING);
+        let framing = if told { Framing::Told } else { Framing::Close };
+        if !response.status().is_success() {
+            return Ok(Response {
+                head,
+                body: Bytes::new(),
+                wire_bytes: 0,
+                framing,
+            });
+        }
+        let codings = head
+            .headers
+            .get_all(CONTENT_ENCODING)
+            .iter()
+            .map(|value| value.to_str().unwrap_or("unreadable"));
+        let coding = Coding::of(codings).map_err(undecoded)?;
+        let encoded = self.read(response).await?;
+        let wire_bytes = encoded.len() as u64;
+        let body = match coding {
+            Coding::Gzip | Coding::Zstd if head.status == 204 || head.status == 205 => encoded,
+            Coding::Identity => decode::decode(coding, encoded, &self.limits).map_err(undecoded)?,
+            _ => {
+                let limits = self.limits;
+                let decoded =
+                    tokio::task::spawn_blocking(move || decode::decode(coding, encoded, &limits)).await;
+                decoded.map_err(broken_task)?.map_err(undecoded)?
+            }
+        };
+        Ok(Response {
+            head,
+            body,
+            wire_bytes,
+            framing,
+        })
+    }
+
+    fn prepare(&self, stream: &Request, request: &PageRequest) -> Result<reqwest::RequestBuilder> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(decode::ACCEPT_ENCODING));
+        if request.body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        for (name, value) in self.headers.iter().chain(&stream.headers) {
+            headers.insert(auth::header_name(name)?, auth::sensitive(name, &value.reveal()?)?);
+        }
+        for (name, value) in &request.headers {
+            headers.insert(auth::header_name(name)?, auth::sensitive(name, value)?);
+        }
+        let mut url = request.url.clone();
+        for (name, value) in stream.params.iter().filter(|(_, value)| value.is_reference()) {
+            set_query(&mut url, name, &value.reveal()?);
+        }
+        auth::apply(&self.auth, &mut url, &mut headers)?;
+        let method = match request.method {
+            Method::Get => HttpMethod::GET,
+            Method::Post => HttpMethod::POST,
+        };
+        let mut builder = self.http.request(method, url).headers(headers);
+        if let Some(body) = &request.body {
+            builder = builder.body(body.to_string());
+        }
+        Ok(builder)
+    }
+
+    async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, Failure> {
+        let page_bytes_max = self.limits.page_bytes_max;
+        let too_large = || undecoded(Undecoded::TooLarge { page_bytes_max });
+        if response
+            .content_length()
+            .is_some_and(|length| length > page_bytes_max)
+        {
+            return Err(too_large());
+        }
+        let mut body = BytesMut::new();
+        // Ends at `page_bytes_max` at the latest.
+        while let Some(chunk) = response.chunk().await.map_err(failure)? {
+            if body.len() as u64 + chunk.len() as u64 > page_bytes_max {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+}
+
+fn failure(cause: reqwest::Error) -> Failure {
+    let cause = cause.without_url();
+    let kind = kind_of(&cause);
+    let (meaning, attempt) = match kind {
+        FailureKind::Tls => (ErrorKind::Refused, "trust the server"),
+        FailureKind::Timeout => (ErrorKind::Unavailable, "wait for the server"),
+        FailureKind::Connect => (ErrorKind::Unavailable, "connect to the server"),
+        FailureKind::Config => (ErrorKind::Config, "build request"),
+        FailureKind::Cut | FailureKind::TooLarge | FailureKind::Unsafe => {
+            (ErrorKind::Unavailable, "read the body to its end")
+        }
+    };
+    Failure {
+        kind,
+        error: Error::new(meaning, attempt).caused_by(cause),
+    }
+}
+
+fn kind_of(cause: &reqwest::Error) -> FailureKind {
+    if is_tls(cause) {
+        FailureKind::Tls
+    } else if cause.is_timeout() {
+        FailureKind::Timeout
+    } else if cause.is_builder() {
+        FailureKind::Config
+    } else if cause.is_body() || cause.is_decode() {
+        FailureKind::Cut
+    } else {
+        FailureKind::Connect
+    }
+}
+
+/// Whether the TLS library objected. Its error type is not ours to name, its words are stable.
+fn is_tls(cause: &(dyn StdError + 'static)) -> bool {
+    const WORDS: [&str; 6] = [
+        "invalid peer certificate",
+        "received corrupt message",
+        "received fatal alert",
+        "peer is incompatible",
+        "peer misbehaved",
+        "certificate not valid",
+    ];
+    let mut next = Some(cause);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if WORDS.iter().any(|word| text.contains(word)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn undecoded(cause: Undecoded) -> Failure {
+    let (kind, meaning) = match cause {
+        Undecoded::Unknown { .. } => (FailureKind::Unsafe, ErrorKind::Refused),
+        Undecoded::Broken { .. } => (FailureKind::Cut, ErrorKind::Unavailable),
+        Undecoded::TooLarge { .. } | Undecoded::TooDense { .. } => (FailureKind::TooLarge, ErrorKind::Limit),
+    };
+    Failure {
+        kind,
+        error: Error::new(meaning, "decode body").caused_by(cause),
+    }
+}
+
+fn broken_task(cause: tokio::task::JoinError) -> Failure {
+    Failure {
+        kind: FailureKind::Cut,
+        error: Error::new(ErrorKind::Internal, "decode body").caused_by(cause),
+    }
+}

@@ -1,0 +1,304 @@
+//! Content codings, decoded here and under limits.
+//!
+//! The HTTP client decodes nothing: it would read only the first member of a gzip body and know no bound.
+
+use std::{
+    fmt,
+    io::{self, Read},
+};
+
+use bytes::Bytes;
+use flate2::bufread::MultiGzDecoder;
+
+use crate::config::Limits;
+
+/// What requests say they understand.
+pub const ACCEPT_ENCODING: &str = "gzip, zstd";
+
+/// Decoded bytes before the ratio is looked at: short bodies of one repeated word are harmless.
+const RATIO_FREE_BYTES: u64 = 1024 * 1024;
+
+/// Decoded at a time.
+const STEP_BYTES: usize = 64 * 1024;
+
+/// How a body was encoded for the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// Not at all.
+    Identity,
+    /// RFC 1952, one or more members.
+    Gzip,
+    /// RFC 8878, one or more frames.
+    Zstd,
+}
+
+/// Why a body could not be decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undecoded {
+    /// A coding that was not asked for, or more than one.
+    Unknown {
+        /// Its name, cut to 40 characters.
+        coding: String,
+    },
+    /// The body ends too soon or its bytes are not of its coding. Another attempt may get them whole.
+    Broken {
+        /// In the decoder's words.
+        problem: String,
+    },
+    /// More decoded bytes than [`Limits::page_bytes_max`].
+    TooLarge {
+        /// The limit, in bytes.
+        page_bytes_max: u64,
+    },
+    /// More decoded bytes per encoded byte than [`Limits::decode_ratio_max`].
+    TooDense {
+        /// The limit, in decoded bytes per encoded byte.
+        decode_ratio_max: u64,
+    },
+}
+
+impl fmt::Display for Undecoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { coding } => write!(f, "unknown content encoding {coding:?}"),
+            Self::Broken { problem } => write!(f, "broken content encoding: {problem}"),
+            Self::TooLarge { page_bytes_max } => {
+                write!(f, "decoded_too_large: more than {page_bytes_max} bytes")
+            }
+            Self::TooDense { decode_ratio_max } => {
+                write!(
+                    f,
+                    "decoded_too_large: more than {decode_ratio_max} bytes per encoded byte"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Undecoded {}
+
+impl Coding {
+    /// Reads the values of the `Content-Encoding` fields of a response.
+    ///
+    /// # Errors
+    /// [`Undecoded::Unknown`] for anything but one of ours; `identity` may stand beside it.
+    ///
+    /// ```
+    /// use landfall::extract::decode::Coding;
+    /// assert_eq!(Coding::of(["X-GZIP"]), Ok(Coding::Gzip));
+    /// assert!(Coding::of(["gzip, gzip"]).is_err());
+    /// ```
+    pub fn of<'a>(values: impl IntoIterator<Item = &'a str>) -> Result<Self, Undecoded> {
+        let mut found = Self::Identity;
+        let names = values
+            .into_iter()
+            .flat_map(|value| value.split(','))
+            .map(str::trim);
+        for name in names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity")) {
+            let coding = match name.to_ascii_lowercase().as_str() {
+                "gzip" | "x-gzip" => Self::Gzip,
+                "zstd" => Self::Zstd,
+                _ => {
+                    return Err(Undecoded::Unknown {
+                        coding: name.chars().take(40).collect(),
+                    });
+                }
+            };
+            if found != Self::Identity {
+                return Err(Undecoded::Unknown {
+                    coding: "more than one".to_owned(),
+                });
+            }
+            found = coding;
+        }
+        Ok(found)
+    }
+}
+
+/// The body as it was before it was encoded.
+///
+/// # Errors
+/// See [`Undecoded`]; nothing is returned of a body that is not whole.
+pub fn decode(coding: Coding, body: Bytes, limits: &Limits) -> Result<Bytes, Undecoded> {
+    let encoded = body.len() as u64;
+    match coding {
+        Coding::Identity if encoded > limits.page_bytes_max => Err(Undecoded::TooLarge {
+            page_bytes_max: limits.page_bytes_max,
+        }),
+        Coding::Identity => Ok(body),
+        // No bytes are no member and no frame, and so an encoded body that was cut.
+        _ if body.is_empty() => Err(Undecoded::Broken {
+            problem: "empty".to_owned(),
+        }),
+        Coding::Gzip => gzip(&body, encoded, limits),
+        Coding::Zstd => {
+            let decoder = zstd::stream::read::Decoder::with_buffer(&body[..]).map_err(broken)?;
+            read_capped(decoder, encoded, limits)
+        }
+    }
+}
+
+fn gzip(body: &[u8], encoded: u64, limits: &Limits) -> Result<Bytes, Undecoded> {
+    read_capped(MultiGzDecoder::new(body), encoded, limits)
+}
+
+fn read_capped(mut decoder: impl Read, encoded: u64, limits: &Limits) -> Result<Bytes, Undecoded> {
+    let mut decoded = Vec::new();
+    let mut step = vec![0; STEP_BYTES];
+    // Ends at `page_bytes_max` at the latest.
+    loop {
+        let count = match decoder.read(&mut step) {
+            Ok(0) => return Ok(Bytes::from(decoded)),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(broken(error)),
+        };
+        decoded.extend_from_slice(&step[..count]);
+        let bytes = decoded.len() as u64;
+        if bytes > limits.page_bytes_max {
+            return Err(Undecoded::TooLarge {
+                page_bytes_max: limits.page_bytes_max,
+            });
+        }
+        if bytes > RATIO_FREE_BYTES && bytes / encoded.max(1) > limits.decode_ratio_max {
+            return Err(Undecoded::TooDense {
+                decode_ratio_max: limits.decode_ratio_max,
+            });
+        }
+    }
+}
+
+fn broken(error: io::Error) -> Undecoded {
+    Undecoded::Broken {
+        problem: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::{Compression, write::GzEncoder};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        page_bytes_max: 4 * 1024 * 1024,
+        decode_ratio_max: 200,
+        pages_max: 10,
+        empty_pages_max: 1,
+    };
+
+    fn gz(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn decoded(coding: Coding, body: impl Into<Bytes>) -> Result<Bytes, Undecoded> {
+        decode(coding, body.into(), &LIMITS)
+    }
+
+    #[test]
+    fn f038_multi_member_gzip_is_read_whole() {
+        let body = [gz(b"{\"data\":["), gz(b"{\"id\":1}"), gz(b"]}")].concat();
+        assert_eq!(decoded(Coding::Gzip, body).unwrap(), "{\"data\":[{\"id\":1}]}");
+    }
+
+    #[test]
+    fn f038_several_zstd_frames_are_read_whole() {
+        let body = [
+            zstd::encode_all(&b"[1,"[..], 1).unwrap(),
+            zstd::encode_all(&b"2]"[..], 1).unwrap(),
+        ]
+        .concat();
+        assert_eq!(decoded(Coding::Zstd, body).unwrap(), "[1,2]");
+    }
+
+    #[test]
+    fn f035_an_encoded_body_cut_anywhere_is_broken() {
+        let text = b"{\"data\":[{\"id\":1},{\"id\":2},{\"id\":3}]}";
+        for (coding, whole) in [
+            (Coding::Gzip, gz(text)),
+            (Coding::Zstd, zstd::encode_all(&text[..], 1).unwrap()),
+        ] {
+            assert_eq!(decoded(coding, whole.clone()).unwrap(), &text[..]);
+            for end in 0..whole.len() {
+                let found = decoded(coding, whole[..end].to_vec());
+                assert!(
+                    matches!(found, Err(Undecoded::Broken { .. })),
+                    "{coding:?} cut at {end}: {found:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn f035_garbage_behind_a_gzip_member_is_broken() {
+        let body = [gz(b"[]"), b"<html>".to_vec()].concat();
+        assert!(matches!(
+            decoded(Coding::Gzip, body),
+            Err(Undecoded::Broken { .. })
+        ));
+    }
+
+    #[test]
+    fn f039_a_bomb_meets_the_size_or_the_ratio() {
+        let zeros = vec![b' '; 8 * 1024 * 1024];
+        let ratio = Err(Undecoded::TooDense {
+            decode_ratio_max: 200,
+        });
+        assert_eq!(decoded(Coding::Gzip, gz(&zeros)), ratio);
+        assert_eq!(
+            decoded(Coding::Zstd, zstd::encode_all(&zeros[..], 1).unwrap()),
+            ratio
+        );
+        let size = Err(Undecoded::TooLarge {
+            page_bytes_max: LIMITS.page_bytes_max,
+        });
+        assert_eq!(decoded(Coding::Identity, zeros.clone()), size);
+        let loose = Limits {
+            decode_ratio_max: u64::MAX,
+            ..LIMITS
+        };
+        assert_eq!(decode(Coding::Gzip, gz(&zeros).into(), &loose), size);
+        // Within the first MiB no ratio is too much.
+        assert_eq!(
+            decoded(Coding::Gzip, gz(&zeros[..1024 * 1024])).unwrap().len(),
+            1024 * 1024
+        );
+    }
+
+    #[test]
+    fn f038_only_codings_that_were_asked_for_are_known() {
+        assert_eq!(Coding::of([]), Ok(Coding::Identity));
+        assert_eq!(Coding::of(["identity", "zstd"]), Ok(Coding::Zstd));
+        for values in [&["br"][..], &["gzip, gzip"], &["gzip", "zstd"], &["deflate"]] {
+            assert!(
+                matches!(Coding::of(values.iter().copied()), Err(Undecoded::Unknown { .. })),
+                "{values:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn f038_members_of_any_cut_decode_to_the_whole(
+            bytes in proptest::collection::vec(any::<u8>(), 0..2000),
+            cut in 0usize..2000,
+        ) {
+            let cut = cut.min(bytes.len());
+            let body = [gz(&bytes[..cut]), gz(&bytes[cut..])].concat();
+            prop_assert_eq!(decoded(Coding::Gzip, body).unwrap(), bytes);
+        }
+
+        #[test]
+        fn f035_decoding_garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decoded(Coding::Gzip, bytes.clone());
+            let _ = decoded(Coding::Zstd, bytes);
+        }
+    }
+}

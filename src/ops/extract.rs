@@ -1,0 +1,210 @@
+//! `landfall extract`: from an API's pages to raw batches.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt as _, stream};
+use tracing::{info, warn};
+
+use crate::{
+    clock::Timestamp,
+    config::{Source, Stream, StreamName},
+    error::Result,
+    extract::{
+        client::Client,
+        limit::Limiter,
+        progress::{Counts, Progress},
+        window::{Extraction, Position},
+    },
+    failpoint,
+    ops::Workspace,
+    raw::{Bookmark, log::BatchKind, write::Landing},
+};
+
+/// Streams extracted at the same time. Each holds a few pages in memory.
+pub const STREAMS_AT_ONCE: usize = 8;
+
+/// What one extraction landed.
+#[derive(Clone, Copy, Debug)]
+pub struct Extracted {
+    /// Raw batches committed.
+    pub batches: u64,
+    /// Pages, records, bytes, requests, retries and waiting.
+    pub counts: Counts,
+}
+
+/// How one stream's extraction ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The stream.
+    pub stream: StreamName,
+    /// What was landed, or why it stopped. Pages landed before an error stay landed.
+    pub result: Result<Extracted>,
+}
+
+/// Extracts `streams`, several at once, each on its own: one failing does not hold the others.
+///
+/// `begun` is called as each stream starts, with counters that move while it runs. Outcomes are in the order of `streams`.
+pub async fn extract(
+    workspace: &Workspace,
+    streams: &[StreamName],
+    begun: &(dyn Fn(&StreamName, Arc<Progress>) + Sync),
+) -> Vec<Outcome> {
+    let run_id = uuid::Uuid::now_v7().to_string();
+    let mut shared: Vec<(&Source, Result<Arc<Client>>, Arc<Limiter>)> = Vec::new();
+    for source in &workspace.project.sources {
+        let limiter = Arc::new(Limiter::new(source.rate_limit, workspace.clock.clone()));
+        shared.push((source, Client::new(source).map(Arc::new), limiter));
+    }
+    let runs = streams.iter().map(|name| {
+        let (shared, run_id) = (&shared, &run_id);
+        async move {
+            let result = async {
+                let (source, stream) = workspace.project.stream(name)?;
+                let own = shared.iter().find(|(other, ..)| other.name == source.name);
+                let (client, limiter) = match own {
+                    Some((_, Ok(client), limiter)) => (Arc::clone(client), Arc::clone(limiter)),
+                    // Made again only to have an error of one's own to give away.
+                    _ => (
+                        Arc::new(Client::new(source)?),
+                        Arc::new(Limiter::new(source.rate_limit, workspace.clock.clone())),
+                    ),
+                };
+                let run = Run {
+                    workspace,
+                    source,
+                    stream,
+                    client,
+                    limiter,
+                    run_id,
+                };
+                run.extract(begun).await
+            };
+            Outcome {
+                stream: name.clone(),
+                result: result.await,
+            }
+        }
+    });
+    stream::iter(runs).buffered(STREAMS_AT_ONCE).collect().await
+}
+
+/// One stream in one run.
+struct Run<'a> {
+    workspace: &'a Workspace,
+    source: &'a Source,
+    stream: &'a Stream,
+    client: Arc<Client>,
+    limiter: Arc<Limiter>,
+    run_id: &'a str,
+}
+
+impl Run<'_> {
+    async fn extract(&self, begun: &(dyn Fn(&StreamName, Arc<Progress>) + Sync)) -> Result<Extracted> {
+        let workspace = self.workspace;
+        let landing = Landing::open(
+            Arc::clone(&workspace.store),
+            self.stream.name.clone(),
+            workspace.clock.clone(),
+            self.run_id.to_owned(),
+            workspace.project.config_hash.clone(),
+        )
+        .await?;
+        let bookmark = landing.bookmark();
+        let mut extraction = Extraction::new(
+            self.source,
+            self.stream,
+            Arc::clone(&self.client),
+            Arc::clone(&self.limiter),
+            workspace.clock.clone(),
+            bookmark.clone(),
+        )?;
+        let progress = extraction.progress();
+        begun(&self.stream.name, Arc::clone(&progress));
+        info!(stream = %self.stream.name, watermark = bookmark.watermark, resumed = bookmark.window.is_some(), "extract began");
+        let mut committer = Committer {
+            landing,
+            kind: if self.stream.incremental.is_some() {
+                BatchKind::Pull
+            } else {
+                BatchKind::Complete
+            },
+            bookmark,
+            records: 0,
+            batches: 0,
+            since: workspace.clock.now(),
+            landing_time: Duration::ZERO,
+        };
+        let begun = Instant::now();
+        let ended = self.land(&mut extraction, &mut committer).await;
+        if ended.is_err() {
+            // What came before the failure is good: the next run resumes behind it.
+            committer.commit(workspace.clock.now()).await?;
+        }
+        ended?;
+        let extracted = Extracted {
+            batches: committer.batches,
+            counts: progress.counts(),
+        };
+        info!(stream = %self.stream.name, batches = extracted.batches, pages = extracted.counts.pages,
+            records = extracted.counts.records, bytes = extracted.counts.bytes, elapsed_ms = begun.elapsed().as_millis(),
+            land_ms = committer.landing_time.as_millis(), "extract ended");
+        Ok(extracted)
+    }
+
+    async fn land(&self, extraction: &mut Extraction, committer: &mut Committer) -> Result<()> {
+        let every = &self.stream.commit;
+        // Ends with the window: the extraction itself is bounded by `pages_max`.
+        while let Some(fetched) = extraction.next().await? {
+            let begun = Instant::now();
+            committer.landing.append(fetched.page).await?;
+            committer.landing_time += begun.elapsed();
+            committer.bookmark = fetched.bookmark;
+            committer.records += fetched.records;
+            failpoint::point("extract::page_appended");
+            let now = self.workspace.clock.now();
+            let elapsed = (now - committer.since).to_std().unwrap_or(Duration::ZERO);
+            let due = committer.landing.pages_pending() >= u64::from(every.pages)
+                || committer.landing.body_bytes_pending() >= every.bytes
+                || elapsed >= every.elapsed;
+            if let Position::Evidence(reason) = &fetched.position {
+                warn!(stream = %self.stream.name, reason, "answer landed as evidence");
+            }
+            if due || fetched.position != Position::Middle {
+                committer.commit(now).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The batch being filled, and where extraction stands after it.
+struct Committer {
+    landing: Landing,
+    kind: BatchKind,
+    bookmark: Bookmark,
+    records: u64,
+    batches: u64,
+    since: Timestamp,
+    landing_time: Duration,
+}
+
+impl Committer {
+    /// Commits what is pending; nothing pending is nothing to do.
+    async fn commit(&mut self, now: Timestamp) -> Result<()> {
+        self.since = now;
+        if self.landing.pages_pending() == 0 {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.landing
+            .commit(self.kind, self.bookmark.clone(), Some(self.records))
+            .await?;
+        self.landing_time += begun.elapsed();
+        self.records = 0;
+        self.batches += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! One file per verb. The only place where the stations meet.
+//!
+//! ```text
+//! extract: config → extract → raw          transform: raw → transform (contract) → table
+//! ```
+
+pub mod demo;
+pub mod extract;
+pub mod transform;
+
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+
+use crate::{clock::Clock, config::Project, error::Result, raw, table::Tables};
+
+/// A project with its lake opened.
+#[derive(Clone)]
+pub struct Workspace {
+    /// The project as read.
+    pub project: Arc<Project>,
+    /// The lake, rooted at its URL.
+    pub store: Arc<dyn ObjectStore>,
+    /// The Delta tables in it.
+    pub tables: Tables,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Workspace {
+    /// Opens the lake of `project`. Nothing is read or written yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::error::ErrorKind::Config) if the storage options make no store.
+    pub fn open(project: Project, clock: Clock) -> Result<Self> {
+        let store = raw::store::open(&project.lake)?;
+        Ok(Self {
+            project: Arc::new(project),
+            tables: Tables::new(Arc::clone(&store))?,
+            store,
+            clock,
+        })
+    }
+}

@@ -1,0 +1,346 @@
+//! How pages stand inside an object: zstd frames that any zstd reader can read, each followed by its facts.
+//!
+//! ```text
+//! [zstd frame: body \n][skippable frame: facts as JSON][zstd frame: body \n][skippable frame] …
+//! ```
+//!
+//! A data frame always comes first: some readers skip a skippable frame only after one. The facts of a frame
+//! are a JSON array with one member per page in it, so that small pages may share a frame.
+
+use std::{io::Write as _, ops::Range};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use zstd::zstd_safe;
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    raw::{Page, PageFacts},
+};
+
+/// Most bytes one frame holds when decompressed. A longer page is refused before it is landed.
+pub const FRAME_BYTES_MAX: u64 = 1 << 30;
+
+/// The best ratio for its time on JSON; higher levels cost more than the network they save.
+const LEVEL: i32 = 3;
+
+/// The first of the sixteen magic numbers that make a frame skippable (RFC 8878, section 3.1.2).
+const SKIPPABLE: u32 = 0x184D_2A50;
+
+/// Magic number and length before the content of a skippable frame, in bytes.
+const SKIPPABLE_HEAD_BYTES: usize = 8;
+
+/// Where one page lies in its object, and what is needed to check it alone.
+///
+/// Stored as `[frame_offset, frame_bytes, start_in_frame, body_bytes, status, body_check]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    from = "(u64, u64, u64, u64, u16, u64)",
+    into = "(u64, u64, u64, u64, u16, u64)"
+)]
+pub struct PageIndex {
+    /// Where the page's data frame begins in the object, in bytes.
+    pub frame_offset: u64,
+    /// Length of the data frame as stored.
+    pub frame_bytes: u64,
+    /// Where the body begins in the decompressed frame.
+    pub start_in_frame: u64,
+    /// Length of the body.
+    pub body_bytes: u64,
+    /// HTTP status of the page.
+    pub status: u16,
+    /// The first 48 bits of the body's SHA-256, so that a page can be trusted in an object that cannot.
+    /// 48, because every JSON reader keeps a whole number of that size exact.
+    pub body_check: u64,
+}
+
+impl From<(u64, u64, u64, u64, u16, u64)> for PageIndex {
+    fn from(row: (u64, u64, u64, u64, u16, u64)) -> Self {
+        let (frame_offset, frame_bytes, start_in_frame, body_bytes, status, body_check) = row;
+        Self {
+            frame_offset,
+            frame_bytes,
+            start_in_frame,
+            body_bytes,
+            status,
+            body_check,
+        }
+    }
+}
+
+impl From<PageIndex> for (u64, u64, u64, u64, u16, u64) {
+    fn from(index: PageIndex) -> Self {
+        (
+            index.frame_offset,
+            index.frame_bytes,
+            index.start_in_frame,
+            index.body_bytes,
+            index.status,
+            index.body_check,
+        )
+    }
+}
+
+/// What stands beside a page in its object.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredFacts {
+    #[serde(flatten)]
+    facts: PageFacts,
+    body_bytes: u64,
+    body_sha256: String,
+}
+
+/// Appends `page` to `object` as one data frame and its facts.
+///
+/// # Errors
+/// [`ErrorKind::Limit`] if the page is longer than [`FRAME_BYTES_MAX`]; [`ErrorKind::Internal`] if it cannot be
+/// compressed. `object` is then as it was.
+pub fn append(object: &mut Vec<u8>, page: &Page) -> Result<PageIndex> {
+    let body_bytes = page.body.len() as u64;
+    if body_bytes >= FRAME_BYTES_MAX {
+        return Err(Error::new(ErrorKind::Limit, "land page")
+            .with("bytes", body_bytes)
+            .with("frame_bytes_max", FRAME_BYTES_MAX));
+    }
+    let before = object.len();
+    encode(object, page).map_err(|error| {
+        object.truncate(before);
+        Error::new(ErrorKind::Internal, "compress page").caused_by(error)
+    })
+}
+
+fn encode(object: &mut Vec<u8>, page: &Page) -> std::io::Result<PageIndex> {
+    let body_bytes = page.body.len() as u64;
+    let frame_offset = object.len() as u64;
+    let mut encoder = zstd::Encoder::new(&mut *object, LEVEL)?;
+    encoder.include_checksum(true)?;
+    encoder.set_pledged_src_size(Some(body_bytes + 1))?;
+    encoder.write_all(&page.body)?;
+    encoder.write_all(b"\n")?;
+    encoder.finish()?;
+    let frame_bytes = object.len() as u64 - frame_offset;
+
+    let digest = sha256(&page.body);
+    let stored = StoredFacts {
+        facts: page.facts.clone(),
+        body_bytes,
+        body_sha256: hex(&digest),
+    };
+    let json = serde_json::to_vec(&[stored])?;
+    let length = u32::try_from(json.len()).map_err(std::io::Error::other)?;
+    object.extend_from_slice(&SKIPPABLE.to_le_bytes());
+    object.extend_from_slice(&length.to_le_bytes());
+    object.extend_from_slice(&json);
+    Ok(PageIndex {
+        frame_offset,
+        frame_bytes,
+        start_in_frame: 0,
+        body_bytes,
+        status: page.facts.status,
+        body_check: check(&digest),
+    })
+}
+
+/// Decompresses one data frame that holds at most `bytes_max` bytes.
+///
+/// # Errors
+/// One sentence that says what is wrong with the frame.
+pub fn decode(frame: &[u8], bytes_max: u64) -> Result<Bytes, String> {
+    let capacity = usize::try_from(bytes_max.min(FRAME_BYTES_MAX)).map_err(|error| error.to_string())?;
+    zstd::bulk::decompress(frame, capacity)
+        .map(Bytes::from)
+        .map_err(|error| format!("the frame cannot be decompressed: {error}"))
+}
+
+/// The facts in the skippable frame at the start of `bytes`, one member per page of the frame before it.
+///
+/// # Errors
+/// One sentence that says what is wrong with them.
+pub fn facts(bytes: &[u8]) -> Result<Vec<PageFacts>, String> {
+    Ok(stored_facts(bytes)?
+        .into_iter()
+        .map(|stored| stored.facts)
+        .collect())
+}
+
+fn stored_facts(bytes: &[u8]) -> Result<Vec<StoredFacts>, String> {
+    let word = |range: Range<usize>| {
+        let word: Option<[u8; 4]> = bytes.get(range).and_then(|word| word.try_into().ok());
+        word.map(u32::from_le_bytes).ok_or("the facts are cut short")
+    };
+    if word(0..4)? != SKIPPABLE {
+        return Err("no facts follow the frame".to_owned());
+    }
+    let length = word(4..8)? as usize;
+    let json = bytes
+        .get(SKIPPABLE_HEAD_BYTES..)
+        .and_then(|rest| rest.get(..length));
+    serde_json::from_slice(json.ok_or("the facts are cut short")?)
+        .map_err(|error| format!("the facts are not what was written: {error}"))
+}
+
+/// Reads an object without its log entry: all pages with their facts, each body checked against its SHA-256.
+///
+/// This is how a lost log can be rebuilt.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] naming the first byte that is not as written.
+pub fn read_alone(object: &[u8]) -> Result<Vec<Page>> {
+    let mut pages = Vec::new();
+    let mut offset = 0;
+    while offset < object.len() {
+        offset += read_frame(&object[offset..], &mut pages).map_err(|reason| {
+            Error::new(ErrorKind::Corrupt, "read object alone")
+                .with("offset", offset)
+                .with("reason", reason)
+        })?;
+    }
+    Ok(pages)
+}
+
+/// Reads one data frame and its facts into `pages`; returns their length.
+fn read_frame(bytes: &[u8], pages: &mut Vec<Page>) -> Result<usize, String> {
+    let frame_bytes = zstd_safe::find_frame_compressed_size(bytes)
+        .map_err(|code| format!("no whole frame: {}", zstd_safe::get_error_name(code)))?;
+    let facts_bytes = zstd_safe::find_frame_compressed_size(&bytes[frame_bytes..])
+        .map_err(|code| format!("no facts follow the frame: {}", zstd_safe::get_error_name(code)))?;
+    let stored = stored_facts(&bytes[frame_bytes..])?;
+    let expected: u64 = stored.iter().map(|page| page.body_bytes.saturating_add(1)).sum();
+    let bodies = decode(&bytes[..frame_bytes], expected)?;
+    if bodies.len() as u64 != expected {
+        return Err(format!(
+            "the frame holds {} bytes instead of {expected}",
+            bodies.len()
+        ));
+    }
+    let mut start = 0;
+    for page in stored {
+        // The sum of all lengths was just found equal to a length in memory.
+        let body = bodies.slice(start..start + page.body_bytes as usize);
+        if hex(&sha256(&body)) != page.body_sha256 {
+            return Err("the body is not the one its facts describe".to_owned());
+        }
+        start += body.len() + 1;
+        pages.push(Page {
+            body,
+            facts: page.facts,
+        });
+    }
+    Ok(frame_bytes + facts_bytes)
+}
+
+/// SHA-256 of `bytes`.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// Lowercase hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes
+        .iter()
+        .flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
+        .map(char::from)
+        .collect()
+}
+
+/// The part of a body's SHA-256 that the page index keeps.
+pub(crate) fn check(digest: &[u8; 32]) -> u64 {
+    digest[..6]
+        .iter()
+        .fold(0, |check, &byte| check << 8 | u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(url: &str) -> PageFacts {
+        serde_json::from_value(serde_json::json!({
+            "fetched_at": "2026-11-22T01:00:00.000001Z", "method": "GET", "url": url, "status": 200, "attempts": 1,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn pages_that_share_a_frame_are_read_alone() {
+        let bodies = ["{\"id\":1}", "", "x\ny"];
+        let stored: Vec<StoredFacts> = bodies
+            .iter()
+            .map(|body| StoredFacts {
+                facts: facts(body),
+                body_bytes: body.len() as u64,
+                body_sha256: hex(&sha256(body.as_bytes())),
+            })
+            .collect();
+        let json = serde_json::to_vec(&stored).unwrap();
+        let mut object = zstd::encode_all(format!("{}\n", bodies.join("\n")).as_bytes(), LEVEL).unwrap();
+        object.extend(SKIPPABLE.to_le_bytes());
+        object.extend((json.len() as u32).to_le_bytes());
+        object.extend(json);
+        append(
+            &mut object,
+            &Page {
+                body: Bytes::from_static(b"last"),
+                facts: facts("last"),
+            },
+        )
+        .unwrap();
+        let pages = read_alone(&object).unwrap();
+        let read: Vec<(&[u8], &str)> = pages
+            .iter()
+            .map(|page| (&page.body[..], page.facts.url.as_str()))
+            .collect();
+        assert_eq!(read[3], (&b"last"[..], "last"));
+        assert!(
+            read.iter()
+                .zip(bodies)
+                .all(|(page, body)| *page == (body.as_bytes(), body))
+        );
+    }
+
+    #[test]
+    fn f138_an_object_that_is_not_whole_is_corrupt_alone_too() {
+        let mut object = Vec::new();
+        append(
+            &mut object,
+            &Page {
+                body: Bytes::from_static(b"{}"),
+                facts: facts("u"),
+            },
+        )
+        .unwrap();
+        for length in 1..object.len() {
+            assert_eq!(
+                read_alone(&object[..length]).unwrap_err().kind(),
+                ErrorKind::Corrupt,
+                "{length}"
+            );
+        }
+        assert_eq!(
+            read_alone(b"PAR1 not ours").unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
+    }
+
+    #[test]
+    fn the_page_index_is_one_row_of_numbers() {
+        let mut object = b"before".to_vec();
+        let index = append(
+            &mut object,
+            &Page {
+                body: Bytes::from_static(b"{}"),
+                facts: facts("u"),
+            },
+        )
+        .unwrap();
+        // SHA-256 of `{}` begins with 44136fa355b3.
+        let text = serde_json::to_string(&index).unwrap();
+        assert_eq!(
+            text,
+            format!("[6,{},0,2,200,{}]", index.frame_bytes, 0x4413_6fa3_55b3_u64)
+        );
+        assert_eq!(serde_json::from_str::<PageIndex>(&text).unwrap(), index);
+    }
+}

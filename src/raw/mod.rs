@@ -1,0 +1,208 @@
+//! The raw zone: every body byte for byte, in the order of one append-only log per stream.
+//!
+//! ```text
+//! Page ─ write (zstd frames + facts) ─► object ─ log.commit (put-if-absent) ─► RawBatch #n ─ read ─► pages
+//! ```
+//!
+//! An object without a log entry does not exist. Nothing here is ever rewritten.
+
+pub mod durable;
+pub mod frame;
+pub mod layout;
+pub mod log;
+pub mod read;
+pub mod store;
+pub mod write;
+
+mod files;
+
+use std::{fmt, str::FromStr};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::{NoContext, Uuid};
+
+use crate::{
+    clock::Timestamp,
+    error::{Error, ErrorKind, Result},
+};
+
+/// Position of a batch in its stream's raw log, counted from 0 without gaps.
+///
+/// Never negative: Delta's `txn.version` is an `i64` and this number is stored there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct BatchNumber(i64);
+
+impl BatchNumber {
+    /// The first batch of a log.
+    pub const FIRST: Self = Self(0);
+
+    /// Checks and takes `number`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if it is negative.
+    pub fn new(number: i64) -> Result<Self> {
+        if number < 0 {
+            return Err(Error::new(ErrorKind::Corrupt, "read batch number").with("number", number));
+        }
+        Ok(Self(number))
+    }
+
+    /// The number itself, never negative.
+    pub fn get(self) -> i64 {
+        self.0
+    }
+
+    /// The batch after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl TryFrom<i64> for BatchNumber {
+    type Error = Error;
+
+    fn try_from(number: i64) -> Result<Self> {
+        Self::new(number)
+    }
+}
+
+impl From<BatchNumber> for i64 {
+    fn from(number: BatchNumber) -> Self {
+        number.0
+    }
+}
+
+impl fmt::Display for BatchNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The identity of one attempt to add a batch: a version 7 UUID, so that ids sort by time.
+///
+/// Whoever finds a log entry tells by it whose entry that is; object names carry it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BatchId(Uuid);
+
+impl BatchId {
+    /// A new id for a batch begun at `now`; 74 of its bits are random.
+    pub fn new(now: Timestamp) -> Self {
+        let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(
+            NoContext,
+            seconds,
+            now.timestamp_subsec_nanos(),
+        )))
+    }
+}
+
+impl FromStr for BatchId {
+    type Err = Error;
+
+    /// Reads the hyphenated lowercase form that [`fmt::Display`] writes, and no other.
+    fn from_str(text: &str) -> Result<Self> {
+        match Uuid::try_parse(text) {
+            Ok(id) if id.to_string() == text => Ok(Self(id)),
+            _ => Err(Error::new(ErrorKind::Corrupt, "read batch id")),
+        }
+    }
+}
+
+impl TryFrom<String> for BatchId {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<BatchId> for String {
+    fn from(id: BatchId) -> Self {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One response or request body with the facts about it.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The body after transfer decoding, unmodified.
+    pub body: Bytes,
+    /// What is known about it.
+    pub facts: PageFacts,
+}
+
+/// What is known about a page, stored beside its body. Secrets are masked before they get here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageFacts {
+    /// When the body was complete.
+    pub fetched_at: Timestamp,
+    /// HTTP method.
+    pub method: String,
+    /// The URL with secrets masked.
+    pub url: String,
+    /// HTTP status.
+    pub status: u16,
+    /// Chosen headers of the response, lowercase names, in order of arrival.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// Requests it took to get this body, at least 1.
+    pub attempts: u32,
+    /// The page token that was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_used: Option<String>,
+    /// The page token that came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_returned: Option<String>,
+    /// The sender's idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// The sender's event id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+    /// W3C trace id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+}
+
+/// Where extraction stands after a batch. Stored inside the raw log entry.
+///
+/// `window` is open while pages of it are still to come; the watermark moves only when it closes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bookmark {
+    /// The greatest cursor value of all complete windows, in its canonical text form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<String>,
+    /// The window in progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+    /// When a window was last complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success_at: Option<Timestamp>,
+}
+
+/// A pass over the stream that has begun and not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// The lower bound sent with its first request, as sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// The token of the next page to fetch, as the paginator wrote it.
+    pub next: String,
+    /// Pages landed so far.
+    pub pages: u64,
+    /// Records seen so far.
+    pub records: u64,
+    /// The greatest cursor value seen so far, canonical.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor_max: Option<String>,
+}

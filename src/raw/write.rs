@@ -1,0 +1,351 @@
+//! Landing: pages into objects, objects into one log entry.
+//!
+//! ```text
+//! append ─► frames in memory ─ full, or a new hour ─► upload     commit ─► upload the rest ─► log entry
+//! ```
+//!
+//! Uploading early is safe: without an entry an object does not exist.
+
+use std::{mem, sync::Arc};
+
+use bytes::Bytes;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, path::Path};
+
+use crate::{
+    clock::{Clock, Timestamp},
+    config::StreamName,
+    error::{Error, ErrorKind, Result},
+    failpoint,
+    raw::{
+        BatchId, BatchNumber, Bookmark, Page,
+        frame::{self, PageIndex, hex, sha256},
+        layout,
+        log::{BatchKind, FORMAT, Landed, LogEntry, ObjectEntry, RawLog},
+        store::lower,
+    },
+};
+
+/// An object is uploaded when it has reached this many bytes, so it is longer by one page at most.
+pub const OBJECT_BYTES_MAX: usize = 64 << 20;
+
+/// Longer objects are uploaded in parts.
+const SINGLE_PUT_BYTES_MAX: usize = 16 << 20;
+
+/// Length of those parts; S3 wants at least 5 MiB.
+const PART_BYTES: usize = 8 << 20;
+
+/// Most objects in one batch.
+const OBJECTS_MAX: usize = 10_000;
+
+/// Most pages in one batch; bounds the log entry.
+pub const PAGES_MAX: u64 = 100_000;
+
+/// Pages shorter than this are compressed where they are; longer ones would hold up other tasks.
+const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// Entries of other writers that a commit goes past before it gives up.
+const RACES_MAX: usize = 1_000;
+
+/// One run's way into one stream's raw log.
+///
+/// After an error it is of no more use: open another, which starts from what really stands.
+pub struct Landing {
+    log: RawLog,
+    clock: Clock,
+    run_id: String,
+    config_hash: String,
+    contract_version: Option<String>,
+    next: BatchNumber,
+    bookmark: Option<Bookmark>,
+    pending: Pending,
+    over: bool,
+}
+
+/// The batch in the making.
+#[derive(Debug)]
+struct Pending {
+    batch_id: BatchId,
+    objects: Vec<ObjectEntry>,
+    pages_count: u64,
+    body_bytes: u64,
+    open: Open,
+}
+
+/// The object in the making.
+#[derive(Debug, Default)]
+struct Open {
+    hour: Timestamp,
+    bytes: Vec<u8>,
+    pages: Vec<PageIndex>,
+}
+
+impl Landing {
+    /// Reads where the stream's log stands.
+    ///
+    /// # Errors
+    /// Those of [`RawLog::head`]. A log that cannot be read is never taken for an empty one.
+    pub async fn open(
+        store: Arc<dyn ObjectStore>,
+        stream: StreamName,
+        clock: Clock,
+        run_id: String,
+        config_hash: String,
+    ) -> Result<Self> {
+        let log = RawLog { store, stream };
+        let head = log.head().await?;
+        let pending = Pending::new(&clock);
+        Ok(Self {
+            log,
+            clock,
+            run_id,
+            config_hash,
+            contract_version: None,
+            next: head
+                .as_ref()
+                .map_or(BatchNumber::FIRST, |head| head.number.next()),
+            bookmark: head.and_then(|head| head.bookmark),
+            pending,
+            over: false,
+        })
+    }
+
+    /// Has every entry from now on name the contract version in force.
+    #[must_use]
+    pub fn with_contract_version(mut self, version: String) -> Self {
+        self.contract_version = Some(version);
+        self
+    }
+
+    /// Where extraction stands after the newest entry known here; the beginning if there is none.
+    pub fn bookmark(&self) -> Bookmark {
+        self.bookmark.clone().unwrap_or_default()
+    }
+
+    /// Pages appended and not yet committed.
+    pub fn pages_pending(&self) -> u64 {
+        self.pending.pages_count
+    }
+
+    /// Body bytes appended and not yet committed.
+    pub fn body_bytes_pending(&self) -> u64 {
+        self.pending.body_bytes
+    }
+
+    /// Takes `page` into the batch. It counts for nothing before [`Landing::commit`].
+    ///
+    /// At most [`OBJECT_BYTES_MAX`] and one page are held in memory, compressed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] for a page too long or one too many; whatever the store says about a full object.
+    pub async fn append(&mut self, page: Page) -> Result<()> {
+        self.begin()?;
+        if self.pending.pages_count >= PAGES_MAX {
+            return Err(self.limit("pages_max", PAGES_MAX));
+        }
+        let hour = layout::hour(page.facts.fetched_at);
+        let open = &self.pending.open;
+        if open.bytes.len() >= OBJECT_BYTES_MAX || (open.hour != hour && !open.pages.is_empty()) {
+            self.flush().await?;
+        }
+        let body_bytes = page.body.len() as u64;
+        let mut bytes = mem::take(&mut self.pending.open.bytes);
+        let (bytes, index) = if page.body.len() < INLINE_BYTES_MAX {
+            let index = frame::append(&mut bytes, &page)?;
+            (bytes, index)
+        } else {
+            apart(move || frame::append(&mut bytes, &page).map(|index| (bytes, index))).await??
+        };
+        self.pending.open.hour = hour;
+        self.pending.open.bytes = bytes;
+        self.pending.open.pages.push(index);
+        self.pending.pages_count += 1;
+        self.pending.body_bytes += body_bytes;
+        self.over = false;
+        Ok(())
+    }
+
+    /// Makes everything appended a raw batch and moves the bookmark, in one step: after it both stand, before it neither.
+    ///
+    /// Entries of producers that came in between are passed by; they move no bookmark. A batch without pages is allowed:
+    /// it moves the bookmark alone. With [`BatchKind::Push`] `bookmark` is not used, see [`Landing::commit_push`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if another extractor landed first: nothing of this batch stands.
+    /// [`ErrorKind::Unavailable`] if the store does not answer well: whether it stands is for the next run to see.
+    pub async fn commit(
+        &mut self,
+        kind: BatchKind,
+        bookmark: Bookmark,
+        records: Option<u64>,
+    ) -> Result<BatchNumber> {
+        match kind {
+            BatchKind::Push => self.land(kind, None, records).await,
+            BatchKind::Pull | BatchKind::Complete => self.land(kind, Some(bookmark), records).await,
+        }
+    }
+
+    /// Makes everything appended a raw batch of a producer, behind whatever else was landed. The bookmark stays.
+    ///
+    /// # Errors
+    /// As in [`Landing::commit`], except that other writers are no conflict.
+    pub async fn commit_push(&mut self, records: Option<u64>) -> Result<BatchNumber> {
+        self.land(BatchKind::Push, None, records).await
+    }
+
+    async fn land(
+        &mut self,
+        kind: BatchKind,
+        moved: Option<Bookmark>,
+        records: Option<u64>,
+    ) -> Result<BatchNumber> {
+        self.begin()?;
+        self.flush().await?;
+        let mut entry = LogEntry {
+            format: FORMAT,
+            batch_id: self.pending.batch_id,
+            number: self.next,
+            kind,
+            run_id: self.run_id.clone(),
+            config_hash: self.config_hash.clone(),
+            contract_version: self.contract_version.clone(),
+            committed_at: self.clock.now(),
+            records,
+            objects: mem::take(&mut self.pending.objects),
+            bookmark: moved.or_else(|| self.bookmark.clone()),
+        };
+        for _ in 0..RACES_MAX {
+            failpoint::point("raw::before_commit");
+            let found = match self.log.commit(&entry).await? {
+                Landed::Committed(number) => {
+                    failpoint::point("raw::after_commit");
+                    self.next = number.next();
+                    self.bookmark = entry.bookmark;
+                    self.pending = Pending::new(&self.clock);
+                    self.over = false;
+                    return Ok(number);
+                }
+                Landed::Conflicted { found } => found,
+            };
+            match (kind, found.kind) {
+                (BatchKind::Push, _) => entry.bookmark = found.bookmark,
+                (_, BatchKind::Push) => {}
+                _ => {
+                    self.discard(&entry).await;
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        "commit batch: another extractor landed first",
+                    )
+                    .with("stream", &self.log.stream)
+                    .with("batch", entry.number)
+                    .with("our run", &self.run_id)
+                    .with("their run", &found.run_id)
+                    .with("hint", "let one extractor work on a stream at a time"));
+                }
+            }
+            entry.number = entry.number.next();
+        }
+        self.discard(&entry).await;
+        Err(self.limit("races_max", RACES_MAX as u64))
+    }
+
+    /// Uploads the open object, if it has pages.
+    async fn flush(&mut self) -> Result<()> {
+        let open = mem::take(&mut self.pending.open);
+        if open.pages.is_empty() {
+            return Ok(());
+        }
+        let index = self.pending.objects.len();
+        if index >= OBJECTS_MAX {
+            return Err(self.limit("objects_max", OBJECTS_MAX as u64));
+        }
+        let key = layout::object(&self.log.stream, open.hour, self.pending.batch_id, index as u32);
+        let bytes = Bytes::from(open.bytes);
+        let hashed = bytes.clone();
+        let digest = if bytes.len() < INLINE_BYTES_MAX {
+            sha256(&bytes)
+        } else {
+            apart(move || sha256(&hashed)).await?
+        };
+        failpoint::point("raw::before_put");
+        // Overwriting is safe to repeat, and nobody else writes under this batch id.
+        upload(&*self.log.store, &key, &bytes).await?;
+        failpoint::point("raw::after_put");
+        self.pending.objects.push(ObjectEntry {
+            path: key.into(),
+            bytes: bytes.len() as u64,
+            sha256: hex(&digest),
+            pages: open.pages,
+        });
+        Ok(())
+    }
+
+    /// Removes the objects of an entry that certainly does not stand. What is left over is swept later.
+    async fn discard(&self, entry: &LogEntry) {
+        for object in &entry.objects {
+            if let Err(error) = self.log.store.delete(&Path::from(object.path.as_str())).await {
+                tracing::debug!(stream = %self.log.stream, %error, "object without entry not removed");
+            }
+        }
+    }
+
+    /// Marks the landing as over; only success takes the mark away, so that no error and no cancelled call is built upon.
+    fn begin(&mut self) -> Result<()> {
+        if mem::replace(&mut self.over, true) {
+            return Err(Error::new(ErrorKind::Internal, "land pages after a failure")
+                .with("stream", &self.log.stream));
+        }
+        Ok(())
+    }
+
+    fn limit(&self, name: &'static str, limit: u64) -> Error {
+        Error::new(ErrorKind::Limit, "land pages")
+            .with("stream", &self.log.stream)
+            .with(name, limit)
+    }
+}
+
+impl Pending {
+    fn new(clock: &Clock) -> Self {
+        Self {
+            batch_id: BatchId::new(clock.now()),
+            objects: Vec::new(),
+            pages_count: 0,
+            body_bytes: 0,
+            open: Open::default(),
+        }
+    }
+}
+
+async fn upload(store: &dyn ObjectStore, key: &Path, bytes: &Bytes) -> Result<()> {
+    let failed = |error| lower(error, "write raw object", key);
+    if bytes.len() <= SINGLE_PUT_BYTES_MAX {
+        store.put(key, bytes.clone().into()).await.map_err(failed)?;
+        return Ok(());
+    }
+    let mut parts = store.put_multipart(key).await.map_err(failed)?;
+    let mut sent = Ok(());
+    for start in (0..bytes.len()).step_by(PART_BYTES) {
+        let part = bytes.slice(start..bytes.len().min(start + PART_BYTES));
+        sent = parts.put_part(PutPayload::from(part)).await;
+        failpoint::point("raw::mid_put");
+        if sent.is_err() {
+            break;
+        }
+    }
+    let sent = match sent {
+        Ok(()) => parts.complete().await.map(drop),
+        Err(error) => Err(error),
+    };
+    if sent.is_err() {
+        // Parts without an end cost money on S3 until they are swept; the error that matters is the first one.
+        let _ = parts.abort().await;
+    }
+    sent.map_err(failed)
+}
+
+/// Runs long computation where it does not hold up other tasks.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, "land pages").caused_by(error))
+}

@@ -1,0 +1,359 @@
+//! Delta tables: open, evolve, merge, commit. The only module that names delta-rs.
+//!
+//! ```text
+//! accepted rows ─ merge (latest per key ─ prune files ─ probe keys ─ rewrite) ─► Planned ─ commit (txn = batch) ─► main table
+//! other rows ──── side  (drop void rows ─ append) ──────────────────────────────────────────────────────────────► side tables
+//! ```
+//!
+//! A load becomes visible by one atomic step: the Delta commit of the main table, whose `txn` is the watermark.
+
+mod evolve;
+mod file;
+pub mod merge;
+mod prune;
+pub mod side;
+pub mod system;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::{catalog::TableProvider, execution::context::SessionContext};
+use deltalake::{
+    DeltaTable, DeltaTableError, ObjectStore,
+    kernel::{
+        Action, MetadataExt as _, StructType, Transaction,
+        engine::arrow_conversion::TryIntoKernel as _,
+        transaction::{CommitBuilder, CommitProperties},
+    },
+    logstore::{StorageConfig, default_logstore},
+    protocol::{DeltaOperation, SaveMode},
+};
+use futures::TryStreamExt as _;
+use object_store::{path::Path, prefix::PrefixStore};
+use url::Url;
+
+use crate::{
+    config::StreamName,
+    error::{Error, ErrorKind, Result},
+    raw::BatchNumber,
+};
+
+/// Commits looked through for our own when the answer to one was lost.
+const HISTORY_COMMITS_MAX: usize = 100;
+
+/// The `commitInfo` field that says which load made a commit.
+const LOAD_FIELD: &str = "landfallLoad";
+
+/// Who moves a watermark: one generation of one stream, as the `appId` of Delta's `txn` action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppId(String);
+
+impl AppId {
+    /// The generation of a table that is in use. A rebuild will count it up.
+    pub const GENERATION: u32 = 0;
+
+    /// The application of `generation` of `stream`.
+    ///
+    /// ```
+    /// use landfall::{config::StreamName, table::AppId};
+    /// let stream = StreamName::parse("shop.orders")?;
+    /// assert_eq!(AppId::new(&stream, 0).to_string(), "landfall/shop/orders/0");
+    /// # Ok::<(), landfall::error::Error>(())
+    /// ```
+    pub fn new(stream: &StreamName, generation: u32) -> Self {
+        Self(format!(
+            "landfall/{}/{}/{generation}",
+            stream.source, stream.stream
+        ))
+    }
+}
+
+impl fmt::Display for AppId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a commit ended. Losing a race is an outcome, not an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// This load is in the table, as this table version.
+    Applied {
+        /// The Delta version of the commit.
+        version: u64,
+    },
+    /// Another load has already moved the watermark to this batch or beyond.
+    AlreadyApplied,
+    /// Somebody else committed first; plan again against the new version.
+    Conflicted,
+}
+
+/// The Delta tables of one lake.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    store: Arc<dyn ObjectStore>,
+    root: Url,
+}
+
+impl Tables {
+    /// Tables under the root of `store`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if no URL can be made for them.
+    pub fn new(store: Arc<dyn ObjectStore>) -> Result<Self> {
+        // DataFusion keeps object stores by URL; a name of its own per lake keeps two lakes of one process apart.
+        let id = uuid::Uuid::now_v7().simple();
+        let root = Url::parse(&format!("lake://{id}/"))
+            .map_err(|source| Error::new(ErrorKind::Internal, "name lake").caused_by(source))?;
+        Ok(Self { store, root })
+    }
+
+    /// Opens the newest version of the table at `path`, or `None` if there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] for a log that cannot be read, [`ErrorKind::Unavailable`] if the store does not answer.
+    pub async fn open(&self, path: &Path) -> Result<Option<Table>> {
+        let mut delta = self.unopened(path)?;
+        match delta.load().await {
+            Ok(()) => Ok(Some(Table {
+                delta,
+                path: path.clone(),
+            })),
+            Err(DeltaTableError::NotATable(_)) => Ok(None),
+            Err(source) => Err(lower(source, "open table").with("table", path)),
+        }
+    }
+
+    /// Opens the table at `path`, creating it with `schema` first if there is none.
+    ///
+    /// # Errors
+    /// As [`Tables::open`], and [`ErrorKind::Internal`] for a schema Delta cannot hold.
+    pub async fn open_or_create(
+        &self,
+        path: &Path,
+        schema: &Schema,
+        partition_by: &[String],
+    ) -> Result<Table> {
+        if let Some(table) = self.open(path).await? {
+            return Ok(table);
+        }
+        let kernel = kernel_schema(schema)?;
+        let created = deltalake::operations::create::CreateBuilder::new()
+            .with_log_store(self.unopened(path)?.log_store())
+            .with_save_mode(SaveMode::ErrorIfExists)
+            .with_columns(kernel.fields().cloned())
+            .with_partition_columns(partition_by.to_vec())
+            .await;
+        match created {
+            Ok(delta) => Ok(Table {
+                delta,
+                path: path.clone(),
+            }),
+            // Another writer may have created it in between; then theirs is the table.
+            Err(source) => match self.open(path).await? {
+                Some(table) => Ok(table),
+                None => Err(lower(source, "create table").with("table", path)),
+            },
+        }
+    }
+
+    fn unopened(&self, path: &Path) -> Result<DeltaTable> {
+        let location = self.root.join(&format!("{path}/")).map_err(|source| {
+            Error::new(ErrorKind::Internal, "name table")
+                .with("table", path)
+                .caused_by(source)
+        })?;
+        let prefixed = Arc::new(PrefixStore::new(Arc::clone(&self.store), path.clone()));
+        Ok(DeltaTable::new(default_logstore(
+            prefixed,
+            Arc::clone(&self.store),
+            &location,
+            &StorageConfig::default(),
+        )))
+    }
+}
+
+/// One version of one Delta table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    delta: DeltaTable,
+    path: Path,
+}
+
+/// What a commit says about itself besides its actions.
+#[derive(Clone, Debug)]
+pub struct CommitNote {
+    /// Who moves the watermark.
+    pub app: AppId,
+    /// The last raw batch that is in the table after this commit.
+    pub batch: BatchNumber,
+    /// The load, a UUIDv7.
+    pub load_id: String,
+}
+
+impl Table {
+    /// Where the table is in the lake.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The Delta version that is open.
+    pub fn version(&self) -> u64 {
+        self.delta.version().unwrap_or(0)
+    }
+
+    /// The columns, partition columns included.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if no version is loaded.
+    pub fn schema(&self) -> Result<SchemaRef> {
+        Ok(self.state()?.snapshot().arrow_schema())
+    }
+
+    /// Names of the partition columns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if no version is loaded.
+    pub fn partition_by(&self) -> Result<Vec<String>> {
+        Ok(self.state()?.metadata().partition_columns().to_vec())
+    }
+
+    /// The newest raw batch in this version of the table, or `None` before the first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the log cannot be read.
+    pub async fn watermark(&self, app: &AppId) -> Result<Option<BatchNumber>> {
+        let log_store = self.delta.log_store();
+        let version = self
+            .state()?
+            .transaction_version(log_store.as_ref(), app)
+            .await
+            .map_err(|source| lower(source, "read watermark").with("table", &self.path))?;
+        version.map(BatchNumber::new).transpose()
+    }
+
+    /// Moves to the newest version.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the log cannot be read.
+    pub async fn refresh(&mut self) -> Result<()> {
+        self.delta
+            .load()
+            .await
+            .map_err(|source| lower(source, "reload table").with("table", &self.path))
+    }
+
+    /// This version as a DataFusion table.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if delta-rs cannot plan a scan of it.
+    pub async fn provider(&self, session: &SessionContext) -> Result<Arc<dyn TableProvider>> {
+        self.delta
+            .update_datafusion_session(&session.state())
+            .map_err(|source| lower(source, "register table store").with("table", &self.path))?;
+        self.delta
+            .table_provider()
+            .await
+            .map_err(|source| lower(source.into(), "plan table").with("table", &self.path))
+    }
+
+    fn state(&self) -> Result<&deltalake::table::state::DeltaTableState> {
+        self.delta
+            .snapshot()
+            .map_err(|source| lower(source, "read table state").with("table", &self.path))
+    }
+
+    /// Commits `actions` with the watermark of `note`, or finds out why that cannot be.
+    async fn commit(
+        &mut self,
+        mut actions: Vec<Action>,
+        schema: Option<&Schema>,
+        operation: DeltaOperation,
+        note: &CommitNote,
+    ) -> Result<Committed> {
+        if let Some(schema) = schema {
+            let metadata = self.state()?.metadata().clone();
+            let metadata = metadata
+                .with_schema(&kernel_schema(schema)?)
+                .map_err(|source| lower(source.into(), "change table schema").with("table", &self.path))?;
+            actions.push(Action::Metadata(metadata));
+        }
+        let app_metadata = HashMap::from([(LOAD_FIELD.to_owned(), note.load_id.clone().into())]);
+        // No retries below us: a plan is right for the version it was made against and for no other.
+        let builder = CommitBuilder::from(
+            CommitProperties::default()
+                .with_max_retries(0)
+                .with_metadata(app_metadata)
+                .with_application_transaction(Transaction::new(&note.app, note.batch.get())),
+        );
+        let state = self.state()?.clone();
+        let outcome = builder
+            .with_actions(actions)
+            .build(Some(&state), self.delta.log_store(), operation)
+            .await;
+        match outcome {
+            Ok(commit) => {
+                self.refresh().await?;
+                Ok(Committed::Applied {
+                    version: commit.version(),
+                })
+            }
+            Err(source) => self.after_failure(source, note).await,
+        }
+    }
+
+    /// The reply to a commit may be lost although the commit stands: the log says which.
+    async fn after_failure(&mut self, source: DeltaTableError, note: &CommitNote) -> Result<Committed> {
+        let before = self.version();
+        self.refresh().await?;
+        if self
+            .watermark(&note.app)
+            .await?
+            .is_some_and(|batch| batch >= note.batch)
+        {
+            return Ok(match self.commit_of(&note.load_id).await? {
+                Some(version) => Committed::Applied { version },
+                None => Committed::AlreadyApplied,
+            });
+        }
+        if self.version() > before {
+            return Ok(Committed::Conflicted);
+        }
+        Err(lower(source, "commit table").with("table", &self.path))
+    }
+
+    async fn commit_of(&self, load_id: &str) -> Result<Option<u64>> {
+        let newest = self.version();
+        let history: Vec<_> = self
+            .delta
+            .history(Some(HISTORY_COMMITS_MAX))
+            .try_collect()
+            .await
+            .map_err(|source| lower(source, "read table history").with("table", &self.path))?;
+        let found = history
+            .iter()
+            .position(|commit| commit.info.get(LOAD_FIELD).and_then(|id| id.as_str()) == Some(load_id));
+        Ok(found.map(|back| newest.saturating_sub(back as u64)))
+    }
+}
+
+fn kernel_schema(schema: &Schema) -> Result<StructType> {
+    schema
+        .try_into_kernel()
+        .map_err(|source| Error::new(ErrorKind::Internal, "convert schema to Delta").caused_by(source))
+}
+
+/// Lowers a delta-rs error to ours.
+fn lower(source: DeltaTableError, attempt: &'static str) -> Error {
+    let kind = match &source {
+        DeltaTableError::ObjectStore { .. } => ErrorKind::Unavailable,
+        DeltaTableError::InvalidJsonLog { .. }
+        | DeltaTableError::MetadataError(_)
+        | DeltaTableError::KernelError(_)
+        | DeltaTableError::Parquet { .. } => ErrorKind::Corrupt,
+        _ => ErrorKind::Internal,
+    };
+    Error::new(kind, attempt).caused_by(source)
+}

@@ -1,0 +1,12 @@
+//! Raw batches to judged rows, as DataFusion plans. Reads raw and contracts; knows no table and no network.
+//!
+//! ```text
+//! raw log (watermark, head] ─ scan (one partition per group of objects) ─ split ─┬─ accepted ──► rows in raw order
+//!                                                                               ├─ quarantined ► rows with evidence
+//!                                                                               └─ observed ───► drift
+//! ```
+
+pub mod condition;
+pub mod quarantine;
+pub mod scan;
+pub mod split;

@@ -1,0 +1,341 @@
+//! The raw zone as a DataFusion table: one row per record, in raw order within a partition.
+
+use std::{ops::Range, sync::Arc};
+
+use arrow::{
+    array::{
+        ArrayRef, BinaryViewBuilder, Int32Array, Int64Array, RecordBatch, StringArray,
+        TimestampMicrosecondArray,
+    },
+    buffer::Buffer,
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+};
+use datafusion::{
+    catalog::streaming::StreamingTable,
+    error::DataFusionError,
+    execution::{SendableRecordBatchStream, TaskContext},
+    physical_plan::{stream::RecordBatchReceiverStream, streaming::PartitionStream},
+};
+use object_store::ObjectStore;
+use tokio::sync::mpsc::Sender;
+
+use crate::{
+    contract::ViolationClass,
+    error::{Error, ErrorKind, Result},
+    json::{Defect, Found, JsonPath},
+    raw::{
+        log::LogEntry,
+        read::{Loss, PageRead, RawPage, read_object},
+    },
+};
+
+/// Records in one Arrow batch of the scan, at most.
+const BATCH_ROWS_MAX: usize = 4096;
+
+/// Batches a partition may be ahead of its reader.
+const BATCHES_AHEAD: usize = 2;
+
+/// Columns of the scan, by position.
+pub mod column {
+    /// `_lf_batch`, Int64: number of the raw batch.
+    pub const BATCH: usize = 0;
+    /// `_lf_page`, Int32: page within the batch.
+    pub const PAGE: usize = 1;
+    /// `_lf_record`, Int32: record within the page; -1 for a page without readable records.
+    pub const RECORD: usize = 2;
+    /// `fetched_at`: when the page was complete.
+    pub const FETCHED_AT: usize = 3;
+    /// `url`, Utf8: the request, secrets masked.
+    pub const URL: usize = 4;
+    /// `status`, Int32: HTTP status.
+    pub const STATUS: usize = 5;
+    /// `object`, Utf8: the object that holds the page.
+    pub const OBJECT: usize = 6;
+    /// `class`, Utf8: why the page has no readable records, else null.
+    pub const CLASS: usize = 7;
+    /// `found`, Utf8: what was there instead.
+    pub const FOUND: usize = 8;
+    /// `record`, BinaryView: the record's bytes, or the whole body of a page without readable records.
+    pub const BODY: usize = 9;
+}
+
+/// The schema of the scan; positions are in [`column`].
+pub fn schema() -> SchemaRef {
+    let moment = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    Arc::new(Schema::new(vec![
+        Field::new("_lf_batch", DataType::Int64, false),
+        Field::new("_lf_page", DataType::Int32, false),
+        Field::new("_lf_record", DataType::Int32, false),
+        Field::new("fetched_at", moment, true),
+        Field::new("url", DataType::Utf8, true),
+        Field::new("status", DataType::Int32, true),
+        Field::new("object", DataType::Utf8, false),
+        Field::new("class", DataType::Utf8, true),
+        Field::new("found", DataType::Utf8, true),
+        Field::new("record", DataType::BinaryView, true),
+    ]))
+}
+
+/// The records of `entries` as a table of at most `partitions` partitions, each a run of neighbouring objects.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] if DataFusion refuses the schema.
+pub fn table(
+    store: &Arc<dyn ObjectStore>,
+    records: &JsonPath,
+    entries: Vec<LogEntry>,
+    partitions: usize,
+) -> Result<StreamingTable> {
+    let schema = schema();
+    let parts = groups(entries, partitions.max(1))
+        .into_iter()
+        .map(|objects| {
+            Arc::new(RawPartition {
+                schema: Arc::clone(&schema),
+                store: Arc::clone(store),
+                records: records.clone(),
+                objects,
+            }) as Arc<dyn PartitionStream>
+        })
+        .collect();
+    StreamingTable::try_new(schema, parts)
+        .map_err(|source| Error::new(ErrorKind::Internal, "plan raw scan").caused_by(source))
+}
+
+/// Cuts the objects of `entries` into runs of about equal bytes, in raw order.
+fn groups(entries: Vec<LogEntry>, partitions: usize) -> Vec<Vec<(Arc<LogEntry>, usize)>> {
+    let total: u64 = entries
+        .iter()
+        .flat_map(|entry| &entry.objects)
+        .map(|object| object.bytes)
+        .sum();
+    let share = (total / partitions as u64).max(1);
+    let mut groups = vec![Vec::new()];
+    let mut filled = 0;
+    for entry in entries.into_iter().map(Arc::new) {
+        for (index, object) in entry.objects.iter().enumerate() {
+            if filled >= share && groups.len() < partitions {
+                groups.push(Vec::new());
+                filled = 0;
+            }
+            filled += object.bytes;
+            if let Some(group) = groups.last_mut() {
+                group.push((Arc::clone(&entry), index));
+            }
+        }
+    }
+    groups
+}
+
+/// One run of objects: everything a worker needs to read them.
+#[derive(Debug)]
+struct RawPartition {
+    schema: SchemaRef,
+    store: Arc<dyn ObjectStore>,
+    records: JsonPath,
+    objects: Vec<(Arc<LogEntry>, usize)>,
+}
+
+impl PartitionStream for RawPartition {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _ctx: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&self.schema), BATCHES_AHEAD);
+        let sender = builder.tx();
+        let (store, records, objects) = (
+            Arc::clone(&self.store),
+            self.records.clone(),
+            self.objects.clone(),
+        );
+        let schema = Arc::clone(&self.schema);
+        builder.spawn(async move {
+            for (entry, index) in objects {
+                let pages = read_object(store.as_ref(), &entry, index)
+                    .await
+                    .map_err(external)?;
+                let path: Arc<str> = entry.objects[index].path.as_str().into();
+                let (sender, records, schema) = (sender.clone(), records.clone(), Arc::clone(&schema));
+                // Decompressing and scanning is work for a thread that may block.
+                let open = tokio::task::spawn_blocking(move || {
+                    pages
+                        .into_iter()
+                        .try_fold((), |(), page| send_page(&sender, &schema, &records, &path, page))
+                });
+                if open
+                    .await
+                    .map_err(|source| DataFusionError::External(Box::new(source)))?
+                    .is_err()
+                {
+                    // The reader is gone; there is nobody to tell.
+                    return Ok(());
+                }
+            }
+            Ok(())
+        });
+        builder.build()
+    }
+}
+
+/// The reader of a partition went away.
+struct Closed;
+
+fn send_page(
+    sender: &Sender<datafusion::error::Result<RecordBatch>>,
+    schema: &SchemaRef,
+    records: &JsonPath,
+    object: &str,
+    page: PageRead,
+) -> Result<(), Closed> {
+    let send = |batch: arrow::error::Result<RecordBatch>| {
+        sender
+            .blocking_send(batch.map_err(DataFusionError::from))
+            .map_err(|_| Closed)
+    };
+    match page {
+        PageRead::Corrupt(lost) => {
+            let class = match lost.loss {
+                Loss::Changed => ViolationClass::RawCorrupt.as_str(),
+                Loss::Missing => Loss::Missing.as_str(),
+            };
+            for page in lost.pages {
+                let rows = Rows {
+                    object,
+                    batch: lost.batch.get(),
+                    page,
+                    facts: None,
+                    status: None,
+                };
+                send(rows.defect(schema, class, &lost.reason, None))?;
+            }
+            Ok(())
+        }
+        PageRead::Page(page) => {
+            let mut places = Vec::new();
+            let found = records.select(&page.body, &mut |range| places.push(range));
+            let rows = Rows {
+                object,
+                batch: page.batch.get(),
+                page: page.page,
+                facts: page.facts.as_ref(),
+                status: Some(page.status),
+            };
+            match found {
+                Ok(Found::Values(_)) => {
+                    for (first, chunk) in places.chunks(BATCH_ROWS_MAX).enumerate() {
+                        send(rows.records(schema, &page, first * BATCH_ROWS_MAX, chunk))?;
+                    }
+                    Ok(())
+                }
+                Ok(Found::Missing) => {
+                    let class = ViolationClass::RecordsPathMissing.as_str();
+                    send(rows.defect(schema, class, &format!("nothing at {records}"), Some(&page)))
+                }
+                Err(defect) => send(rows.defect(
+                    schema,
+                    class_of(defect).as_str(),
+                    &defect.to_string(),
+                    Some(&page),
+                )),
+            }
+        }
+    }
+}
+
+/// What a defect of JSON text is called in the quarantine.
+pub fn class_of(defect: Defect) -> ViolationClass {
+    match defect {
+        Defect::TooDeep { .. } => ViolationClass::TooDeep,
+        Defect::Syntax { .. } | Defect::NotUtf8 { .. } => ViolationClass::NotJson,
+    }
+}
+
+/// What all rows of a page share.
+struct Rows<'a> {
+    object: &'a str,
+    batch: i64,
+    page: u32,
+    facts: Option<&'a crate::raw::PageFacts>,
+    status: Option<u16>,
+}
+
+impl Rows<'_> {
+    fn records(
+        &self,
+        schema: &SchemaRef,
+        page: &RawPage,
+        first: usize,
+        places: &[Range<usize>],
+    ) -> arrow::error::Result<RecordBatch> {
+        let mut bodies = BinaryViewBuilder::with_capacity(places.len());
+        if u32::try_from(page.body.len()).is_ok() {
+            // Views point into the page: no record is copied.
+            let block = bodies.append_block(Buffer::from(page.body.clone()));
+            for place in places {
+                bodies.try_append_view(block, place.start as u32, place.len() as u32)?;
+            }
+        } else {
+            for place in places {
+                bodies.append_value(&page.body[place.clone()]);
+            }
+        }
+        let numbers = (first..first + places.len()).map(|record| i32::try_from(record).unwrap_or(i32::MAX));
+        self.batch(schema, numbers.collect(), None, Arc::new(bodies.finish()))
+    }
+
+    fn defect(
+        &self,
+        schema: &SchemaRef,
+        class: &str,
+        found: &str,
+        page: Option<&RawPage>,
+    ) -> arrow::error::Result<RecordBatch> {
+        let mut bodies = BinaryViewBuilder::with_capacity(1);
+        bodies.append_option(page.map(|page| &page.body));
+        self.batch(
+            schema,
+            Int32Array::from_value(-1, 1),
+            Some((class, found)),
+            Arc::new(bodies.finish()),
+        )
+    }
+
+    fn batch(
+        &self,
+        schema: &SchemaRef,
+        numbers: Int32Array,
+        defect: Option<(&str, &str)>,
+        bodies: ArrayRef,
+    ) -> arrow::error::Result<RecordBatch> {
+        let rows = numbers.len();
+        let text = |value: Option<&str>| -> ArrayRef {
+            Arc::new(StringArray::from_iter(std::iter::repeat_n(value, rows)))
+        };
+        let fetched_at = self.facts.map(|facts| facts.fetched_at.timestamp_micros());
+        let moments = TimestampMicrosecondArray::from_iter(std::iter::repeat_n(fetched_at, rows));
+        let status = Int32Array::from_iter(std::iter::repeat_n(self.status.map(i32::from), rows));
+        RecordBatch::try_new(
+            Arc::clone(schema),
+            vec![
+                Arc::new(Int64Array::from_value(self.batch, rows)),
+                Arc::new(Int32Array::from_value(
+                    i32::try_from(self.page).unwrap_or(i32::MAX),
+                    rows,
+                )),
+                Arc::new(numbers),
+                Arc::new(moments.with_timezone("UTC")),
+                text(self.facts.map(|facts| facts.url.as_str())),
+                Arc::new(status),
+                text(Some(self.object)),
+                text(defect.map(|(class, _)| class)),
+                text(defect.map(|(_, found)| found)),
+                bodies,
+            ],
+        )
+    }
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}

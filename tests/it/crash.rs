@@ -1,0 +1,140 @@
+//! Kill the process at every named point, run again, and find the same tables.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::support::{api::Api, project::TestProject};
+
+/// Every point a run passes. A run dies at its `skip`-th passage.
+const POINTS: [(&str, u32); 12] = [
+    ("extract::page_appended", 0),
+    ("extract::page_appended", 3),
+    ("raw::before_put", 1),
+    ("raw::mid_put", 1),
+    ("raw::after_put", 0),
+    ("raw::after_put", 1),
+    ("raw::before_commit", 1),
+    ("raw::after_commit", 0),
+    ("raw::after_commit", 1),
+    ("transform::after_quarantine", 0),
+    ("transform::before_commit", 0),
+    ("transform::after_commit", 0),
+];
+
+fn item(id: i64, updated: i64) -> Value {
+    json!({"id": id, "updated": updated, "name": format!("n{id}-{updated}")})
+}
+
+/// 28 good records and one broken one in pages of five.
+fn first_day() -> Vec<Value> {
+    let mut records: Vec<Value> = (0..28).map(|id| item(id, 100 + id)).collect();
+    records.insert(17, json!({"id": "x", "updated": 117, "name": "broken"}));
+    records
+}
+
+/// Updates, a deletion that carries only what it must, and a new record.
+fn second_day(api: &Api) {
+    api.upsert(vec![
+        item(3, 200),
+        item(9, 201),
+        json!({"id": 5, "updated": 202, "deleted": true}),
+        item(40, 203),
+    ]);
+}
+
+fn oracle(days: u32) -> BTreeMap<i64, (i64, bool)> {
+    let mut rows: BTreeMap<i64, (i64, bool)> = (0..28).map(|id| (id, (100 + id, false))).collect();
+    if days > 1 {
+        rows.extend([(3, (200, false)), (9, (201, false)), (5, (202, true)), (40, (203, false))]);
+    }
+    rows
+}
+
+fn table(project: &TestProject) -> Vec<(i64, (i64, bool))> {
+    project
+        .sql("SELECT id, updated, _deleted FROM shop.items ORDER BY id, updated")
+        .iter()
+        .map(|row| {
+            let number = |name: &str| row[name].as_i64().unwrap();
+            (number("id"), (number("updated"), row["_deleted"].as_bool().unwrap()))
+        })
+        .collect()
+}
+
+fn assert_whole(project: &TestProject, days: u32, context: &str) {
+    let expected: Vec<_> = oracle(days).into_iter().collect();
+    assert_eq!(table(project), expected, "{context}");
+    // Everything read is accounted for, and no row is without its raw record.
+    let sums = project.sql(
+        "SELECT sum(records_read) r, sum(merged) m, sum(superseded) s, sum(quarantined) q FROM landfall.loads",
+    );
+    let sum = |name: &str| sums[0][name].as_i64().unwrap();
+    assert_eq!(sum("r"), sum("m") + sum("s") + sum("q"), "{context}");
+    let raw = project.sql("SELECT count(*) n FROM shop.items__raw");
+    assert_eq!(raw[0]["n"].as_i64().unwrap(), sum("r"), "{context}");
+    let orphans = project.sql(
+        "SELECT count(*) n FROM shop.items t LEFT JOIN shop.items__raw r ON t._lf_batch = r._lf_batch \
+         AND t._lf_page = r._lf_page AND t._lf_record = r._lf_record WHERE r.record IS NULL",
+    );
+    assert_eq!(orphans[0]["n"], 0, "{context}");
+    // The broken record is in the quarantine once for each time it is in raw.
+    let quarantined = project.sql("SELECT count(*) n FROM shop.items__quarantine");
+    let broken = project.sql("SELECT count(*) n FROM shop.items__raw WHERE record LIKE '%broken%'");
+    assert_eq!(quarantined[0]["n"], broken[0]["n"], "{context}");
+}
+
+#[test]
+fn r060_r065_r166_f001_f002_f003_f004_killed_at_every_point_the_rerun_gives_the_same_tables() {
+    for (point, skip) in POINTS {
+        let api = Api::start(first_day());
+        let project = TestProject::items(&api.base_url);
+        let armed = if skip == 0 { format!("{point}=return") } else { format!("{point}={skip}*off->return") };
+
+        let killed = project.run_armed(&["run"], &armed);
+        assert_eq!(killed.code, None, "{armed} must kill the first run\n{}", killed.stderr);
+        api.take_requests();
+        project.ok(&["run"]);
+        assert_whole(&project, 1, &format!("{armed} on day one"));
+        if (point, skip) == ("raw::after_commit", 0) {
+            let first = api.take_requests().remove(0);
+            assert!(first.contains("cursor=10"), "resumes behind the committed pages: {first}");
+        }
+
+        second_day(&api);
+        // A day with one page passes each point less often; a run that survives is as good as one that does not.
+        project.run_armed(&["run"], &armed);
+        project.ok(&["run"]);
+        assert_whole(&project, 2, &format!("{armed} on day two"));
+    }
+}
+
+#[test]
+fn r006_r070_running_again_changes_nothing() {
+    let api = Api::start(first_day());
+    let project = TestProject::items(&api.base_url);
+    project.ok(&["run"]);
+    let rows = project.sql("SELECT * FROM shop.items ORDER BY id");
+    let files = project.files("lake/tables");
+    for _ in 0..3 {
+        project.ok(&["transform"]);
+    }
+    assert_eq!(project.sql("SELECT * FROM shop.items ORDER BY id"), rows);
+    assert_eq!(project.files("lake/tables"), files, "nothing to load is nothing to commit");
+}
+
+#[test]
+fn r061_f033_a_window_that_fails_keeps_the_old_watermark_and_the_landed_pages() {
+    let api = Api::start(first_day());
+    let project = TestProject::items(&api.base_url);
+    // Three pages come, then the API goes away for good.
+    api.script_after(3, 503);
+    let ran = project.run(&["extract"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("503"), "{}", ran.stderr);
+    api.heal();
+    api.take_requests();
+    project.ok(&["run"]);
+    assert!(api.take_requests()[0].contains("cursor=15"));
+    assert_whole(&project, 1, "after the outage");
+}

@@ -1,0 +1,12 @@
+//! The integration tests: one binary, a file per subject.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub,
+    reason = "a test may stop at once, and nothing here is public"
+)]
+
+mod architecture;
+mod support;

@@ -1,0 +1,8 @@
+//! What the integration tests share.
+//!
+//! A helper may be of use to one subject only, or to none yet.
+#![allow(dead_code)]
+
+pub mod python;
+pub mod s3;
+pub mod servers;

@@ -1,0 +1,202 @@
+//! Foreign programs the tests talk to: a Python environment with servers and table readers, and data from npm.
+//!
+//! Both are installed once per machine, by package name, and found again by later runs. Nothing here is async:
+//! the first call may take a minute, a later one takes none.
+
+use std::{
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::support::s3::{REGION, S3Server};
+
+const REQUIREMENTS: &str = "requirements.txt";
+const REQUIREMENTS_EXTRA: &str = "requirements-extra.txt";
+const VEGA_DATASETS: &str = "vega-datasets@3.2.1";
+
+/// Most characters of a failed command's words that a test failure repeats.
+const WORDS_CHARS_MAX: usize = 4_000;
+
+/// Who reads a Delta table back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Python `deltalake` with Arrow's C++ Parquet reader.
+    Deltalake,
+    /// Polars' own Parquet reader.
+    Polars,
+    /// DuckDB's, with its delta extension.
+    Duckdb,
+}
+
+/// All of them.
+pub const READERS: [Reader; 3] = [Reader::Deltalake, Reader::Polars, Reader::Duckdb];
+
+/// The environment with Kinto, Datasette and the table readers; `bin/` holds their programs.
+///
+/// # Panics
+/// With the command and its last words, if it cannot be installed.
+pub fn venv() -> PathBuf {
+    environment(REQUIREMENTS)
+}
+
+/// The environment with `moto_server`, for a cross-check outside the default run.
+pub fn venv_extra() -> PathBuf {
+    environment(REQUIREMENTS_EXTRA)
+}
+
+/// Runs a script of `fixtures/python/` and returns what it printed.
+///
+/// # Panics
+/// If it fails, with its last words.
+pub fn run(script: &str, arguments: &[&str]) -> String {
+    checked(
+        Command::new(venv().join("bin/python"))
+            .arg(fixtures().join(script))
+            .args(arguments),
+    )
+}
+
+/// The rows of the Delta table in a directory as `reader` sees them: one JSON object a row, sorted as text.
+///
+/// The form of each value is described in `fixtures/python/read_table.py`. No columns means all.
+pub fn read_table(reader: Reader, table: &Path, columns: &[&str]) -> Vec<String> {
+    lines(&checked(reading(reader, table.to_str().unwrap(), columns)))
+}
+
+/// The same for a table on S3; `url` is `s3://bucket/prefix`.
+pub fn read_table_on_s3(reader: Reader, server: &S3Server, url: &str, columns: &[&str]) -> Vec<String> {
+    let mut command = reading(reader, url, columns);
+    command
+        .env("LANDFALL_TEST_S3_ENDPOINT", &server.endpoint)
+        .env("LANDFALL_TEST_S3_REGION", REGION)
+        .env("LANDFALL_TEST_S3_ACCESS_KEY", &server.access_key)
+        .env("LANDFALL_TEST_S3_SECRET_KEY", &server.secret_key);
+    lines(&checked(&mut command))
+}
+
+/// The GeoJSON of 1,707 real earthquakes (npm `vega-datasets`, data of the USGS).
+pub fn earthquakes_json() -> PathBuf {
+    let dir = once_per_machine("npm", VEGA_DATASETS.as_bytes(), |dir| {
+        checked(
+            Command::new("npm")
+                .args([
+                    "install",
+                    "--no-save",
+                    "--no-audit",
+                    "--no-fund",
+                    "--ignore-scripts",
+                    "--prefix",
+                ])
+                .arg(dir)
+                .arg(VEGA_DATASETS),
+        );
+    });
+    dir.join("node_modules/vega-datasets/data/earthquakes.json")
+}
+
+fn reading(reader: Reader, table: &str, columns: &[&str]) -> Command {
+    let name = match reader {
+        Reader::Deltalake => "deltalake",
+        Reader::Polars => "polars",
+        Reader::Duckdb => "duckdb",
+    };
+    let mut command = Command::new(venv().join("bin/python"));
+    command
+        .arg(fixtures().join("read_table.py"))
+        .args([name, table])
+        .args(columns);
+    command
+}
+
+fn environment(requirements: &str) -> PathBuf {
+    let file = fixtures().join(requirements);
+    let wanted = fs::read(&file).unwrap();
+    once_per_machine("python", &wanted, |dir| {
+        checked(Command::new("python3").args(["-m", "venv"]).arg(dir));
+        checked(
+            Command::new(dir.join("bin/python"))
+                .args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--no-input",
+                    "--disable-pip-version-check",
+                    "-r",
+                ])
+                .arg(&file),
+        );
+    })
+}
+
+/// The directory for `wanted`, filled by `install` unless an earlier call on this machine has done so.
+///
+/// Other processes and threads that want the same wait for the one that installs. What was left half done is done
+/// again from the start.
+fn once_per_machine(what: &str, wanted: &[u8], install: impl FnOnce(&Path)) -> PathBuf {
+    let hash: String = Sha256::digest(wanted)
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let dir = cache().join(format!("landfall-{what}-{hash}"));
+    let complete = dir.join("complete");
+    if complete.exists() {
+        return dir;
+    }
+    let lock = File::create(dir.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    if !complete.exists() {
+        if dir.exists() {
+            fs::remove_dir_all(&dir).unwrap();
+        }
+        fs::create_dir(&dir).unwrap();
+        install(&dir);
+        File::create(complete).unwrap();
+    }
+    dir
+}
+
+/// `~/.cache`, or the directory for temporary files where there is no home to write to.
+fn cache() -> PathBuf {
+    let home = env::home_dir().map(|home| home.join(".cache"));
+    let probe = format!("landfall-{}.probe", std::process::id());
+    let writable = |dir: &PathBuf| {
+        let probe = dir.join(&probe);
+        let made = fs::create_dir_all(dir)
+            .and_then(|()| File::create(&probe))
+            .is_ok();
+        // Another thread of this process may have removed it already.
+        let _ = fs::remove_file(probe);
+        made
+    };
+    home.filter(writable).unwrap_or_else(env::temp_dir)
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/python")
+}
+
+fn checked(mut command: impl std::borrow::BorrowMut<Command>) -> String {
+    let command = command.borrow_mut();
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => panic!("start {command:?}: {error}"),
+    };
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let words = format!("{out}{}", String::from_utf8_lossy(&output.stderr));
+        let skipped = words.chars().count().saturating_sub(WORDS_CHARS_MAX);
+        let last: String = words.chars().skip(skipped).collect();
+        panic!("{command:?} ended with {}:\n{last}", output.status);
+    }
+    out
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}

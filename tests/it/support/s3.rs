@@ -1,0 +1,173 @@
+//! An S3 endpoint inside the test process whose put-if-absent really is atomic.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use s3s::{
+    auth::SimpleAuth,
+    service::{S3Service, S3ServiceBuilder},
+};
+use s3s_fs::FileSystem;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
+
+/// A running endpoint with one empty bucket. It ends, and its files go, when this is dropped.
+pub struct S3Server {
+    /// `http://127.0.0.1:PORT`, for path-style requests.
+    pub endpoint: String,
+    /// The bucket that exists.
+    pub bucket: String,
+    /// The only access key accepted.
+    pub access_key: String,
+    /// Its secret.
+    pub secret_key: String,
+    /// The bucket's objects as files; what a test may damage or delete behind the endpoint's back.
+    pub dir: PathBuf,
+    _root: TempDir,
+    task: JoinHandle<()>,
+}
+
+/// Any region works; clients insist on one.
+pub const REGION: &str = "us-east-1";
+
+#[derive(Clone)]
+struct Endpoint {
+    service: S3Service,
+    /// s3s-fs looks whether an object exists, then writes it. Two writers can both look first and both win;
+    /// with one request at a time they cannot.
+    one_at_a_time: Arc<Mutex<()>>,
+}
+
+/// Starts an endpoint on a free loopback port.
+pub async fn start() -> S3Server {
+    let root = TempDir::new().unwrap();
+    let bucket = "lake".to_owned();
+    let dir = root.path().join(&bucket);
+    fs::create_dir(&dir).unwrap();
+    let (access_key, secret_key) = ("landfall-test".to_owned(), "landfall-test-secret".to_owned());
+
+    let mut builder = S3ServiceBuilder::new(FileSystem::new(root.path()).unwrap());
+    builder.set_auth(SimpleAuth::from_single(access_key.clone(), secret_key.clone()));
+    let endpoint = Endpoint {
+        service: builder.build(),
+        one_at_a_time: Arc::default(),
+    };
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(answer).with_state(endpoint);
+    let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    S3Server {
+        endpoint: format!("http://{address}"),
+        bucket,
+        access_key,
+        secret_key,
+        dir,
+        _root: root,
+        task,
+    }
+}
+
+async fn answer(State(endpoint): State<Endpoint>, request: Request) -> Response {
+    let request = request.map(s3s::Body::http_body_unsync);
+    let _turn = endpoint.one_at_a_time.lock().await;
+    match endpoint.service.call(request).await {
+        Ok(response) => response.map(Body::new),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:?}")).into_response(),
+    }
+}
+
+impl S3Server {
+    /// A client of the bucket with put-if-absent, as the program would build one.
+    pub fn client(&self) -> AmazonS3 {
+        AmazonS3Builder::new()
+            .with_endpoint(&self.endpoint)
+            .with_allow_http(true)
+            .with_region(REGION)
+            .with_bucket_name(&self.bucket)
+            .with_access_key_id(&self.access_key)
+            .with_secret_access_key(&self.secret_key)
+            .with_conditional_put(S3ConditionalPut::ETagMatch)
+            .build()
+            .unwrap()
+    }
+
+    /// The `lake:` URL of a prefix in the bucket.
+    pub fn url(&self, prefix: &str) -> String {
+        format!("s3://{}/{prefix}", self.bucket)
+    }
+
+    /// The `storage:` options that let object_store reach this endpoint.
+    pub fn storage_options(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("endpoint", self.endpoint.clone()),
+            ("allow_http", "true".to_owned()),
+            ("region", REGION.to_owned()),
+            ("access_key_id", self.access_key.clone()),
+            ("secret_access_key", self.secret_key.clone()),
+        ]
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+    use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, path::Path};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn f017_put_if_absent_over_s3_has_exactly_one_winner() {
+        const ROUNDS: usize = 200;
+        const WRITERS: usize = 8;
+        let server = start().await;
+        let store = Arc::new(server.client());
+        for round in 0..ROUNDS {
+            let key = Path::from(format!("_log/{round:020}.json"));
+            let writers = (0..WRITERS).map(|writer| {
+                let (store, key) = (Arc::clone(&store), key.clone());
+                tokio::spawn(async move {
+                    let body = format!("round {round} writer {writer}");
+                    match store
+                        .put_opts(&key, body.clone().into(), PutMode::Create.into())
+                        .await
+                    {
+                        Ok(_) => Some(body),
+                        Err(object_store::Error::AlreadyExists { .. }) => None,
+                        Err(error) => panic!("put-if-absent: {error}"),
+                    }
+                })
+            });
+            let outcomes = join_all(writers).await;
+            let winners: Vec<String> = outcomes.into_iter().filter_map(Result::unwrap).collect();
+            assert_eq!(winners.len(), 1, "round {round}: {winners:?}");
+            let stored = store.get(&key).await.unwrap().bytes().await.unwrap();
+            assert_eq!(stored, winners[0].as_bytes(), "round {round}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_secret_is_refused() {
+        let mut server = start().await;
+        server.secret_key = "wrong".to_owned();
+        let answer = server.client().put(&Path::from("a"), "x".into()).await;
+        assert!(
+            matches!(answer, Err(object_store::Error::PermissionDenied { .. })),
+            "{answer:?}"
+        );
+        assert_eq!(fs::read_dir(&server.dir).unwrap().count(), 0);
+    }
+}
