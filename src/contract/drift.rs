@@ -233,104 +233,46 @@ impl Comparison<'_> {
         let nothing = Counts::default();
         let observed = self.observed;
         let counts = id.and_then(|id| observed.counts(id)).unwrap_or(&nothing);
-        let required = if self.on_mismatch == OnMismatch::Fail {
-            Effect::Failed
-        } else {
-            Effect::Quarantined
+        let strict = column.required || column.primary_key;
+        let refused = match self.refused() {
+            Effect::Rescued if strict => Effect::Quarantined,
+            effect => effect,
         };
-        let refused = if column.required || column.primary_key {
-            required
+        // An element is there or it is not an element.
+        let is_element = id.is_some_and(|id| observed.name(id).is_none());
+        let absent = if is_element {
+            0
         } else {
-            self.refused()
+            objects.saturating_sub(counts.seen())
         };
-        let mut add = |kind, found: String, count: u64, first_record, effect| {
+        for (kind, found, count) in differences(column, counts, absent) {
+            let effect = match kind {
+                Difference::Coerced => Effect::Coerced,
+                Difference::Change(ChangeKind::Missing) => Effect::Accepted,
+                Difference::Change(_) => refused,
+            };
+            let (kind, first_record) = match kind {
+                Difference::Coerced => (ChangeKind::TypeChanged, counts.first_unfit()),
+                Difference::Change(
+                    kind @ (ChangeKind::Missing | ChangeKind::RequiredMissing | ChangeKind::NullInRequired),
+                ) => (kind, None),
+                Difference::Change(kind) => (kind, counts.first_unfit()),
+            };
             if count > 0 {
-                let expected = plan::words(&column.kind);
+                let (path, expected) = (path.clone(), plan::words(&column.kind));
+                let records = objects;
                 self.changes.push(Change {
                     kind,
-                    path: path.clone(),
+                    path,
                     expected,
                     found,
                     count,
-                    records: objects,
+                    records,
                     first_record,
                     effect,
                 });
             }
-        };
-        let absent = objects.saturating_sub(counts.seen());
-        let is_element = id.is_some_and(|id| observed.name(id).is_none());
-        if !is_element && column.required {
-            add(
-                ChangeKind::RequiredMissing,
-                "nothing".to_owned(),
-                absent,
-                None,
-                required,
-            );
-        } else if !is_element && counts.seen() == 0 {
-            add(
-                ChangeKind::Missing,
-                "nothing".to_owned(),
-                absent,
-                None,
-                Effect::Accepted,
-            );
         }
-        if column.required {
-            add(
-                ChangeKind::NullInRequired,
-                "null".to_owned(),
-                counts.of(Kind::Null),
-                None,
-                required,
-            );
-        }
-        let all = kinds_words(counts, |kind| kind != Kind::Null);
-        let mut foreign = kinds_words(counts, |kind| !is_native(&column.kind, kind));
-        if foreign.is_empty() {
-            // Text that is no date, say.
-            foreign.clone_from(&all);
-        }
-        add(
-            ChangeKind::TypeChanged,
-            foreign.clone(),
-            counts.mismatched(),
-            counts.first_unfit(),
-            refused,
-        );
-        add(
-            ChangeKind::TypeChanged,
-            foreign,
-            counts.coerced(),
-            counts.first_unfit(),
-            Effect::Coerced,
-        );
-        add(
-            ChangeKind::OutOfRange,
-            all.clone(),
-            counts.out_of_range(),
-            counts.first_unfit(),
-            refused,
-        );
-        let new_values: Vec<String> = counts
-            .new_values()
-            .map(|(value, count)| format!("{value} {count}"))
-            .collect();
-        add(
-            ChangeKind::EnumGrown,
-            new_values.join(", "),
-            counts.not_allowed(),
-            counts.first_unfit(),
-            refused,
-        );
-        add(
-            ChangeKind::RuleBroken,
-            all,
-            counts.rule_broken(),
-            counts.first_unfit(),
-            refused,
-        );
         let Some(id) = id else { return };
         match &column.kind {
             ColumnType::Object(columns) => self.columns(columns, id, counts.of(Kind::Object)),
@@ -344,6 +286,58 @@ impl Comparison<'_> {
             _ => {}
         }
     }
+}
+
+enum Difference {
+    Coerced,
+    Change(ChangeKind),
+}
+
+/// What a column's counts say against it: kind, what was found, how often. Counts may be 0.
+fn differences(column: &Column, counts: &Counts, absent: u64) -> [(Difference, String, u64); 8] {
+    let all = kinds_words(counts, |kind| kind != Kind::Null);
+    let mut foreign = kinds_words(counts, |kind| !is_native(&column.kind, kind));
+    if foreign.is_empty() {
+        // Text that is no date, say.
+        foreign.clone_from(&all);
+    }
+    let new_values: Vec<String> = counts
+        .new_values()
+        .map(|(value, count)| format!("{value} {count}"))
+        .collect();
+    let change = Difference::Change;
+    let if_required = |count: u64| if column.required { count } else { 0 };
+    let missing = if column.required || counts.seen() > 0 {
+        0
+    } else {
+        absent
+    };
+    [
+        (
+            change(ChangeKind::RequiredMissing),
+            "nothing".to_owned(),
+            if_required(absent),
+        ),
+        (change(ChangeKind::Missing), "nothing".to_owned(), missing),
+        (
+            change(ChangeKind::NullInRequired),
+            "null".to_owned(),
+            if_required(counts.of(Kind::Null)),
+        ),
+        (
+            change(ChangeKind::TypeChanged),
+            foreign.clone(),
+            counts.mismatched(),
+        ),
+        (Difference::Coerced, foreign, counts.coerced()),
+        (change(ChangeKind::OutOfRange), all.clone(), counts.out_of_range()),
+        (
+            change(ChangeKind::EnumGrown),
+            new_values.join(", "),
+            counts.not_allowed(),
+        ),
+        (change(ChangeKind::RuleBroken), all, counts.rule_broken()),
+    ]
 }
 
 /// Whether values of a kind need no coercion. Other kinds may still be refused for their value.

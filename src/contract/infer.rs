@@ -185,7 +185,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contract::judge::{Judged, tests::any_json};
+    use crate::contract::judge::{Judged, tests::properties::any_json};
 
     fn draft(records: &[&str]) -> Option<Contract> {
         infer(

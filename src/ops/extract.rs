@@ -1,6 +1,7 @@
 //! `landfall extract`: from an API's pages to raw batches.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,7 +10,7 @@ use futures::{StreamExt as _, stream};
 use tracing::{info, warn};
 
 use crate::{
-    clock::Timestamp,
+    clock::{Clock, Timestamp},
     config::{Source, Stream, StreamName},
     error::Result,
     extract::{
@@ -53,34 +54,31 @@ pub async fn extract(
     begun: &(dyn Fn(&StreamName, Arc<Progress>) + Sync),
 ) -> Vec<Outcome> {
     let run_id = uuid::Uuid::now_v7().to_string();
-    let mut shared: Vec<(&Source, Result<Arc<Client>>, Arc<Limiter>)> = Vec::new();
+    let mut channels = HashMap::new();
     for source in &workspace.project.sources {
-        let limiter = Arc::new(Limiter::new(source.rate_limit, workspace.clock.clone()));
-        shared.push((source, Client::new(source).map(Arc::new), limiter));
+        // A source that cannot have one says so again below, to each of its streams.
+        if let Ok(channel) = Channel::open(source, &workspace.clock) {
+            channels.insert(&source.name, channel);
+        }
     }
     let runs = streams.iter().map(|name| {
-        let (shared, run_id) = (&shared, &run_id);
+        let (channels, run_id) = (&channels, &run_id);
         async move {
             let result = async {
                 let (source, stream) = workspace.project.stream(name)?;
-                let own = shared.iter().find(|(other, ..)| other.name == source.name);
-                let (client, limiter) = match own {
-                    Some((_, Ok(client), limiter)) => (Arc::clone(client), Arc::clone(limiter)),
-                    // Made again only to have an error of one's own to give away.
-                    _ => (
-                        Arc::new(Client::new(source)?),
-                        Arc::new(Limiter::new(source.rate_limit, workspace.clock.clone())),
-                    ),
+                let channel = match channels.get(&source.name) {
+                    Some(channel) => channel.clone(),
+                    None => Channel::open(source, &workspace.clock)?,
                 };
-                let run = Run {
+                Run {
                     workspace,
                     source,
                     stream,
-                    client,
-                    limiter,
+                    channel,
                     run_id,
-                };
-                run.extract(begun).await
+                }
+                .extract(begun)
+                .await
             };
             Outcome {
                 stream: name.clone(),
@@ -91,13 +89,28 @@ pub async fn extract(
     stream::iter(runs).buffered(STREAMS_AT_ONCE).collect().await
 }
 
+/// What all streams of a source share: its connections and its budget.
+#[derive(Clone)]
+struct Channel {
+    client: Arc<Client>,
+    limiter: Arc<Limiter>,
+}
+
+impl Channel {
+    fn open(source: &Source, clock: &Clock) -> Result<Self> {
+        Ok(Self {
+            client: Arc::new(Client::new(source)?),
+            limiter: Arc::new(Limiter::new(source.rate_limit, clock.clone())),
+        })
+    }
+}
+
 /// One stream in one run.
 struct Run<'a> {
     workspace: &'a Workspace,
     source: &'a Source,
     stream: &'a Stream,
-    client: Arc<Client>,
-    limiter: Arc<Limiter>,
+    channel: Channel,
     run_id: &'a str,
 }
 
@@ -116,8 +129,8 @@ impl Run<'_> {
         let mut extraction = Extraction::new(
             self.source,
             self.stream,
-            Arc::clone(&self.client),
-            Arc::clone(&self.limiter),
+            Arc::clone(&self.channel.client),
+            Arc::clone(&self.channel.limiter),
             workspace.clock.clone(),
             bookmark.clone(),
         )?;

@@ -4,6 +4,7 @@
 //! extract: config → extract → raw          transform: raw → transform (contract) → table
 //! ```
 
+pub mod contract;
 pub mod demo;
 pub mod extract;
 pub mod transform;

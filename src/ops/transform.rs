@@ -1,9 +1,12 @@
 //! `landfall transform`: from raw batches to tables. Needs no network but the lake's.
 
-use std::{ops::RangeInclusive, path::Path, sync::Arc, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use datafusion::execution::context::{SessionConfig, SessionContext};
-use futures::TryStreamExt as _;
+use datafusion::execution::context::SessionContext;
 use rand::RngExt as _;
 use tracing::{info, warn};
 
@@ -11,13 +14,12 @@ use crate::{
     clock::Timestamp,
     config::{Deletes, OnMismatch, ScdType, Stream, StreamName},
     contract::{
-        Contract, drift, infer,
+        Contract, drift,
         judge::{Judge, JudgeOptions},
-        odcs,
     },
     error::{Error, ErrorKind, Result},
     failpoint,
-    ops::Workspace,
+    ops::{Workspace, contract},
     raw::{
         BatchNumber,
         layout::{self, SystemTable},
@@ -47,10 +49,7 @@ const LOAD_MEMORY_SHARE: u64 = 8;
 const COMMIT_ATTEMPTS_MAX: u32 = 10;
 
 /// The longest random wait between two plans of one load.
-const COMMIT_WAIT_MAX: std::time::Duration = std::time::Duration::from_millis(500);
-
-/// Records looked at when a contract is inferred.
-const INFER_RECORDS_MAX: usize = 10_000;
+const COMMIT_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// What the loads of one run did to a table. `read = merged + superseded + quarantined`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +71,7 @@ pub struct Transformed {
     /// Changes against the contract that were observed.
     pub changes: u64,
     /// Where a contract was drafted, if there was none.
-    pub drafted: Option<std::path::PathBuf>,
+    pub drafted: Option<PathBuf>,
 }
 
 /// How one stream's transform ended.
@@ -108,127 +107,21 @@ async fn transform_stream(workspace: &Workspace, name: &StreamName) -> Result<Tr
     let Some(head) = log.head().await? else {
         return Ok(done);
     };
-    let contract = match read_contract(&stream.contract)? {
+    let pinned = match contract::read(&stream.contract)? {
         Some(contract) => contract,
         None => {
-            let drafted = draft_contract(workspace, stream, &log, head.number).await?;
+            let drafted = contract::draft(workspace, stream, &log, head.number).await?;
             let Some(contract) = drafted else { return Ok(done) };
             done.drafted = Some(stream.contract.clone());
             contract
         }
     };
-    let mut loader = Loader::open(workspace, stream, log, contract).await?;
+    let mut loader = Loader::open(workspace, stream, log, pinned).await?;
     // Ends at the head seen above: each load moves the watermark by at least one batch.
     while let Some(range) = loader.next_range(head.number).await? {
         loader.load(range, &mut done).await?;
     }
     Ok(done)
-}
-
-/// Reads a contract file; `None` if there is none.
-///
-/// # Errors
-/// [`ErrorKind::Config`] with every problem of the file, one a line.
-pub fn read_contract(path: &Path) -> Result<Option<Contract>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(Error::new(ErrorKind::Config, "read contract")
-                .with("path", path.display())
-                .caused_by(source));
-        }
-    };
-    odcs::parse(&text, &path.display().to_string())
-        .map(Some)
-        .map_err(|problems| {
-            let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            Error::new(ErrorKind::Config, "read contract")
-                .with("path", path.display())
-                .caused_by(list.join("\n"))
-        })
-}
-
-/// Infers a contract from the first records of raw and writes it as a draft beside the others.
-async fn draft_contract(
-    workspace: &Workspace,
-    stream: &Stream,
-    log: &RawLog,
-    head: BatchNumber,
-) -> Result<Option<Contract>> {
-    use arrow::array::AsArray as _;
-    use datafusion::catalog::TableProvider as _;
-
-    let session = session(workspace);
-    let entries = take_entries(log, BatchNumber::FIRST..=head, u64::MAX).await?;
-    let raw = scan::table(&workspace.store, &stream.records, entries, 1)?;
-    let plan_error = |source: datafusion::error::DataFusionError| {
-        Error::new(ErrorKind::Internal, "sample raw records").caused_by(source)
-    };
-    let plan = raw
-        .scan(&session.state(), None, &[], Some(INFER_RECORDS_MAX))
-        .await
-        .map_err(plan_error)?;
-    let mut batches =
-        datafusion::physical_plan::execute_stream(plan, session.task_ctx()).map_err(plan_error)?;
-    let mut sample = Vec::new();
-    while let Some(batch) = batches.try_next().await.map_err(plan_error)? {
-        if batch.column(scan::column::CLASS).null_count() == batch.num_rows() {
-            sample.push(batch);
-        }
-        if sample
-            .iter()
-            .map(arrow::array::RecordBatch::num_rows)
-            .sum::<usize>()
-            >= INFER_RECORDS_MAX
-        {
-            break;
-        }
-    }
-    let records = sample.iter().flat_map(|batch| {
-        let bodies = batch.column(scan::column::BODY).as_binary_view();
-        (0..batch.num_rows()).map(move |row| bodies.value(row))
-    });
-    let id = stream.name.to_string();
-    let Some(contract) = infer::infer(&id, &stream.table.keys, records) else {
-        return Ok(None);
-    };
-    let write_error = |source: std::io::Error| {
-        Error::new(ErrorKind::Unavailable, "write draft contract")
-            .with("path", stream.contract.display())
-            .caused_by(source)
-    };
-    if let Some(dir) = stream.contract.parent() {
-        std::fs::create_dir_all(dir).map_err(write_error)?;
-    }
-    std::fs::write(&stream.contract, odcs::write::write(&contract, &id)).map_err(write_error)?;
-    info!(stream = %stream.name, path = %stream.contract.display(), columns = contract.columns.len(), "contract drafted");
-    Ok(Some(contract))
-}
-
-fn session(workspace: &Workspace) -> SessionContext {
-    let _ = workspace;
-    SessionContext::new_with_config(SessionConfig::new())
-}
-
-/// The entries of `range` in order, up to and including the first that brings their bodies to `bytes`.
-async fn take_entries(log: &RawLog, range: RangeInclusive<BatchNumber>, bytes: u64) -> Result<Vec<LogEntry>> {
-    let mut entries = log.entries(range);
-    let mut taken = Vec::new();
-    let mut sum = 0_u64;
-    while let Some(entry) = entries.try_next().await? {
-        sum += entry
-            .objects
-            .iter()
-            .flat_map(|object| &object.pages)
-            .map(|page| page.body_bytes)
-            .sum::<u64>();
-        taken.push(entry);
-        if sum >= bytes {
-            break;
-        }
-    }
-    Ok(taken)
 }
 
 /// Loads raw batches of one stream into its tables.
@@ -279,7 +172,7 @@ impl<'a> Loader<'a> {
             .tables
             .open_or_create(&path, &schema, &rules.partition_by)
             .await?;
-        let session = session(workspace);
+        let session = SessionContext::new();
         Ok(Self {
             workspace,
             stream,
@@ -304,7 +197,7 @@ impl<'a> Loader<'a> {
             return Ok(None);
         }
         let bytes = self.workspace.project.memory_bytes_max / LOAD_MEMORY_SHARE;
-        Ok(Some(take_entries(&self.log, from..=head, bytes).await?))
+        Ok(Some(self.log.entries_within(from..=head, bytes).await?))
     }
 
     /// One load: judged once, then planned and committed until it stands or somebody else's does.

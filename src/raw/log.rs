@@ -9,7 +9,7 @@
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode, path::Path};
 use serde::{Deserialize, Serialize};
 
@@ -290,6 +290,29 @@ impl RawLog {
             })
             .buffered(ENTRIES_IN_FLIGHT_MAX)
             .boxed()
+    }
+
+    /// The entries of `range` in order, up to and including the first that brings their bodies to `body_bytes`.
+    ///
+    /// # Errors
+    /// Those of [`RawLog::entry`].
+    pub async fn entries_within(
+        &self,
+        range: RangeInclusive<BatchNumber>,
+        body_bytes: u64,
+    ) -> Result<Vec<LogEntry>> {
+        let mut entries = self.entries(range);
+        let mut taken = Vec::new();
+        let mut sum = 0_u64;
+        while let Some(entry) = entries.try_next().await? {
+            let pages = entry.objects.iter().flat_map(|object| &object.pages);
+            sum = pages.fold(sum, |sum, page| sum.saturating_add(page.body_bytes));
+            taken.push(entry);
+            if sum >= body_bytes {
+                break;
+            }
+        }
+        Ok(taken)
     }
 
     /// Adds `entry` under its number, unless somebody else's is there.

@@ -9,4 +9,9 @@
 )]
 
 mod architecture;
+mod crash;
+mod end_to_end;
+mod landing;
+mod model;
+mod servers;
 mod support;

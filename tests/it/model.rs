@@ -7,6 +7,7 @@ use landfall::{
     clock::{Clock, Timestamp},
     config::{Project, StreamName},
     ops::{Workspace, transform::transform},
+    query::Session,
     raw::{Bookmark, Page, PageFacts, log::BatchKind, write::Landing},
     table::Tables,
 };
@@ -18,8 +19,15 @@ use crate::support::project::{ITEMS, ITEMS_CONTRACT, TestProject};
 /// One record as an API may send it.
 #[derive(Clone, Debug)]
 enum Event {
-    Row { id: i64, updated: i64, name: String },
-    Deleted { id: i64, updated: i64 },
+    Row {
+        id: i64,
+        updated: i64,
+        name: String,
+    },
+    Deleted {
+        id: i64,
+        updated: i64,
+    },
     /// JSON, or nearly, that no contract row fits.
     Broken(&'static str),
 }
@@ -49,8 +57,12 @@ fn event() -> impl Strategy<Value = Event> {
 impl Event {
     fn json(&self) -> String {
         match self {
-            Self::Row { id, updated, name } => format!(r#"{{"id": {id}, "updated": {updated}, "name": "{name}"}}"#),
-            Self::Deleted { id, updated } => format!(r#"{{"id": {id}, "updated": {updated}, "deleted": true}}"#),
+            Self::Row { id, updated, name } => {
+                format!(r#"{{"id": {id}, "updated": {updated}, "name": "{name}"}}"#)
+            }
+            Self::Deleted { id, updated } => {
+                format!(r#"{{"id": {id}, "updated": {updated}, "deleted": true}}"#)
+            }
             Self::Broken(text) => (*text).to_owned(),
         }
     }
@@ -86,21 +98,35 @@ impl Lake {
             store,
             clock: Clock::system(),
         };
-        Self { workspace, stream: StreamName::parse("shop.items").unwrap(), _project: project }
+        Self {
+            workspace,
+            stream: StreamName::parse("shop.items").unwrap(),
+            _project: project,
+        }
     }
 
     /// Lands one raw batch of `pages`.
     async fn land(&self, pages: &[Vec<Event>]) {
         let workspace = &self.workspace;
         let (store, clock) = (Arc::clone(&workspace.store), workspace.clock.clone());
-        let mut landing =
-            Landing::open(store, self.stream.clone(), clock, "run".to_owned(), "hash".to_owned()).await.unwrap();
+        let mut landing = Landing::open(
+            store,
+            self.stream.clone(),
+            clock,
+            "run".to_owned(),
+            "hash".to_owned(),
+        )
+        .await
+        .unwrap();
         for events in pages {
             let records: Vec<String> = events.iter().map(Event::json).collect();
             let body = Bytes::from(format!(r#"{{"data": [{}], "next": null}}"#, records.join(", ")));
             landing.append(Page { body, facts: facts() }).await.unwrap();
         }
-        landing.commit(BatchKind::Pull, Bookmark::default(), None).await.unwrap();
+        landing
+            .commit(BatchKind::Pull, Bookmark::default(), None)
+            .await
+            .unwrap();
     }
 
     async fn transform(&self) -> landfall::ops::transform::Transformed {
@@ -109,27 +135,33 @@ impl Lake {
     }
 
     async fn rows(&self, sql: &str) -> Vec<serde_json::Value> {
-        let session = landfall::query::session(
-            &self.workspace.project,
-            &self.workspace.tables,
-            Arc::clone(&self.workspace.store),
-        );
-        let batches = landfall::query::sql(&session, sql).await.unwrap();
+        let workspace = &self.workspace;
+        let session = Session::new(&workspace.project, &workspace.tables, &workspace.store).unwrap();
+        let batches = session.sql(sql).await.unwrap().collect().await.unwrap();
         let mut json = arrow::json::ArrayWriter::new(Vec::new());
         json.write_batches(&batches.iter().collect::<Vec<_>>()).unwrap();
         json.finish().unwrap();
         let text = json.into_inner();
-        if text.is_empty() { Vec::new() } else { serde_json::from_slice(&text).unwrap() }
+        if text.is_empty() {
+            Vec::new()
+        } else {
+            serde_json::from_slice(&text).unwrap()
+        }
     }
 
     async fn fold(&self) -> Fold {
-        let rows = self.rows("SELECT id, updated, _deleted, name FROM shop.items").await;
+        let rows = self
+            .rows("SELECT id, updated, _deleted, name FROM shop.items")
+            .await;
         let fold: Fold = rows
             .iter()
             .map(|row| {
                 let name = row.get("name").and_then(|name| name.as_str()).map(str::to_owned);
                 let sequence = row["updated"].as_i64().unwrap();
-                (row["id"].as_i64().unwrap(), (sequence, row["_deleted"].as_bool().unwrap(), name))
+                (
+                    row["id"].as_i64().unwrap(),
+                    (sequence, row["_deleted"].as_bool().unwrap(), name),
+                )
             })
             .collect();
         assert_eq!(fold.len(), rows.len(), "one current row per key");
@@ -154,7 +186,11 @@ fn facts() -> PageFacts {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 proptest! {

@@ -60,19 +60,29 @@ fn note(id: usize, title: &str) -> Value {
 /// Key to title of the server's records.
 async fn at_server(kinto: &Kinto) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    kinto.records().await.iter().map(|record| (text(&record["id"]), text(&record["title"]))).collect()
+    kinto
+        .records()
+        .await
+        .iter()
+        .map(|record| (text(&record["id"]), text(&record["title"])))
+        .collect()
 }
 
 fn in_table(project: &TestProject) -> BTreeMap<String, String> {
     let rows = project.sql("SELECT id, title FROM shop.notes WHERE NOT _deleted");
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let table: BTreeMap<_, _> = rows.iter().map(|row| (text(&row["id"]), text(&row["title"]))).collect();
+    let table: BTreeMap<_, _> = rows
+        .iter()
+        .map(|row| (text(&row["id"]), text(&row["title"])))
+        .collect();
     assert_eq!(table.len(), rows.len(), "one current row per key");
     table
 }
 
 async fn kinto_follows_the_server(kinto: &Kinto, project: &TestProject) {
-    kinto.put(&(0..40).map(|id| note(id, "first")).collect::<Vec<_>>()).await;
+    kinto
+        .put(&(0..40).map(|id| note(id, "first")).collect::<Vec<_>>())
+        .await;
     project.ok(&["run"]);
     assert_eq!(in_table(project), at_server(kinto).await);
 
@@ -83,7 +93,11 @@ async fn kinto_follows_the_server(kinto: &Kinto, project: &TestProject) {
     let ran = project.ok(&["run"]);
     assert_eq!(in_table(project), at_server(kinto).await, "{}", ran.stderr);
     let deleted = project.sql("SELECT id FROM shop.notes WHERE _deleted");
-    assert_eq!(deleted, [json!({"id": "note-007"})], "a tombstone that carries no title is a deletion");
+    assert_eq!(
+        deleted,
+        [json!({"id": "note-007"})],
+        "a tombstone that carries no title is a deletion"
+    );
 
     // Only what changed was asked for: three changes and the tombstones.
     let landed = project.sql("SELECT records_read FROM landfall.loads ORDER BY batch_to DESC LIMIT 1");
@@ -99,9 +113,16 @@ async fn r001_r011_r057_kinto_full_then_updates_and_tombstones_on_local_disk() {
 
     let expected = project.sql("SELECT id FROM shop.notes").len();
     for reader in READERS {
-        let rows = read_table(reader, &project.path().join("lake/tables/shop/notes"), &["id", "title", "_deleted"]);
+        let rows = read_table(
+            reader,
+            &project.path().join("lake/tables/shop/notes"),
+            &["id", "title", "_deleted"],
+        );
         assert_eq!(rows.len(), expected, "{reader:?}");
-        assert!(rows.contains(&r#"{"id":"note-003","title":"second","_deleted":false}"#.to_owned()), "{reader:?}: {rows:?}");
+        assert!(
+            rows.contains(&r#"{"id":"note-003","title":"second","_deleted":false}"#.to_owned()),
+            "{reader:?}: {rows:?}"
+        );
     }
 }
 
@@ -109,16 +130,27 @@ async fn r001_r011_r057_kinto_full_then_updates_and_tombstones_on_local_disk() {
 async fn r007_the_same_on_s3_by_changing_the_lake() {
     let kinto = servers::kinto().await;
     let server = s3::start().await;
-    let options: Vec<String> =
-        server.storage_options().iter().map(|(name, value)| format!("{name}: \"{value}\"")).collect();
-    let lake = format!("lake: {}\nstorage: {{ {} }}", server.url("lake"), options.join(", "));
+    let options: Vec<String> = server
+        .storage_options()
+        .iter()
+        .map(|(name, value)| format!("{name}: \"{value}\""))
+        .collect();
+    let lake = format!(
+        "lake: {}\nstorage: {{ {} }}",
+        server.url("lake"),
+        options.join(", ")
+    );
     let project = kinto_project(&kinto, &lake);
     kinto_follows_the_server(&kinto, &project).await;
 
     let expected = project.sql("SELECT id FROM shop.notes").len();
     for reader in READERS {
         let url = format!("{}/tables/shop/notes", server.url("lake"));
-        assert_eq!(read_table_on_s3(reader, &server, &url, &["id"]).len(), expected, "{reader:?}");
+        assert_eq!(
+            read_table_on_s3(reader, &server, &url, &["id"]).len(),
+            expected,
+            "{reader:?}"
+        );
     }
 }
 
@@ -175,9 +207,13 @@ fn r011_r031_datasette_by_next_url_without_a_contract_then_changes() {
     let project = TestProject::new(&datasette.base_url, &streams);
     project.ok(&["run"]);
     assert_same(&quakes(&project), &at_datasette(&datasette));
-    assert!(project.path().join("contracts/shop.quakes.odcs.yaml").exists(), "a contract was drafted");
+    assert!(
+        project.path().join("contracts/shop.quakes.odcs.yaml").exists(),
+        "a contract was drafted"
+    );
 
-    datasette.execute("UPDATE earthquakes SET mag = mag + 1, updated = updated + 100000000 WHERE rowid % 10 = 0");
+    datasette
+        .execute("UPDATE earthquakes SET mag = mag + 1, updated = updated + 100000000 WHERE rowid % 10 = 0");
     project.ok(&["run"]);
     assert_same(&quakes(&project), &at_datasette(&datasette));
 }
@@ -185,7 +221,10 @@ fn r011_r031_datasette_by_next_url_without_a_contract_then_changes() {
 #[test]
 fn r031_datasette_by_link_header() {
     let datasette = servers::datasette();
-    let project = TestProject::new(&datasette.base_url, &datasette_streams(&datasette, "{ type: link_header }"));
+    let project = TestProject::new(
+        &datasette.base_url,
+        &datasette_streams(&datasette, "{ type: link_header }"),
+    );
     project.ok(&["run"]);
     assert_same(&quakes(&project), &at_datasette(&datasette));
 }

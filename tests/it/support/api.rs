@@ -28,11 +28,15 @@ struct Shared {
     scripted: VecDeque<Scripted>,
     /// After this many more requests, every answer has this status.
     outage: Option<(usize, u16)>,
+    /// Records that appear once this many more requests were answered.
+    late: Option<(usize, Vec<Value>)>,
     requests: Vec<String>,
     api_keys: Vec<Option<String>>,
 }
 
-/// `GET /items?cursor=N&limit=L&since=U`: pages `{"data":[…],"next":"N"}` of the records with `updated >= U`.
+/// `GET /items?cursor=C&limit=L&since=U`: pages `{"data":[…],"next":C}` of the records with `updated >= U`.
+///
+/// A cursor names the last record of its page, so that records which appear meanwhile shift nothing.
 pub struct Api {
     pub base_url: String,
     shared: Arc<Mutex<Shared>>,
@@ -43,24 +47,39 @@ pub struct Api {
 impl Api {
     /// Serves `records` until dropped, on a runtime of its own so that a blocking test does not stop it.
     pub fn start(records: Vec<Value>) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let shared = Arc::new(Mutex::new(Shared { records, ..Shared::default() }));
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let shared = Arc::new(Mutex::new(Shared {
+            records,
+            ..Shared::default()
+        }));
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+            .unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let app = Router::new().route("/items", get(items)).with_state(Arc::clone(&shared));
+        let app = Router::new()
+            .route("/items", get(items))
+            .with_state(Arc::clone(&shared));
         let server = runtime.spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { base_url, shared, server, _runtime: runtime }
+        Self {
+            base_url,
+            shared,
+            server,
+            _runtime: runtime,
+        }
     }
 
     /// Replaces or adds records by `id`.
     pub fn upsert(&self, records: Vec<Value>) {
-        let mut shared = self.shared.lock().unwrap();
-        for record in records {
-            shared.records.retain(|old| old["id"] != record["id"]);
-            shared.records.push(record);
-        }
-        shared.records.sort_by_key(|record| record["updated"].as_i64());
+        self.shared.lock().unwrap().upsert(records);
+    }
+
+    /// Adds records by [`Api::upsert`] once `requests` more requests were answered.
+    pub fn upsert_after(&self, requests: usize, records: Vec<Value>) {
+        self.shared.lock().unwrap().late = Some((requests, records));
     }
 
     /// Adds records as they are, broken ones too.
@@ -100,6 +119,24 @@ impl Drop for Api {
     }
 }
 
+impl Shared {
+    fn upsert(&mut self, records: Vec<Value>) {
+        for record in records {
+            self.records.retain(|old| old["id"] != record["id"]);
+            self.records.push(record);
+        }
+        self.records.sort_by_key(|record| record["updated"].as_i64());
+    }
+}
+
+fn cursor(record: &Value) -> String {
+    format!(
+        "{}-{}",
+        record["updated"],
+        record["id"].to_string().trim_matches('"')
+    )
+}
+
 async fn items(
     State(shared): State<Arc<Mutex<Shared>>>,
     Query(query): Query<HashMap<String, String>>,
@@ -108,7 +145,9 @@ async fn items(
 ) -> Response<Body> {
     let mut shared = shared.lock().unwrap();
     shared.requests.push(uri.to_string());
-    let key = headers.get("x-api-key").map(|value| value.to_str().unwrap().to_owned());
+    let key = headers
+        .get("x-api-key")
+        .map(|value| value.to_str().unwrap().to_owned());
     shared.api_keys.push(key);
     if let Some(answer) = shared.scripted.pop_front() {
         let mut response = Response::builder().status(answer.status);
@@ -123,17 +162,28 @@ async fn items(
         }
         *pages -= 1;
     }
+    match shared.late.take() {
+        Some((0, records)) => shared.upsert(records),
+        Some((requests, records)) => shared.late = Some((requests - 1, records)),
+        None => {}
+    }
     let number = |name: &str| query.get(name).and_then(|text| text.parse::<i64>().ok());
     let since = number("since").unwrap_or(i64::MIN);
-    let start = usize::try_from(number("cursor").unwrap_or(0)).unwrap();
     let limit = usize::try_from(number("limit").unwrap_or(10)).unwrap();
     let listed: Vec<&Value> = shared
         .records
         .iter()
         .filter(|record| record["updated"].as_i64().is_none_or(|updated| updated >= since))
         .collect();
+    let after = query.get("cursor");
+    let start = after.map_or(0, |after| {
+        listed.iter().position(|record| cursor(record) == *after).unwrap() + 1
+    });
     let page: Vec<&Value> = listed.iter().skip(start).take(limit).copied().collect();
-    let next = (start + limit < listed.len()).then(|| (start + limit).to_string());
+    let next = (start + limit < listed.len()).then(|| cursor(listed[start + limit - 1]));
     let body = json!({"data": page, "next": next}).to_string();
-    Response::builder().header("content-type", "application/json").body(Body::from(body)).unwrap()
+    Response::builder()
+        .header("content-type", "application/json")
+        .body(Body::from(body))
+        .unwrap()
 }

@@ -3,6 +3,9 @@
 //! A helper may be of use to one subject only, or to none yet.
 #![allow(dead_code)]
 
+pub mod api;
+pub mod faulty;
+pub mod project;
 pub mod python;
 pub mod s3;
 pub mod servers;

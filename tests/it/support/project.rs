@@ -91,7 +91,11 @@ impl TestProject {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
         command.arg("--project").arg(self.path()).args(args);
-        command.envs(self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        command.envs(
+            self.env
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str())),
+        );
         command
     }
 
@@ -115,17 +119,28 @@ impl TestProject {
     pub fn sql(&self, query: &str) -> Vec<Value> {
         let ran = self.ok(&["sql", "--format", "json", query]);
         serde_json::from_str(&ran.stdout)
-            .or_else(|_| ran.stdout.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>())
+            .or_else(|_| {
+                ran.stdout
+                    .lines()
+                    .map(serde_json::from_str)
+                    .collect::<Result<Vec<Value>, _>>()
+            })
             .unwrap()
     }
 
     /// Every file below `dir` of the project, sorted.
     pub fn files(&self, dir: &str) -> Vec<PathBuf> {
         fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-            let Ok(entries) = std::fs::read_dir(dir) else { return };
+            let Ok(entries) = std::fs::read_dir(dir) else {
+                return;
+            };
             for entry in entries {
                 let path = entry.unwrap().path();
-                if path.is_dir() { walk(&path, found) } else { found.push(path) }
+                if path.is_dir() {
+                    walk(&path, found)
+                } else {
+                    found.push(path)
+                }
             }
         }
         let mut found = Vec::new();
