@@ -152,11 +152,13 @@ impl Run<'_> {
         };
         let begun = Instant::now();
         let ended = self.land(&mut extraction, &mut committer).await;
-        if ended.is_err() {
+        if let Err(error) = ended {
             // What came before the failure is good: the next run resumes behind it.
-            committer.commit(workspace.clock.now()).await?;
+            if let Err(lost) = committer.commit(workspace.clock.now()).await {
+                warn!(stream = %self.stream.name, error = lost.chain(), "pages fetched before the failure are not landed");
+            }
+            return Err(error);
         }
-        ended?;
         let extracted = Extracted {
             batches: committer.batches,
             counts: progress.counts(),

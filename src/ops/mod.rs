@@ -7,6 +7,7 @@
 pub mod contract;
 pub mod demo;
 pub mod extract;
+pub mod sql;
 pub mod transform;
 
 use std::sync::Arc;

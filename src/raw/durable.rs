@@ -12,7 +12,10 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
+use futures::{
+    FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
 use object_store::{
     CopyMode, CopyOptions, Error as StoreError, GetOptions, GetResult, ListResult, MultipartUpload,
     ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
@@ -146,7 +149,7 @@ impl ObjectStore for DurableLocal {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        self.reads.list(prefix)
+        in_key_order(self.reads.list(prefix))
     }
 
     fn list_with_offset(
@@ -154,7 +157,7 @@ impl ObjectStore for DurableLocal {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        self.reads.list_with_offset(prefix, offset)
+        in_key_order(self.reads.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
@@ -264,4 +267,20 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> StoreResult<T> + Send + 'static,
 ) -> StoreResult<T> {
     tokio::task::spawn_blocking(work).await?
+}
+
+/// The listing sorted by key, as S3 gives it: readers of a Delta log rely on that order, and a directory has none.
+///
+/// The whole listing is held in memory, which is why nothing here lists what may be millions of keys.
+fn in_key_order(
+    listing: BoxStream<'static, StoreResult<ObjectMeta>>,
+) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+    listing
+        .try_collect::<Vec<_>>()
+        .map_ok(|mut objects| {
+            objects.sort_unstable_by(|a, b| a.location.cmp(&b.location));
+            stream::iter(objects.into_iter().map(Ok))
+        })
+        .try_flatten_stream()
+        .boxed()
 }

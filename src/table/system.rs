@@ -101,6 +101,7 @@ pub fn drift_rows(load: &LoadRow, changes: &[Change]) -> Result<RecordBatch> {
         ("path", texts(&|change| change.path.clone())),
         ("expected", texts(&|change| change.expected.clone())),
         ("found", texts(&|change| change.found.clone())),
+        ("effect", texts(&|change| change.effect.as_str().to_owned())),
         ("count", numbers(&|change| count(change.count))),
         ("records", numbers(&|change| count(change.records))),
     ])

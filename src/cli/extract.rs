@@ -1,0 +1,107 @@
+//! `landfall extract`
+
+use crate::{
+    cli::{
+        DONE, Ended, Global,
+        output::{counted, parse_format, say},
+        progress::{Board, Fetched},
+        streams::Streams,
+        workspace,
+    },
+    config::StreamName,
+    ops::{self, Workspace, extract::Outcome},
+    report::{Format, grid::Grid},
+};
+
+/// Fetch pages from the APIs and land them raw
+///
+/// Goes on where the last run stopped. Pages are stored as they came; no schema is involved.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    streams: Streams,
+    /// Also print one row per stream: table, json (one object a line) or csv
+    #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
+    format: Option<Format>,
+}
+
+pub(super) async fn run(args: &Args, global: &Global) -> Ended {
+    let workspace = workspace(global)?;
+    let streams = args.streams.of(&workspace.project)?;
+    let outcomes = extract(&workspace, &streams, global.verbose > 0).await;
+    if let Some(format) = args.format {
+        super::output::rows(&grid(&outcomes), format)?;
+    }
+    Ok(code(&outcomes))
+}
+
+/// Extracts with progress on stderr and a line for every stream at the end.
+pub(super) async fn extract(workspace: &Workspace, streams: &[StreamName], logging: bool) -> Vec<Outcome> {
+    let board = Board::new(logging);
+    let outcomes = ops::extract::extract(workspace, streams, &|name, progress| {
+        board.add(name, move || {
+            let counts = progress.counts();
+            Fetched { pages: counts.pages, records: counts.records, retries: counts.retries }
+        });
+    })
+    .await;
+    drop(board);
+    for outcome in &outcomes {
+        say(&line(outcome));
+    }
+    outcomes
+}
+
+fn line(outcome: &Outcome) -> String {
+    match &outcome.result {
+        Ok(extracted) => {
+            let counts = &extracted.counts;
+            let mut line = format!(
+                "{}  extracted {} in {} ({})",
+                outcome.stream,
+                counted(counts.records, "record", "records"),
+                counted(counts.pages, "page", "pages"),
+                counted(extracted.batches, "batch", "batches"),
+            );
+            if counts.retries > 0 {
+                line.push_str(&format!(", {}", counted(counts.retries, "retry", "retries")));
+            }
+            if counts.cursors_missing > 0 {
+                let records = counted(counts.cursors_missing, "record", "records");
+                line.push_str(&format!(", {records} without a readable cursor"));
+            }
+            line
+        }
+        Err(error) => format!("{}  extract failed: {}", outcome.stream, error.chain()),
+    }
+}
+
+/// The exit code: the first failure decides.
+pub(super) fn code(outcomes: &[Outcome]) -> u8 {
+    let first = outcomes.iter().find_map(|outcome| outcome.result.as_ref().err());
+    first.map_or(DONE, |error| error.kind().exit_code())
+}
+
+/// One row per stream.
+pub(super) fn grid(outcomes: &[Outcome]) -> Grid {
+    let mut grid = Grid::new(&["stream", "step", "batches", "pages", "records", "bytes", "requests", "retries", "error"]);
+    for outcome in outcomes {
+        let (extracted, error) = match &outcome.result {
+            Ok(extracted) => (Some(extracted), None),
+            Err(error) => (None, Some(error.chain())),
+        };
+        let counts = extracted.map(|extracted| extracted.counts);
+        grid.rows.push(vec![
+            outcome.stream.to_string().into(),
+            "extract".into(),
+            extracted.map(|extracted| extracted.batches).into(),
+            counts.map(|counts| counts.pages).into(),
+            counts.map(|counts| counts.records).into(),
+            counts.map(|counts| counts.bytes).into(),
+            counts.map(|counts| counts.requests).into(),
+            counts.map(|counts| counts.retries).into(),
+            error.into(),
+        ]);
+    }
+    grid
+}

@@ -1,0 +1,91 @@
+//! Where data and words go.
+
+use std::io::{self, BufWriter, StdoutLock, Write as _};
+
+use crate::{
+    error::Result,
+    report::{Format, grid::Grid, write_error},
+    yaml::Problem,
+};
+
+/// Bytes gathered before they are written.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Stdout, for data.
+pub(super) fn data() -> BufWriter<StdoutLock<'static>> {
+    BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock())
+}
+
+/// Writes out what is still in the buffer.
+pub(super) fn finish(mut out: BufWriter<StdoutLock<'static>>) -> Result<()> {
+    out.flush().map_err(write_error)
+}
+
+/// Prints `text` as data.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut out = data();
+    out.write_all(text.as_bytes()).map_err(write_error)?;
+    finish(out)
+}
+
+/// Prints `grid` as data.
+pub(super) fn rows(grid: &Grid, format: Format) -> Result<()> {
+    let mut out = data();
+    grid.write(format, &mut out)?;
+    finish(out)
+}
+
+/// Says one line on stderr. Nobody listening is no failure.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Says `problems` one by one, each as `word`.
+pub(super) fn say_problems(word: &str, problems: &[Problem]) {
+    for problem in problems {
+        say(&format!("{word}: {problem}"));
+    }
+}
+
+/// `--format`, where rows are printed.
+#[derive(Debug, clap::Args)]
+pub(super) struct FormatArg {
+    /// How rows are printed: table, json (one object a line) or csv
+    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = parse_format)]
+    pub(super) format: Format,
+}
+
+pub(super) fn parse_format(text: &str) -> Result<Format> {
+    text.parse()
+}
+
+/// 1200 as `1,200`.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number with its noun: `1 retry`, `2 retries`.
+pub(super) fn counted(number: u64, one: &str, more: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { more })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        let texts = [0, 999, 1_000, 12_345, 1_234_567].map(count);
+        assert_eq!(texts, ["0", "999", "1,000", "12,345", "1,234,567"]);
+        assert_eq!(counted(1, "page", "pages"), "1 page");
+        assert_eq!(counted(1_200, "page", "pages"), "1,200 pages");
+    }
+}

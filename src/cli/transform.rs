@@ -1,0 +1,141 @@
+//! `landfall transform`
+
+use crate::{
+    cli::{
+        DONE, Ended, Global, OVER_QUARANTINE,
+        output::{count, counted, parse_format, say},
+        streams::Streams,
+        workspace,
+    },
+    config::StreamName,
+    ops::{self, Workspace, transform::Outcome},
+    report::{Format, grid::Grid},
+};
+
+/// Load landed records into their tables
+///
+/// Needs no API: it reads what was landed since the last load, judges it, and merges it. Safe to repeat: what is
+/// loaded already is not loaded again.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    streams: Streams,
+    #[command(flatten)]
+    quarantine: MaxQuarantine,
+    /// Also print one row per stream: table, json (one object a line) or csv
+    #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
+    format: Option<Format>,
+}
+
+/// `--max-quarantine`
+#[derive(Debug, clap::Args)]
+pub(super) struct MaxQuarantine {
+    /// End with exit code 4 if more records than this are quarantined; the load stands all the same
+    #[arg(long, value_name = "RECORDS")]
+    max_quarantine: Option<u64>,
+}
+
+pub(super) async fn run(args: &Args, global: &Global) -> Ended {
+    let workspace = workspace(global)?;
+    let streams = args.streams.of(&workspace.project)?;
+    let outcomes = transform(&workspace, &streams).await;
+    if let Some(format) = args.format {
+        super::output::rows(&grid(&outcomes), format)?;
+    }
+    Ok(code(&outcomes, &args.quarantine))
+}
+
+/// Transforms with a line for every stream at its end.
+pub(super) async fn transform(workspace: &Workspace, streams: &[StreamName]) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(streams.len());
+    for stream in streams {
+        for outcome in ops::transform::transform(workspace, std::slice::from_ref(stream)).await {
+            for line in lines(&outcome) {
+                say(&line);
+            }
+            outcomes.push(outcome);
+        }
+    }
+    outcomes
+}
+
+fn lines(outcome: &Outcome) -> Vec<String> {
+    let name = &outcome.stream;
+    let done = match &outcome.result {
+        Ok(done) => done,
+        Err(error) => return vec![format!("{name}  transform failed: {}", error.chain())],
+    };
+    let mut lines = Vec::new();
+    if let Some(path) = &done.drafted {
+        lines.push(format!("{name}  had no contract: one was drafted from its records, {}", path.display()));
+    }
+    if done.loads == 0 {
+        lines.push(format!("{name}  nothing new to load"));
+        return lines;
+    }
+    let mut line = format!(
+        "{name}  loaded {} read = {} merged + {} superseded + {} quarantined",
+        count(done.read),
+        count(done.merged),
+        count(done.superseded),
+        count(done.quarantined),
+    );
+    if done.deleted > 0 {
+        line.push_str(&format!(", {}", counted(done.deleted, "deletion", "deletions")));
+    }
+    if done.rescued > 0 {
+        line.push_str(&format!(", {} rescued", count(done.rescued)));
+    }
+    lines.push(line);
+    if done.quarantined > 0 {
+        lines.push(format!("{name}  see them with: landfall quarantine list {name}"));
+    }
+    if done.changes > 0 {
+        let changes = counted(done.changes, "change", "changes");
+        lines.push(format!("{name}  {changes} against the contract, see: landfall drift {name}"));
+    }
+    lines
+}
+
+/// The exit code: the first failure decides, then the quarantine.
+pub(super) fn code(outcomes: &[Outcome], limit: &MaxQuarantine) -> u8 {
+    let first = outcomes.iter().find_map(|outcome| outcome.result.as_ref().err());
+    if let Some(error) = first {
+        return error.kind().exit_code();
+    }
+    let quarantined: u64 = outcomes.iter().flat_map(|outcome| &outcome.result).map(|done| done.quarantined).sum();
+    match limit.max_quarantine {
+        Some(max) if quarantined > max => {
+            say(&format!("{} quarantined, more than --max-quarantine {max}", counted(quarantined, "record", "records")));
+            OVER_QUARANTINE
+        }
+        _ => DONE,
+    }
+}
+
+/// One row per stream.
+pub(super) fn grid(outcomes: &[Outcome]) -> Grid {
+    let mut grid = Grid::new(&[
+        "stream", "step", "loads", "read", "merged", "superseded", "quarantined", "deleted", "rescued", "changes", "error",
+    ]);
+    for outcome in outcomes {
+        let (done, error) = match &outcome.result {
+            Ok(done) => (Some(done), None),
+            Err(error) => (None, Some(error.chain())),
+        };
+        grid.rows.push(vec![
+            outcome.stream.to_string().into(),
+            "transform".into(),
+            done.map(|done| done.loads).into(),
+            done.map(|done| done.read).into(),
+            done.map(|done| done.merged).into(),
+            done.map(|done| done.superseded).into(),
+            done.map(|done| done.quarantined).into(),
+            done.map(|done| done.deleted).into(),
+            done.map(|done| done.rescued).into(),
+            done.map(|done| done.changes).into(),
+            error.into(),
+        ]);
+    }
+    grid
+}
