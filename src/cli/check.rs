@@ -1,6 +1,82 @@
 //! `landfall check`
-use crate::cli::{DONE, Ended, Global};
-/// Stub
+
+use crate::{
+    cli::{
+        DONE, Ended, Failure, Global,
+        output::{FormatArg, print, rows, say},
+        project,
+    },
+    clock::Clock,
+    config::explain::explain,
+    error::ErrorKind,
+    ops::{
+        Workspace,
+        check::{self, Finding, Level},
+    },
+    report::{Format, grid::Grid},
+};
+
+/// Check the project: files, contracts, secrets and, with --connect, one page of every stream
+///
+/// Every problem is told at once, with its place. Exit code 2 if there is one.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) async fn run(_args: &Args, _global: &Global) -> Ended { Ok(DONE) }
+pub(super) struct Args {
+    /// Also try the lake and fetch one page per stream; nothing is landed
+    #[arg(long)]
+    connect: bool,
+    /// Print every setting that is in force, defaults included, and end
+    #[arg(long)]
+    explain: bool,
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+pub(super) async fn run(args: &Args, global: &Global) -> Ended {
+    let project = project(global)?;
+    if args.explain {
+        print(&explain(&project))?;
+        return Ok(DONE);
+    }
+    let mut findings = check::offline(&project);
+    if args.connect {
+        let workspace = Workspace::open(project, Clock::system()).map_err(Failure::Error)?;
+        findings.extend(check::connect(&workspace).await);
+    }
+    match args.format.format {
+        Format::Table => print(&text(&findings))?,
+        format => rows(&grid(&findings), format)?,
+    }
+    let wrong = findings
+        .iter()
+        .filter(|finding| finding.level == Level::Wrong)
+        .count();
+    if wrong > 0 {
+        say(&format!("error: {wrong} of {} checks failed", findings.len()));
+        return Ok(ErrorKind::Config.exit_code());
+    }
+    Ok(DONE)
+}
+
+fn text(findings: &[Finding]) -> String {
+    let lines = findings.iter().map(|finding| {
+        format!(
+            "{:<5}  {}  {}\n",
+            finding.level.as_str(),
+            finding.about,
+            finding.text.replace('\n', "\n         ")
+        )
+    });
+    lines.collect()
+}
+
+fn grid(findings: &[Finding]) -> Grid {
+    let mut grid = Grid::new(&["level", "about", "text"]);
+    for finding in findings {
+        grid.rows.push(vec![
+            finding.level.as_str().into(),
+            finding.about.as_str().into(),
+            finding.text.as_str().into(),
+        ]);
+    }
+    grid
+}

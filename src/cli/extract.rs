@@ -41,7 +41,11 @@ pub(super) async fn extract(workspace: &Workspace, streams: &[StreamName], loggi
     let outcomes = ops::extract::extract(workspace, streams, &|name, progress| {
         board.add(name, move || {
             let counts = progress.counts();
-            Fetched { pages: counts.pages, records: counts.records, retries: counts.retries }
+            Fetched {
+                pages: counts.pages,
+                records: counts.records,
+                retries: counts.retries,
+            }
         });
     })
     .await;
@@ -84,7 +88,9 @@ pub(super) fn code(outcomes: &[Outcome]) -> u8 {
 
 /// One row per stream.
 pub(super) fn grid(outcomes: &[Outcome]) -> Grid {
-    let mut grid = Grid::new(&["stream", "step", "batches", "pages", "records", "bytes", "requests", "retries", "error"]);
+    let mut grid = Grid::new(&[
+        "stream", "step", "batches", "pages", "records", "bytes", "requests", "retries", "error",
+    ]);
     for outcome in outcomes {
         let (extracted, error) = match &outcome.result {
             Ok(extracted) => (Some(extracted), None),

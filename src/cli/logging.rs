@@ -21,17 +21,24 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// Starts logging; the variable has the last word over `verbose`.
+/// Starts logging; `quiet` leaves warnings out, `verbose` says more, and the variable has the last word.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if the variable is not understood.
-pub(super) fn start(verbose: u8, format: LogFormat) -> Result<()> {
+pub(super) fn start(verbose: u8, quiet: bool, format: LogFormat) -> Result<()> {
     let variable = Secret::parse(&format!("${{env:{VARIABLE}}}"))?;
-    let directives = variable.reveal().unwrap_or_else(|_| usual(verbose).to_owned());
+    let directives = variable
+        .reveal()
+        .unwrap_or_else(|_| usual(verbose, quiet).to_owned());
     let filter = EnvFilter::try_new(&directives).map_err(|source| {
-        Error::new(ErrorKind::Config, "read log filter").with("variable", VARIABLE).caused_by(source)
+        Error::new(ErrorKind::Config, "read log filter")
+            .with("variable", VARIABLE)
+            .caused_by(source)
     })?;
-    let lines = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let lines = fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     let started = match format {
         LogFormat::Text => lines.with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -43,8 +50,9 @@ pub(super) fn start(verbose: u8, format: LogFormat) -> Result<()> {
 
 /// What the libraries below call an error is often an answer to us, such as a table that does not exist yet;
 /// what really fails is in our own errors.
-fn usual(verbose: u8) -> &'static str {
+fn usual(verbose: u8, quiet: bool) -> &'static str {
     match verbose {
+        0 if quiet => "error,delta_kernel=off",
         0 => "off,landfall=warn",
         1 => "off,landfall=info",
         2 => "off,landfall=debug",

@@ -45,13 +45,14 @@ const OVER_QUARANTINE: u8 = 4;
 
 /// Land API responses raw, then turn them into Delta tables
 ///
-/// Extraction stores every response byte for byte and never looks at a schema. A separate transform reads what was
-/// landed, judges every record against a contract, sets aside what does not fit with its evidence, and merges the
-/// rest into Delta tables by key. Every row leads back to the bytes it came from.
+/// Extraction stores every response byte for byte and never looks at a schema. A separate
+/// transform reads what was landed, judges every record against a contract, sets aside what
+/// does not fit with its evidence, and merges the rest into Delta tables by key. Every row
+/// leads back to the bytes it came from.
 ///
 /// New here? `landfall demo` shows all of it in a few seconds; `landfall init` begins a project.
 #[derive(Debug, Parser)]
-#[command(name = "landfall", version, max_term_width = 110, after_help = EXIT_CODES)]
+#[command(name = "landfall", version, verbatim_doc_comment, after_help = EXIT_CODES)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -73,7 +74,13 @@ struct Global {
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     /// How log lines are written
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text", global = true)]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "text",
+        global = true
+    )]
     log_format: LogFormat,
 }
 
@@ -118,10 +125,16 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => {
             // Help and version are data that was asked for; everything else is a usage error.
             let _ = error.print();
-            return if error.use_stderr() { ErrorKind::Config.exit_code() } else { DONE };
+            return if error.use_stderr() {
+                ErrorKind::Config.exit_code()
+            } else {
+                DONE
+            };
         }
     };
-    if let Err(error) = logging::start(cli.global.verbose, cli.global.log_format) {
+    // The demo tells its own story, in which things go wrong.
+    let quiet = matches!(cli.command, Command::Demo(_));
+    if let Err(error) = logging::start(cli.global.verbose, quiet, cli.global.log_format) {
         return fail(&error);
     }
     match run(cli.command, &cli.global).await {
@@ -200,7 +213,13 @@ mod tests {
 
     #[test]
     fn r023_what_is_not_understood_is_a_usage_error() {
-        for line in ["landfall", "landfall nope", "landfall run Shop.orders", "landfall sql", "landfall sql x --format xml"] {
+        for line in [
+            "landfall",
+            "landfall nope",
+            "landfall run Shop.orders",
+            "landfall sql",
+            "landfall sql x --format xml",
+        ] {
             let error = parse(line).unwrap_err();
             assert!(error.use_stderr(), "{line}");
         }

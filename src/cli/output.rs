@@ -2,9 +2,12 @@
 
 use std::io::{self, BufWriter, StdoutLock, Write as _};
 
+use datafusion::dataframe::DataFrame;
+
 use crate::{
     error::Result,
-    report::{Format, grid::Grid, write_error},
+    query::sql_error,
+    report::{Format, grid::Grid, rows, write_error},
     yaml::Problem,
 };
 
@@ -32,6 +35,17 @@ pub(super) fn print(text: &str) -> Result<()> {
 pub(super) fn rows(grid: &Grid, format: Format) -> Result<()> {
     let mut out = data();
     grid.write(format, &mut out)?;
+    finish(out)
+}
+
+/// Runs a planned query and prints its rows as data.
+pub(super) async fn query(frame: DataFrame, format: Format) -> Result<()> {
+    let stream = frame
+        .execute_stream()
+        .await
+        .map_err(|source| sql_error("run SQL", source))?;
+    let mut out = data();
+    rows::write(stream, format, &mut out).await?;
     finish(out)
 }
 

@@ -31,7 +31,12 @@ pub(super) struct Fetched {
 
 impl fmt::Display for Fetched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} records in {}", count(self.records), counted(self.pages, "page", "pages"))?;
+        write!(
+            f,
+            "{} records in {}",
+            count(self.records),
+            counted(self.pages, "page", "pages")
+        )?;
         if self.retries > 0 {
             write!(f, ", {}", counted(self.retries, "retry", "retries"))?;
         }
@@ -53,7 +58,11 @@ impl Board {
     pub(super) fn new(logging: bool) -> Self {
         let lines: Arc<Mutex<Vec<(StreamName, Read)>>> = Arc::default();
         if io::stderr().is_terminal() && !logging {
-            return Self { bars: Some(MultiProgress::new()), lines, ticker: None };
+            return Self {
+                bars: Some(MultiProgress::new()),
+                lines,
+                ticker: None,
+            };
         }
         let shared = Arc::clone(&lines);
         let ticker = tokio::spawn(async move {
@@ -67,7 +76,11 @@ impl Board {
                 }
             }
         });
-        Self { bars: None, lines, ticker: Some(ticker.abort_handle()) }
+        Self {
+            bars: None,
+            lines,
+            ticker: Some(ticker.abort_handle()),
+        }
     }
 
     /// Shows `stream` with what `read` says.
@@ -86,7 +99,10 @@ impl Board {
             bar.set_message(stream.to_string());
             bar.enable_steady_tick(DRAW_EVERY);
         }
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push((stream.clone(), read));
+        self.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((stream.clone(), read));
     }
 }
 

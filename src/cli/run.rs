@@ -35,5 +35,9 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
         rows(&transform::grid(&transformed), format)?;
     }
     let code = extract::code(&extracted);
-    Ok(if code == DONE { transform::code(&transformed, &args.quarantine) } else { code })
+    Ok(if code == DONE {
+        transform::code(&transformed, &args.quarantine)
+    } else {
+        code
+    })
 }

@@ -19,8 +19,17 @@ enum Wanted {
     Stream(StreamName),
 }
 
+/// Reads one stream's name.
+pub(super) fn name(text: &str) -> Result<StreamName> {
+    StreamName::parse(text)
+}
+
 fn parse(text: &str) -> Result<Wanted> {
-    if text.contains('.') { StreamName::parse(text).map(Wanted::Stream) } else { Name::new(text).map(Wanted::Source) }
+    if text.contains('.') {
+        StreamName::parse(text).map(Wanted::Stream)
+    } else {
+        Name::new(text).map(Wanted::Source)
+    }
 }
 
 impl Streams {
@@ -36,7 +45,11 @@ impl Streams {
                 }
                 Wanted::Source(name) if project.sources.iter().any(|source| source.name == *name) => {}
                 Wanted::Source(name) => {
-                    let known: Vec<&str> = project.sources.iter().map(|source| source.name.as_str()).collect();
+                    let known: Vec<&str> = project
+                        .sources
+                        .iter()
+                        .map(|source| source.name.as_str())
+                        .collect();
                     return Err(Error::new(ErrorKind::Config, "find source")
                         .with("source", name)
                         .with("known", known.join(", ")));

@@ -67,7 +67,10 @@ fn lines(outcome: &Outcome) -> Vec<String> {
     };
     let mut lines = Vec::new();
     if let Some(path) = &done.drafted {
-        lines.push(format!("{name}  had no contract: one was drafted from its records, {}", path.display()));
+        lines.push(format!(
+            "{name}  had no contract: one was drafted from its records, {}",
+            path.display()
+        ));
     }
     if done.loads == 0 {
         lines.push(format!("{name}  nothing new to load"));
@@ -92,7 +95,9 @@ fn lines(outcome: &Outcome) -> Vec<String> {
     }
     if done.changes > 0 {
         let changes = counted(done.changes, "change", "changes");
-        lines.push(format!("{name}  {changes} against the contract, see: landfall drift {name}"));
+        lines.push(format!(
+            "{name}  {changes} against the contract, see: landfall drift {name}"
+        ));
     }
     lines
 }
@@ -103,10 +108,17 @@ pub(super) fn code(outcomes: &[Outcome], limit: &MaxQuarantine) -> u8 {
     if let Some(error) = first {
         return error.kind().exit_code();
     }
-    let quarantined: u64 = outcomes.iter().flat_map(|outcome| &outcome.result).map(|done| done.quarantined).sum();
+    let quarantined: u64 = outcomes
+        .iter()
+        .flat_map(|outcome| &outcome.result)
+        .map(|done| done.quarantined)
+        .sum();
     match limit.max_quarantine {
         Some(max) if quarantined > max => {
-            say(&format!("{} quarantined, more than --max-quarantine {max}", counted(quarantined, "record", "records")));
+            say(&format!(
+                "{} quarantined, more than --max-quarantine {max}",
+                counted(quarantined, "record", "records")
+            ));
             OVER_QUARANTINE
         }
         _ => DONE,
@@ -116,7 +128,17 @@ pub(super) fn code(outcomes: &[Outcome], limit: &MaxQuarantine) -> u8 {
 /// One row per stream.
 pub(super) fn grid(outcomes: &[Outcome]) -> Grid {
     let mut grid = Grid::new(&[
-        "stream", "step", "loads", "read", "merged", "superseded", "quarantined", "deleted", "rescued", "changes", "error",
+        "stream",
+        "step",
+        "loads",
+        "read",
+        "merged",
+        "superseded",
+        "quarantined",
+        "deleted",
+        "rescued",
+        "changes",
+        "error",
     ]);
     for outcome in outcomes {
         let (done, error) = match &outcome.result {

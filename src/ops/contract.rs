@@ -1,6 +1,6 @@
 //! Contract files: read, or drafted from raw for a stream that has none yet.
 
-use std::path::Path;
+use std::{fs::File, io::Write as _, path::Path};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use datafusion::{
@@ -96,7 +96,13 @@ pub async fn draft(
     if let Some(dir) = stream.contract.parent() {
         std::fs::create_dir_all(dir).map_err(write_error)?;
     }
-    std::fs::write(&stream.contract, odcs::write::write(&contract, &id)).map_err(write_error)?;
+    // Under another name first: half a contract may still read as one.
+    let staged = stream.contract.with_extension("yaml.new");
+    let mut file = File::create(&staged).map_err(write_error)?;
+    file.write_all(odcs::write::write(&contract, &id).as_bytes())
+        .map_err(write_error)?;
+    file.sync_all().map_err(write_error)?;
+    std::fs::rename(&staged, &stream.contract).map_err(write_error)?;
     info!(stream = %stream.name, path = %stream.contract.display(), columns = contract.columns.len(), "contract drafted");
     Ok(Some(contract))
 }

@@ -4,10 +4,14 @@
 //! extract: config → extract → raw          transform: raw → transform (contract) → table
 //! ```
 
+pub mod check;
 pub mod contract;
 pub mod demo;
+pub mod explain;
 pub mod extract;
+pub mod init;
 pub mod sql;
+pub mod status;
 pub mod transform;
 
 use std::sync::Arc;

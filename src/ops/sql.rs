@@ -24,5 +24,8 @@ impl Workspace {
 /// Those of [`Session::sql`].
 pub async fn sql(workspace: &Workspace, text: &str) -> Result<SendableRecordBatchStream> {
     let frame = workspace.session()?.sql(text).await?;
-    frame.execute_stream().await.map_err(|source| sql_error("plan SQL", source))
+    frame
+        .execute_stream()
+        .await
+        .map_err(|source| sql_error("plan SQL", source))
 }

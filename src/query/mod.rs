@@ -55,8 +55,9 @@ impl Session {
     /// # Errors
     /// [`ErrorKind::Internal`] if DataFusion cannot be set up.
     pub fn new(project: &Arc<Project>, tables: &Tables, store: &Arc<dyn ObjectStore>) -> Result<Self> {
-        let pool: Arc<dyn MemoryPool> =
-            Arc::new(FairSpillPool::new(usize::try_from(project.memory_bytes_max).unwrap_or(usize::MAX)));
+        let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(
+            usize::try_from(project.memory_bytes_max).unwrap_or(usize::MAX),
+        ));
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(pool)
             .build_arc()
@@ -67,7 +68,12 @@ impl Session {
             .with_information_schema(true);
         // Tables are planned in a context of their own: one that is in the catalog would own itself.
         let inner = SessionContext::new_with_config_rt(SessionConfig::new(), Arc::clone(&runtime));
-        let lake = Arc::new(Lake::new(inner, Arc::clone(project), tables.clone(), Arc::clone(store)));
+        let lake = Arc::new(Lake::new(
+            inner,
+            Arc::clone(project),
+            tables.clone(),
+            Arc::clone(store),
+        ));
         let context = SessionContext::new_with_config_rt(config, runtime);
         let mut schemas: BTreeMap<&str, Vec<StreamName>> = BTreeMap::from([(SYSTEM, Vec::new())]);
         for source in &project.sources {
@@ -92,11 +98,16 @@ impl Session {
     /// [`ErrorKind::Config`] for SQL that is wrong, changes something, or names a table that does not exist (yet);
     /// else whatever opening the tables it names says.
     pub async fn sql(&self, sql: &str) -> Result<DataFrame> {
-        let options =
-            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let options = SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false);
         // What an earlier statement named is of no interest.
         let _ = self.lake.take_missing();
-        self.context.sql_with_options(sql, options).await.map_err(|source| self.plan_error(source))
+        self.context
+            .sql_with_options(sql, options)
+            .await
+            .map_err(|source| self.plan_error(source))
     }
 
     /// Plans a statement of ours with values for its `$parameters`.
@@ -106,7 +117,9 @@ impl Session {
     pub async fn with_params(&self, sql: &str, params: Vec<(&str, ScalarValue)>) -> Result<DataFrame> {
         let frame = self.sql(sql).await?;
         let params: ParamValues = params.into();
-        frame.with_param_values(params).map_err(|source| self.plan_error(source))
+        frame
+            .with_param_values(params)
+            .map_err(|source| self.plan_error(source))
     }
 
     /// The main table of `stream`, or `None` before its first load.
@@ -114,8 +127,13 @@ impl Session {
     /// # Errors
     /// Whatever opening the table says.
     pub async fn rows_of(&self, stream: &StreamName) -> Result<Option<DataFrame>> {
-        let Some(provider) = self.lake.main(stream).await? else { return Ok(None) };
-        self.context.read_table(provider).map(Some).map_err(|source| self.plan_error(source))
+        let Some(provider) = self.lake.main(stream).await? else {
+            return Ok(None);
+        };
+        self.context
+            .read_table(provider)
+            .map(Some)
+            .map_err(|source| self.plan_error(source))
     }
 
     /// The quarantine of `stream`, empty if nothing was ever set aside.
@@ -124,7 +142,9 @@ impl Session {
     /// Whatever opening the table says.
     pub async fn quarantine_of(&self, stream: &StreamName) -> Result<DataFrame> {
         let provider = self.lake.quarantine(stream).await?;
-        self.context.read_table(provider).map_err(|source| self.plan_error(source))
+        self.context
+            .read_table(provider)
+            .map_err(|source| self.plan_error(source))
     }
 
     fn plan_error(&self, source: DataFusionError) -> Error {
@@ -139,10 +159,12 @@ impl Session {
 /// Lowers DataFusion's error to ours: wrong SQL is the user's, the rest keeps the kind it began with.
 pub fn sql_error(attempt: &'static str, source: DataFusionError) -> Error {
     let kind = match source.find_root() {
-        DataFusionError::External(inner) => {
-            inner.downcast_ref::<Error>().map_or(ErrorKind::Internal, Error::kind)
+        DataFusionError::External(inner) => inner
+            .downcast_ref::<Error>()
+            .map_or(ErrorKind::Internal, Error::kind),
+        DataFusionError::SQL(..) | DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => {
+            ErrorKind::Config
         }
-        DataFusionError::SQL(..) | DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => ErrorKind::Config,
         DataFusionError::NotImplemented(_) => ErrorKind::Config,
         DataFusionError::ResourcesExhausted(_) => ErrorKind::Limit,
         DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => ErrorKind::Unavailable,
@@ -166,7 +188,11 @@ pub fn sql_name(name: &StreamName) -> String {
     let part = |name: &Name| {
         let text = name.as_str();
         let plain = !text.contains('-') && text.starts_with(|first: char| first.is_ascii_lowercase());
-        if plain { text.to_owned() } else { format!("\"{text}\"") }
+        if plain {
+            text.to_owned()
+        } else {
+            format!("\"{text}\"")
+        }
     };
     format!("{}.{}", part(&name.source), part(&name.stream))
 }

@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use arrow::{array::AsArray as _, datatypes::{DataType, SchemaRef}};
+use arrow::{
+    array::AsArray as _,
+    datatypes::{DataType, SchemaRef},
+};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{SchemaProvider, TableProvider, memory::MemTable},
@@ -57,7 +60,13 @@ impl Lake {
         tables: Tables,
         store: Arc<dyn ObjectStore>,
     ) -> Self {
-        Self { session, project, tables, store, missing: Mutex::default() }
+        Self {
+            session,
+            project,
+            tables,
+            store,
+            missing: Mutex::default(),
+        }
     }
 
     /// Takes the tables that were named before their first load, and returns the first.
@@ -89,9 +98,16 @@ impl Lake {
     /// The raw records of `stream`, oldest first within an object.
     async fn raw(&self, stream: &StreamName) -> Result<Arc<dyn TableProvider>> {
         let (_, settings) = self.project.stream(stream)?;
-        let log = RawLog { store: Arc::clone(&self.store), stream: stream.clone() };
+        let log = RawLog {
+            store: Arc::clone(&self.store),
+            stream: stream.clone(),
+        };
         let entries = match log.head().await? {
-            Some(head) => log.entries(BatchNumber::FIRST..=head.number).try_collect().await?,
+            Some(head) => {
+                log.entries(BatchNumber::FIRST..=head.number)
+                    .try_collect()
+                    .await?
+            }
             None => Vec::new(),
         };
         let partitions = self.session.state().config().target_partitions();
@@ -100,15 +116,24 @@ impl Lake {
         let columns = schema.fields().iter().enumerate().map(|(position, field)| {
             let column = col(field.name());
             // Bytes that are not text are null here; `landfall explain` shows them.
-            if position == scan::column::BODY { try_cast(column, DataType::Utf8).alias(field.name()) } else { column }
+            if position == scan::column::BODY {
+                try_cast(column, DataType::Utf8).alias(field.name())
+            } else {
+                column
+            }
         });
-        let rows = self.session.read_table(Arc::new(scan)).and_then(|rows| rows.select(columns));
+        let rows = self
+            .session
+            .read_table(Arc::new(scan))
+            .and_then(|rows| rows.select(columns));
         Ok(rows.map_err(planning)?.into_view())
     }
 
     /// A table that all streams share, each stream's rows up to its watermark.
     async fn shared(&self, table: SystemTable, schema: SchemaRef) -> Result<Arc<dyn TableProvider>> {
-        let Some(rows) = self.open(&layout::system(table)).await? else { return empty(schema) };
+        let Some(rows) = self.open(&layout::system(table)).await? else {
+            return empty(schema);
+        };
         let watermarks = self.watermarks(self.streams_in(&rows).await?).await?;
         let visible = watermarks.into_iter().map(|(stream, watermark)| {
             col(SHARED_BY[0])
@@ -122,7 +147,11 @@ impl Lake {
 
     /// The quarantine of every stream, with the stream's name in front.
     async fn all_quarantine(&self) -> Result<Arc<dyn TableProvider>> {
-        let streams: Vec<StreamName> = self.project.streams().map(|(_, stream)| stream.name.clone()).collect();
+        let streams: Vec<StreamName> = self
+            .project
+            .streams()
+            .map(|(_, stream)| stream.name.clone())
+            .collect();
         let opened = stream::iter(streams).map(|stream| async move {
             let provider = self.quarantine(&stream).await?;
             Ok::<_, Error>((stream, provider))
@@ -130,13 +159,21 @@ impl Lake {
         let opened: Vec<_> = opened.buffered(OPEN_AT_ONCE).try_collect().await?;
         let mut whole: Option<DataFrame> = None;
         for (stream, provider) in opened {
-            let names = [lit(stream.source.as_str()).alias(SHARED_BY[0]), lit(stream.stream.as_str()).alias(SHARED_BY[1])];
+            let names = [
+                lit(stream.source.as_str()).alias(SHARED_BY[0]),
+                lit(stream.stream.as_str()).alias(SHARED_BY[1]),
+            ];
             let schema = quarantine::schema();
             // Delta readers may give text another Arrow type than an empty table has.
-            let own = schema.fields().iter().map(|field| {
-                cast(col(field.name()), field.data_type().clone()).alias(field.name())
-            });
-            let part = self.session.read_table(provider).and_then(|rows| rows.select(names.into_iter().chain(own))).map_err(planning)?;
+            let own = schema
+                .fields()
+                .iter()
+                .map(|field| cast(col(field.name()), field.data_type().clone()).alias(field.name()));
+            let part = self
+                .session
+                .read_table(provider)
+                .and_then(|rows| rows.select(names.into_iter().chain(own)))
+                .map_err(planning)?;
             whole = Some(match whole {
                 Some(before) => before.union(part).map_err(planning)?,
                 None => part,
@@ -149,7 +186,9 @@ impl Lake {
     }
 
     async fn open(&self, path: &Path) -> Result<Option<DataFrame>> {
-        let Some(table) = self.tables.open(path).await? else { return Ok(None) };
+        let Some(table) = self.tables.open(path).await? else {
+            return Ok(None);
+        };
         let provider = table.provider(&self.session).await?;
         self.session.read_table(provider).map(Some).map_err(planning)
     }
@@ -172,11 +211,21 @@ impl Lake {
     /// The streams with rows in a shared table, those that have left the project included.
     async fn streams_in(&self, rows: &DataFrame) -> Result<Vec<StreamName>> {
         let text = |name: &str| cast(col(name), DataType::Utf8).alias(name);
-        let pairs = rows.clone().select(SHARED_BY.map(text)).and_then(DataFrame::distinct).map_err(planning)?;
-        let pairs = pairs.collect().await.map_err(|source| sql_error("list streams with rows", source))?;
+        let pairs = rows
+            .clone()
+            .select(SHARED_BY.map(text))
+            .and_then(DataFrame::distinct)
+            .map_err(planning)?;
+        let pairs = pairs
+            .collect()
+            .await
+            .map_err(|source| sql_error("list streams with rows", source))?;
         let mut streams = Vec::new();
         for batch in &pairs {
-            let (sources, names) = (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
+            let (sources, names) = (
+                batch.column(0).as_string::<i32>(),
+                batch.column(1).as_string::<i32>(),
+            );
             for (source, name) in sources.iter().flatten().zip(names.iter().flatten()) {
                 streams.push(StreamName::parse(&format!("{source}.{name}"))?);
             }
@@ -211,15 +260,27 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(lake: Arc<Lake>, streams: Vec<StreamName>, system: bool) -> Self {
-        Self { lake, streams, system }
+        Self {
+            lake,
+            streams,
+            system,
+        }
     }
 
     async fn open(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let stream = |name: &str| self.streams.iter().find(|stream| stream.stream.as_str() == name);
         if self.system && SYSTEM_TABLES.contains(&name) {
             return match name {
-                "drift" => self.lake.shared(SystemTable::Drift, system::drift_schema()?).await.map(Some),
-                "loads" => self.lake.shared(SystemTable::Loads, system::loads_schema()?).await.map(Some),
+                "drift" => self
+                    .lake
+                    .shared(SystemTable::Drift, system::drift_schema()?)
+                    .await
+                    .map(Some),
+                "loads" => self
+                    .lake
+                    .shared(SystemTable::Loads, system::loads_schema()?)
+                    .await
+                    .map(Some),
                 _ => self.lake.all_quarantine().await.map(Some),
             };
         }
@@ -243,7 +304,10 @@ impl Names {
 
 impl fmt::Debug for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Names").field("streams", &self.streams).field("system", &self.system).finish_non_exhaustive()
+        f.debug_struct("Names")
+            .field("streams", &self.streams)
+            .field("system", &self.system)
+            .finish_non_exhaustive()
     }
 }
 
@@ -263,13 +327,17 @@ impl SchemaProvider for Names {
     }
 
     async fn table(&self, name: &str) -> datafusion::error::Result<Option<Arc<dyn TableProvider>>> {
-        self.open(name).await.map_err(|error| DataFusionError::External(Box::new(error)))
+        self.open(name)
+            .await
+            .map_err(|error| DataFusionError::External(Box::new(error)))
     }
 
     /// Known without opening anything.
     async fn table_type(&self, name: &str) -> datafusion::error::Result<Option<TableType>> {
         let view = self.system || name.ends_with(QUARANTINE_SUFFIX) || name.ends_with(RAW_SUFFIX);
-        Ok(self.table_exist(name).then_some(if view { TableType::View } else { TableType::Base }))
+        Ok(self
+            .table_exist(name)
+            .then_some(if view { TableType::View } else { TableType::Base }))
     }
 
     fn table_exist(&self, name: &str) -> bool {

@@ -24,7 +24,10 @@ pub struct Grid {
 impl Grid {
     /// A grid without rows.
     pub fn new(columns: &[&str]) -> Self {
-        Self { columns: columns.iter().map(|&name| name.to_owned()).collect(), rows: Vec::new() }
+        Self {
+            columns: columns.iter().map(|&name| name.to_owned()).collect(),
+            rows: Vec::new(),
+        }
     }
 
     /// Writes the grid to `out` as `format`.
@@ -34,7 +37,11 @@ impl Grid {
     pub fn write(&self, format: Format, out: &mut dyn Write) -> Result<()> {
         match format {
             Format::Table => {
-                let rows = self.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+                let rows = self
+                    .rows
+                    .iter()
+                    .map(|row| row.iter().map(cell).collect())
+                    .collect();
                 write_table(&self.columns, &self.right_aligned(), rows, out)
             }
             Format::Json => self.rows.iter().try_for_each(|row| {
@@ -49,8 +56,16 @@ impl Grid {
             Format::Csv => {
                 write_csv(&mut self.columns.iter().map(String::as_str), out)?;
                 self.rows.iter().try_for_each(|row| {
-                    let cells: Vec<String> =
-                        row.iter().map(|value| if value.is_null() { String::new() } else { cell(value) }).collect();
+                    let cells: Vec<String> = row
+                        .iter()
+                        .map(|value| {
+                            if value.is_null() {
+                                String::new()
+                            } else {
+                                cell(value)
+                            }
+                        })
+                        .collect();
                     write_csv(&mut cells.iter().map(String::as_str), out)
                 })
             }
@@ -59,7 +74,12 @@ impl Grid {
 
     fn right_aligned(&self) -> Vec<bool> {
         let numeric = |column: usize| {
-            let mut values = self.rows.iter().map(|row| &row[column]).filter(|value| !value.is_null()).peekable();
+            let mut values = self
+                .rows
+                .iter()
+                .map(|row| &row[column])
+                .filter(|value| !value.is_null())
+                .peekable();
             values.peek().is_some() && values.all(Value::is_number)
         };
         (0..self.columns.len()).map(numeric).collect()
@@ -85,8 +105,10 @@ pub fn write_table(
     rows: Vec<Vec<String>>,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let rows: Vec<Vec<String>> =
-        rows.into_iter().map(|row| row.iter().map(|text| shown(text, CELL_CHARS_MAX)).collect()).collect();
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|row| row.iter().map(|text| shown(text, CELL_CHARS_MAX)).collect())
+        .collect();
     let header: Vec<String> = columns.iter().map(|name| shown(name, CELL_CHARS_MAX)).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
@@ -98,7 +120,11 @@ pub fn write_table(
         let mut text = String::new();
         for ((cell, &width), &right) in line.iter().zip(&widths).zip(right_aligned) {
             let padding = " ".repeat(width - cell.chars().count());
-            let (before, after) = if right { (padding.as_str(), "") } else { ("", padding.as_str()) };
+            let (before, after) = if right {
+                (padding.as_str(), "")
+            } else {
+                ("", padding.as_str())
+            };
             text.push_str(before);
             text.push_str(cell);
             text.push_str(after);
@@ -136,7 +162,11 @@ pub fn write_csv(cells: &mut dyn Iterator<Item = &str>, out: &mut dyn Write) -> 
     let quoted: Vec<String> = cells
         .map(|cell| {
             let plain = !cell.contains([',', '"', '\n', '\r']);
-            if plain { cell.to_owned() } else { format!("\"{}\"", cell.replace('"', "\"\"")) }
+            if plain {
+                cell.to_owned()
+            } else {
+                format!("\"{}\"", cell.replace('"', "\"\""))
+            }
         })
         .collect();
     writeln!(out, "{}", quoted.join(",")).map_err(write_error)
@@ -151,7 +181,10 @@ mod tests {
     fn grid() -> Grid {
         Grid {
             columns: vec!["stream".to_owned(), "rows".to_owned()],
-            rows: vec![vec![json!("shop.orders"), json!(1200)], vec![json!("a,\"b\"\u{1b}[2J"), json!(null)]],
+            rows: vec![
+                vec![json!("shop.orders"), json!(1200)],
+                vec![json!("a,\"b\"\u{1b}[2J"), json!(null)],
+            ],
         }
     }
 
@@ -181,7 +214,10 @@ mod tests {
 
     #[test]
     fn csv_quotes_what_must_be_quoted() {
-        assert_eq!(text(Format::Csv), "stream,rows\nshop.orders,1200\n\"a,\"\"b\"\"\u{1b}[2J\",\n");
+        assert_eq!(
+            text(Format::Csv),
+            "stream,rows\nshop.orders,1200\n\"a,\"\"b\"\"\u{1b}[2J\",\n"
+        );
     }
 
     #[test]

@@ -41,7 +41,11 @@ pub struct Printed {
 ///
 /// # Errors
 /// Those of the query and of `out`.
-pub async fn write(mut stream: SendableRecordBatchStream, format: Format, out: &mut dyn Write) -> Result<Printed> {
+pub async fn write(
+    mut stream: SendableRecordBatchStream,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<Printed> {
     let schema = stream.schema();
     let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     let mut printed = Printed::default();
@@ -49,7 +53,11 @@ pub async fn write(mut stream: SendableRecordBatchStream, format: Format, out: &
     if format == Format::Csv {
         write_csv(&mut names.iter().map(String::as_str), out)?;
     }
-    while let Some(batch) = stream.try_next().await.map_err(|source| sql_error("run SQL", source))? {
+    while let Some(batch) = stream
+        .try_next()
+        .await
+        .map_err(|source| sql_error("run SQL", source))?
+    {
         match format {
             Format::Json => write_json(&batch, out)?,
             Format::Csv => {
@@ -70,7 +78,11 @@ pub async fn write(mut stream: SendableRecordBatchStream, format: Format, out: &
     }
     if format == Format::Table {
         printed.rows = table.len() as u64;
-        let right: Vec<bool> = schema.fields().iter().map(|field| field.data_type().is_numeric()).collect();
+        let right: Vec<bool> = schema
+            .fields()
+            .iter()
+            .map(|field| field.data_type().is_numeric())
+            .collect();
         write_table(&names, &right, table, out)?;
     }
     Ok(printed)
@@ -78,8 +90,13 @@ pub async fn write(mut stream: SendableRecordBatchStream, format: Format, out: &
 
 fn write_json(batch: &RecordBatch, out: &mut dyn Write) -> Result<()> {
     let mut text = Vec::new();
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut text);
-    writer.write(batch).and_then(|()| writer.finish()).map_err(unprintable)?;
+    let mut writer = WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .build::<_, LineDelimited>(&mut text);
+    writer
+        .write(batch)
+        .and_then(|()| writer.finish())
+        .map_err(unprintable)?;
     out.write_all(&text).map_err(write_error)
 }
 
@@ -90,7 +107,13 @@ fn texts(batch: &RecordBatch, null: &str) -> Result<Vec<Vec<String>>> {
         .columns()
         .iter()
         .zip(batch.schema().fields())
-        .map(|(array, field)| if array.data_type().is_nested() { json(array, field) } else { Ok(Arc::clone(array)) })
+        .map(|(array, field)| {
+            if array.data_type().is_nested() {
+                json(array, field)
+            } else {
+                Ok(Arc::clone(array))
+            }
+        })
         .collect::<Result<Vec<ArrayRef>, ArrowError>>()
         .map_err(unprintable)?;
     let columns = plain
@@ -98,8 +121,16 @@ fn texts(batch: &RecordBatch, null: &str) -> Result<Vec<Vec<String>>> {
         .map(|array| ArrayFormatter::try_new(array.as_ref(), &options))
         .collect::<Result<Vec<_>, _>>()
         .map_err(unprintable)?;
-    let row = |row: usize| columns.iter().map(|column| column.value(row).try_to_string()).collect::<Result<Vec<_>, _>>();
-    (0..batch.num_rows()).map(row).collect::<Result<Vec<_>, _>>().map_err(unprintable)
+    let row = |row: usize| {
+        columns
+            .iter()
+            .map(|column| column.value(row).try_to_string())
+            .collect::<Result<Vec<_>, _>>()
+    };
+    (0..batch.num_rows())
+        .map(row)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(unprintable)
 }
 
 fn json(array: &ArrayRef, field: &Arc<Field>) -> Result<ArrayRef, ArrowError> {
@@ -134,33 +165,57 @@ pub fn objects(batches: &[RecordBatch]) -> Result<Vec<serde_json::Map<String, se
         .map_err(|source| Error::new(ErrorKind::Internal, "read rows").caused_by(source))
 }
 
+/// The rows of `batch` as column names with texts, `None` for null; nested values as JSON.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] for a type that has no text.
+pub fn named_texts(batch: &RecordBatch) -> Result<Vec<Vec<(String, Option<String>)>>> {
+    let schema = batch.schema();
+    let rows = texts(batch, "")?.into_iter().enumerate().map(|(row, texts)| {
+        let names = schema.fields().iter().zip(batch.columns());
+        let values = names
+            .zip(texts)
+            .map(|((field, array), text)| (field.name().clone(), array.is_valid(row).then_some(text)));
+        values.collect()
+    });
+    Ok(rows.collect())
+}
+
 fn unprintable(source: ArrowError) -> Error {
     Error::new(ErrorKind::Internal, "print rows").caused_by(source)
 }
 
-
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::{DataType, Schema};
     use arrow::array::{Decimal128Array, Int64Array, StructArray, TimestampMicrosecondArray};
+    use arrow::datatypes::{DataType, Schema};
     use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 
     use super::*;
 
     fn stream() -> SendableRecordBatchStream {
         let id: ArrayRef = Arc::new(Int64Array::from(vec![Some(7), None]));
-        let total: ArrayRef =
-            Arc::new(Decimal128Array::from(vec![Some(1250), None]).with_precision_and_scale(12, 2).unwrap());
+        let total: ArrayRef = Arc::new(
+            Decimal128Array::from(vec![Some(1250), None])
+                .with_precision_and_scale(12, 2)
+                .unwrap(),
+        );
         let at: ArrayRef =
             Arc::new(TimestampMicrosecondArray::from(vec![Some(1_000_000), None]).with_timezone("UTC"));
         let inner = Arc::new(Field::new("id", DataType::Int64, true));
         let to: ArrayRef = Arc::new(StructArray::from(vec![(inner, Arc::clone(&id))]));
         let columns = [("id", id), ("total", total), ("at", at), ("to", to)];
-        let fields = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
-        let schema = Arc::new(Schema::new::<Vec<Field>>(fields));
+        let fields = columns
+            .iter()
+            .map(|(name, array)| Field::new(*name, array.data_type().clone(), true))
+            .collect::<Vec<_>>();
+        let schema = Arc::new(Schema::new(fields));
         let arrays = columns.into_iter().map(|(_, array)| array).collect();
         let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).unwrap();
-        Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(batch)])))
+        Box::pin(RecordBatchStreamAdapter::new(
+            schema,
+            futures::stream::iter([Ok(batch)]),
+        ))
     }
 
     async fn text(format: Format) -> String {

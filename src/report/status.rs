@@ -1,1 +1,250 @@
-//! stub
+//! How far every stream is.
+
+use serde_json::Value;
+
+use crate::{
+    clock::Timestamp,
+    config::StreamName,
+    error::Result,
+    query::{Session, sql_error},
+    report::{grid::Grid, rows},
+};
+
+const LOADS: &str = include_str!("../../sql/reports/loads.sql");
+
+/// How far one stream is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamStatus {
+    /// The stream.
+    pub stream: StreamName,
+    /// What is landed; `None` before the first extraction.
+    pub landed: Option<Landed>,
+    /// The newest raw batch in the table.
+    pub loaded: Option<i64>,
+    /// What its loads did; `None` before the first.
+    pub loads: Option<Loads>,
+    /// Why more is not known.
+    pub error: Option<String>,
+}
+
+/// The end of a stream's raw log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Landed {
+    /// Number of the newest raw batch.
+    pub batch: i64,
+    /// When it was committed.
+    pub at: Timestamp,
+    /// The greatest cursor value of all complete windows.
+    pub cursor: Option<String>,
+    /// Pages of a window that is still open.
+    pub pages_open: Option<u64>,
+}
+
+/// Sums over all loads of a stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loads {
+    /// The stream, `source.stream`.
+    pub stream: String,
+    /// Loads.
+    pub loads: u64,
+    /// Records read.
+    pub read: u64,
+    /// Records that went into the table.
+    pub merged: u64,
+    /// Records that lost against a newer version.
+    pub superseded: u64,
+    /// Records set aside.
+    pub quarantined: u64,
+    /// When the newest ended, RFC 3339.
+    pub last_at: String,
+    /// The contract it judged by.
+    pub contract_version: String,
+}
+
+impl StreamStatus {
+    /// Raw batches that are not in the table yet.
+    pub fn lag(&self) -> i64 {
+        let landed = self.landed.as_ref().map_or(-1, |landed| landed.batch);
+        landed - self.loaded.unwrap_or(-1)
+    }
+}
+
+/// What the loads of every stream did.
+///
+/// # Errors
+/// Those of the query.
+pub async fn loads(session: &Session) -> Result<Vec<Loads>> {
+    let frame = session.with_params(LOADS, Vec::new()).await?;
+    let batches = frame
+        .collect()
+        .await
+        .map_err(|source| sql_error("sum up loads", source))?;
+    let rows = rows::objects(&batches)?;
+    let loads = rows.iter().map(|row| {
+        let text = |name: &str| {
+            row.get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let number = |name: &str| row.get(name).and_then(Value::as_u64).unwrap_or_default();
+        Loads {
+            stream: text("stream"),
+            loads: number("loads"),
+            read: number("records_read"),
+            merged: number("merged"),
+            superseded: number("superseded"),
+            quarantined: number("quarantined"),
+            last_at: text("last_finished_at"),
+            contract_version: text("contract_version"),
+        }
+    });
+    Ok(loads.collect())
+}
+
+/// One row per stream.
+pub fn grid(streams: &[StreamStatus]) -> Grid {
+    let mut grid = Grid::new(&[
+        "stream",
+        "landed",
+        "landed_at",
+        "cursor",
+        "pages_open",
+        "loaded",
+        "lag",
+        "loaded_at",
+        "loads",
+        "read",
+        "merged",
+        "superseded",
+        "quarantined",
+        "contract",
+        "error",
+    ]);
+    for status in streams {
+        let (landed, loads) = (status.landed.as_ref(), status.loads.as_ref());
+        grid.rows.push(vec![
+            status.stream.to_string().into(),
+            landed.map(|landed| landed.batch).into(),
+            landed.map(|landed| super::moment(landed.at)).into(),
+            landed.and_then(|landed| landed.cursor.clone()).into(),
+            landed.and_then(|landed| landed.pages_open).into(),
+            status.loaded.into(),
+            status.lag().into(),
+            loads.map(|loads| loads.last_at.clone()).into(),
+            loads.map(|loads| loads.loads).into(),
+            loads.map(|loads| loads.read).into(),
+            loads.map(|loads| loads.merged).into(),
+            loads.map(|loads| loads.superseded).into(),
+            loads.map(|loads| loads.quarantined).into(),
+            loads.map(|loads| loads.contract_version.clone()).into(),
+            status.error.clone().into(),
+        ]);
+    }
+    grid
+}
+
+/// A paragraph per stream, for people.
+pub fn text(streams: &[StreamStatus], now: Timestamp) -> String {
+    let mut lines = Vec::new();
+    for status in streams {
+        lines.push(status.stream.to_string());
+        match &status.landed {
+            None => lines.push("  raw     nothing landed yet: run `landfall extract`".to_owned()),
+            Some(landed) => {
+                let ago = super::ago(now, landed.at);
+                let cursor = landed
+                    .cursor
+                    .as_ref()
+                    .map_or(String::new(), |cursor| format!(", up to {cursor}"));
+                lines.push(format!("  raw     batch {}, landed {ago}{cursor}", landed.batch));
+                if let Some(pages) = landed.pages_open {
+                    lines.push(format!(
+                        "          a window is open after {pages} pages: the next extract goes on there"
+                    ));
+                }
+            }
+        }
+        match (status.loaded, status.lag()) {
+            (None, 0) => {}
+            (None, lag) => lines.push(format!(
+                "  table   not loaded yet, {lag} behind: run `landfall transform`"
+            )),
+            (Some(batch), 0) => lines.push(format!("  table   batch {batch}, up to date")),
+            (Some(batch), lag) => lines.push(format!(
+                "  table   batch {batch}, {lag} behind: run `landfall transform`"
+            )),
+        }
+        if let Some(loads) = &status.loads {
+            lines.push(format!(
+                "  loads   {}, last {}: {} read = {} merged + {} superseded + {} quarantined (contract {})",
+                loads.loads,
+                loads.last_at,
+                loads.read,
+                loads.merged,
+                loads.superseded,
+                loads.quarantined,
+                loads.contract_version
+            ));
+        }
+        if let Some(error) = &status.error {
+            lines.push(format!("  error   {error}"));
+        }
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statuses() -> Vec<StreamStatus> {
+        let stream = |name: &str| StreamName::parse(name).unwrap();
+        vec![
+            StreamStatus {
+                stream: stream("shop.orders"),
+                landed: Some(Landed {
+                    batch: 4,
+                    at: Timestamp::UNIX_EPOCH,
+                    cursor: Some("2026-01-02T00:00:00Z".to_owned()),
+                    pages_open: Some(12),
+                }),
+                loaded: Some(2),
+                loads: Some(Loads {
+                    stream: "shop.orders".to_owned(),
+                    loads: 2,
+                    read: 100,
+                    merged: 90,
+                    superseded: 7,
+                    quarantined: 3,
+                    last_at: "1970-01-01T00:00:09Z".to_owned(),
+                    contract_version: "1.0.0".to_owned(),
+                }),
+                error: None,
+            },
+            StreamStatus {
+                stream: stream("shop.customers"),
+                landed: None,
+                loaded: None,
+                loads: None,
+                error: None,
+            },
+        ]
+    }
+
+    #[test]
+    fn status_says_how_far_each_stream_is() {
+        let now = Timestamp::UNIX_EPOCH + std::time::Duration::from_secs(7_260);
+        insta::assert_snapshot!(text(&statuses(), now), @r"");
+    }
+
+    #[test]
+    fn r023_status_has_a_row_per_stream_for_programs() {
+        let mut out = Vec::new();
+        grid(&statuses())
+            .write(crate::report::Format::Csv, &mut out)
+            .unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"");
+    }
+}

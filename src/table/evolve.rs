@@ -25,19 +25,29 @@ fn fields(existing: &Fields, wanted: &Fields, within: &str) -> Result<Fields> {
         });
     }
     for field in wanted {
-        if existing.find(field.name()).is_none() {
-            merged.push(Arc::new(field.as_ref().clone().with_nullable(true)));
+        if existing.find(field.name()).is_some() {
+            continue;
         }
+        // Delta tells columns apart without letter case.
+        if let Some(like) = existing
+            .iter()
+            .find(|old| old.name().eq_ignore_ascii_case(field.name()))
+        {
+            return Err(Error::new(ErrorKind::Contract, "add column")
+                .with("column", path_of(within, field.name()))
+                .with("table has", like.name())
+                .with(
+                    "hint",
+                    "names must differ by more than letter case; give the column another name and a `path`",
+                ));
+        }
+        merged.push(Arc::new(field.as_ref().clone().with_nullable(true)));
     }
     Ok(merged.into())
 }
 
 fn field_of_both(existing: &Field, wanted: &Field, within: &str) -> Result<Field> {
-    let path = if within.is_empty() {
-        existing.name().clone()
-    } else {
-        format!("{within}.{}", existing.name())
-    };
+    let path = path_of(within, existing.name());
     let data_type = match (existing.data_type(), wanted.data_type()) {
         (DataType::Struct(old), DataType::Struct(new)) => DataType::Struct(fields(old, new, &path)?),
         (DataType::List(old), DataType::List(new)) => {
@@ -56,6 +66,14 @@ fn field_of_both(existing: &Field, wanted: &Field, within: &str) -> Result<Field
         }
     };
     Ok(Field::new(existing.name(), data_type, existing.is_nullable()))
+}
+
+fn path_of(within: &str, name: &str) -> String {
+    if within.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{within}.{name}")
+    }
 }
 
 #[cfg(test)]
@@ -112,5 +130,15 @@ mod tests {
         .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Contract);
         assert!(error.to_string().contains("column: id"), "{error}");
+    }
+
+    #[test]
+    fn a_column_that_differs_only_in_letter_case_is_refused() {
+        let error = union(
+            &schema(vec![("name", DataType::Utf8)]),
+            &schema(vec![("Name", DataType::Utf8)]),
+        )
+        .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Contract);
     }
 }

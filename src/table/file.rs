@@ -76,6 +76,12 @@ impl Table {
         file: &DataFile,
         schema: SchemaRef,
     ) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + use<>> {
+        if file.view.deletion_vector_descriptor().is_some() {
+            // Reading it as if whole would bring deleted rows back.
+            return Err(Error::new(ErrorKind::Refused, "read data file with a deletion vector")
+                .with("file", &file.path)
+                .with("hint", "another writer changed this table; purge its deletion vectors, or rebuild it from raw"));
+        }
         let path = file.path.clone();
         let fail = move |source: ParquetError| {
             Error::new(ErrorKind::Corrupt, "read data file")

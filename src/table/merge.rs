@@ -168,26 +168,34 @@ impl Table {
             files_probed: candidates.len() as u64,
             ..MergeCounts::default()
         };
-        let matches: Vec<Vec<Match>> = stream::iter(candidates.iter())
-            .map(|file| self.probe(file, &latest))
+        let matches: Vec<Vec<Match>> = stream::iter(candidates.clone())
+            .map(|file| {
+                let latest = Arc::clone(&latest);
+                async move { self.probe(&file, &latest).await }
+            })
             .buffered(PROBE_CONCURRENCY)
             .try_collect()
             .await?;
 
         let mut actions = Vec::new();
         let mut placed = vec![false; latest.winners.len()];
+        // A winner is written once, also where its key stands in several rows because the keys of the table were others before.
+        let mut settled = vec![false; latest.winners.len()];
+        for hit in matches.iter().flatten() {
+            placed[hit.winner] = true;
+            settled[hit.winner] |= !hit.newer;
+        }
         for (file, matches) in candidates.iter().zip(&matches) {
-            for hit in matches {
-                placed[hit.winner] = true;
-            }
             let beaten: Vec<&Match> = matches.iter().filter(|hit| hit.newer).collect();
             if beaten.is_empty() {
                 continue;
             }
+            let mut winners: Vec<usize> = beaten.iter().map(|hit| hit.winner).collect();
+            winners.retain(|winner| !std::mem::replace(&mut settled[*winner], true));
             counts.files_rewritten += 1;
             counts.replaced += beaten.len() as u64;
-            counts.merged += beaten.len() as u64;
-            actions.extend(self.rewrite(file, &beaten, &latest, &schema).await?);
+            counts.merged += winners.len() as u64;
+            actions.extend(self.rewrite(file, &beaten, &winners, &latest, &schema).await?);
             actions.push(Action::Remove(file.view.remove_action(true)));
         }
         let new: Vec<usize> = (0..placed.len()).filter(|winner| !placed[*winner]).collect();
@@ -233,11 +241,12 @@ impl Table {
         Ok(matches)
     }
 
-    /// Writes `file` anew without the beaten rows and with the rows that beat them.
+    /// Writes `file` anew without the beaten rows and with `winners`.
     async fn rewrite(
         &self,
         file: &DataFile,
         beaten: &[&Match],
+        winners: &[usize],
         latest: &Latest,
         schema: &SchemaRef,
     ) -> Result<Vec<Action>> {
@@ -255,8 +264,7 @@ impl Table {
             write(&mut writer, &kept).await?;
             start = end;
         }
-        let winners: Vec<usize> = beaten.iter().map(|hit| hit.winner).collect();
-        latest.write(&winners, &mut writer).await?;
+        latest.write(winners, &mut writer).await?;
         close(writer).await
     }
 }

@@ -46,6 +46,9 @@ const HISTORY_COMMITS_MAX: usize = 100;
 /// The `commitInfo` field that says which load made a commit.
 const LOAD_FIELD: &str = "landfallLoad";
 
+/// The `commitInfo` field that says with which raw batch that load began.
+const FROM_FIELD: &str = "landfallFrom";
+
 /// Who moves a watermark: one generation of one stream, as the `appId` of Delta's `txn` action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppId(String);
@@ -182,11 +185,38 @@ pub struct Table {
     path: Path,
 }
 
+/// Where a stream's table stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The newest raw batch in the table, or `None` before the first load.
+    pub watermark: Option<BatchNumber>,
+    /// The load that brought it there, if the log still tells.
+    pub last: Option<LastLoad>,
+}
+
+/// The load that moved a watermark last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastLoad {
+    /// The load, a UUIDv7.
+    pub load_id: String,
+    /// Its first raw batch.
+    pub from: BatchNumber,
+}
+
+impl Standing {
+    /// The batch that the next load begins with.
+    pub fn next(&self) -> BatchNumber {
+        self.watermark.map_or(BatchNumber::FIRST, BatchNumber::next)
+    }
+}
+
 /// What a commit says about itself besides its actions.
 #[derive(Clone, Debug)]
 pub struct CommitNote {
     /// Who moves the watermark.
     pub app: AppId,
+    /// The first raw batch of the load.
+    pub from: BatchNumber,
     /// The last raw batch that is in the table after this commit.
     pub batch: BatchNumber,
     /// The load, a UUIDv7.
@@ -232,6 +262,65 @@ impl Table {
             .await
             .map_err(|source| lower(source, "read watermark").with("table", &self.path))?;
         version.map(BatchNumber::new).transpose()
+    }
+
+    /// The watermark and who moved it there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the log cannot be read.
+    pub async fn standing(&self, app: &AppId) -> Result<Standing> {
+        let watermark = self.watermark(app).await?;
+        let last = match watermark {
+            Some(_) => self.last_load().await?,
+            None => None,
+        };
+        Ok(Standing { watermark, last })
+    }
+
+    async fn last_load(&self) -> Result<Option<LastLoad>> {
+        let mut commits = std::pin::pin!(self.delta.history(Some(HISTORY_COMMITS_MAX)));
+        while let Some(commit) = commits
+            .try_next()
+            .await
+            .map_err(|source| lower(source, "read table history").with("table", &self.path))?
+        {
+            let load_id = commit.info.get(LOAD_FIELD).and_then(|id| id.as_str());
+            let from = commit.info.get(FROM_FIELD).and_then(serde_json::Value::as_i64);
+            if let (Some(load_id), Some(from)) = (load_id, from) {
+                let from = BatchNumber::new(from)?;
+                return Ok(Some(LastLoad {
+                    load_id: load_id.to_owned(),
+                    from,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the next version of the table for a commit that changes nothing, so that every plan made against this one
+    /// must be made again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the log can be neither written nor read back.
+    pub async fn fence(&mut self) -> Result<Committed> {
+        let state = self.state()?.clone();
+        let operation = DeltaOperation::Write {
+            mode: SaveMode::Append,
+            partition_by: None,
+            predicate: None,
+        };
+        let before = self.version();
+        let outcome = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
+            .build(Some(&state), self.delta.log_store(), operation)
+            .await;
+        self.refresh().await?;
+        match outcome {
+            Ok(commit) => Ok(Committed::Applied {
+                version: commit.version(),
+            }),
+            Err(_) if self.version() > before => Ok(Committed::Conflicted),
+            Err(source) => Err(lower(source, "fence table").with("table", &self.path)),
+        }
     }
 
     /// Moves to the newest version.
@@ -280,7 +369,10 @@ impl Table {
                 .map_err(|source| lower(source.into(), "change table schema").with("table", &self.path))?;
             actions.push(Action::Metadata(metadata));
         }
-        let app_metadata = HashMap::from([(LOAD_FIELD.to_owned(), note.load_id.clone().into())]);
+        let app_metadata = HashMap::from([
+            (LOAD_FIELD.to_owned(), note.load_id.clone().into()),
+            (FROM_FIELD.to_owned(), note.from.get().into()),
+        ]);
         // No retries below us: a plan is right for the version it was made against and for no other.
         let builder = CommitBuilder::from(
             CommitProperties::default()

@@ -1,7 +1,8 @@
 //! Side tables: quarantined records, drift and load history.
 //!
 //! They are written before the main table's commit, so their rows count only up to its watermark: `batch_to` of a row beyond
-//! it belongs to a load that never became visible. Such rows are void; the next load removes them first.
+//! it belongs to a load that never became visible, or has not yet. Such rows are void; the next load removes them first,
+//! after a fence on the main table that makes a load still under way notice and write them again.
 
 use arrow::array::RecordBatch;
 use deltalake::{
@@ -15,18 +16,17 @@ use object_store::path::Path;
 use serde_json::Value;
 
 use super::{
-    Table, Tables,
+    Standing, Tables,
     file::{DataFile, close, write},
     lower,
 };
 use crate::{
     config::StreamName,
     error::{Error, ErrorKind, Result},
-    raw::BatchNumber,
 };
 
-/// Plans made for one removal before giving up: each is thrown away only because another writer was faster.
-const VOID_ATTEMPTS_MAX: u32 = 20;
+/// Commits tried for one removal before giving up: each fails only because another writer was faster.
+const REMOVE_ATTEMPTS_MAX: u32 = 20;
 
 /// Partition columns of the tables that all streams share.
 pub const SHARED_BY: [&str; 2] = ["source", "stream"];
@@ -79,82 +79,117 @@ impl Tables {
         Ok(())
     }
 
-    /// Removes the rows of `stream` beyond `watermark` and returns how many files that took.
+    /// The files whose rows do not count: those beyond the watermark, and those that a load lost a race with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the store does not answer.
+    pub async fn void_files(&self, side: &Side, stream: &StreamName, standing: &Standing) -> Result<Void> {
+        let mut void = Void::default();
+        let Some(table) = self.open(&side.path).await? else {
+            return Ok(void);
+        };
+        for file in table.files()?.iter().filter(|file| of_stream(file, side, stream)) {
+            // A load writes files of its own, so a file is void as a whole or not at all.
+            let Some((batch, load_id)) = load_of(file) else {
+                continue;
+            };
+            let beyond = standing.watermark.is_none_or(|mark| batch > mark.get());
+            let doubled = standing
+                .last
+                .as_ref()
+                .is_some_and(|last| batch >= last.from.get() && load_id != last.load_id);
+            if beyond {
+                void.beyond = true;
+            }
+            if beyond || doubled {
+                void.files.push(file.path.clone());
+            }
+        }
+        Ok(void)
+    }
+
+    /// The files that the load `load_id` wrote.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the store does not answer.
+    pub async fn files_of_load(&self, side: &Side, load_id: &str) -> Result<Vec<Path>> {
+        let Some(table) = self.open(&side.path).await? else {
+            return Ok(Vec::new());
+        };
+        let of_load = |file: &DataFile| load_of(file).is_some_and(|(_, found)| found == load_id);
+        Ok(table
+            .files()?
+            .into_iter()
+            .filter(of_load)
+            .map(|file| file.path)
+            .collect())
+    }
+
+    /// Removes exactly those of `files` that are still there.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if other writers were faster every time.
-    pub async fn void_side(
-        &self,
-        side: &Side,
-        stream: &StreamName,
-        watermark: Option<BatchNumber>,
-    ) -> Result<usize> {
-        for _ in 0..VOID_ATTEMPTS_MAX {
+    pub async fn remove_files(&self, side: &Side, files: &[Path]) -> Result<()> {
+        for _ in 0..REMOVE_ATTEMPTS_MAX {
             let Some(table) = self.open(&side.path).await? else {
-                return Ok(0);
+                return Ok(());
             };
-            let void = void_files(&table, side, stream, watermark)?;
-            if void.is_empty() {
-                return Ok(0);
-            }
-            let actions = void
+            let live = table.files()?;
+            let actions: Vec<Action> = live
                 .iter()
+                .filter(|file| files.contains(&file.path))
                 .map(|file| Action::Remove(file.view.remove_action(true)))
                 .collect();
-            let version = table.version();
+            if actions.is_empty() {
+                return Ok(());
+            }
             let removed = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
                 .with_actions(actions)
                 .build(
                     Some(table.state()?),
                     table.delta.log_store(),
                     DeltaOperation::Delete {
-                        predicate: Some("beyond the watermark".to_owned()),
+                        predicate: Some("rows of a load that did not become visible".to_owned()),
                     },
                 )
                 .await;
-            match removed {
-                Ok(_) => return Ok(void.len()),
-                Err(source) => {
-                    let now = self
-                        .open(&side.path)
-                        .await?
-                        .map_or(version, |table| table.version());
-                    if now == version {
-                        return Err(lower(source, "remove void rows").with("table", &side.path));
-                    }
+            if let Err(source) = removed {
+                let now = self.open(&side.path).await?.map_or(0, |table| table.version());
+                if now == table.version() {
+                    return Err(lower(source, "remove void rows").with("table", &side.path));
                 }
             }
         }
         Err(Error::new(ErrorKind::Conflict, "remove void rows")
             .with("table", &side.path)
-            .with("attempts_max", VOID_ATTEMPTS_MAX))
+            .with("attempts_max", REMOVE_ATTEMPTS_MAX))
     }
 }
 
-fn void_files(
-    table: &Table,
-    side: &Side,
-    stream: &StreamName,
-    watermark: Option<BatchNumber>,
-) -> Result<Vec<DataFile>> {
-    let of_stream = |file: &DataFile| {
-        let is = |name: &str, value: &str| {
-            file.partition
-                .iter()
-                .any(|(column, found)| column == name && found.as_deref() == Some(value))
-        };
-        !side.shared || (is(SHARED_BY[0], stream.source.as_str()) && is(SHARED_BY[1], stream.stream.as_str()))
-    };
-    let mut void = table.files()?;
-    // A load writes files of its own, so a file is void as a whole or not at all.
-    void.retain(|file| {
-        of_stream(file)
-            && first_batch(file).is_some_and(|batch| watermark.is_none_or(|mark| batch > mark.get()))
-    });
-    Ok(void)
+/// Files of a side table whose rows do not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Void {
+    /// The files.
+    pub files: Vec<Path>,
+    /// Whether rows beyond the watermark are among them: their load may have died, or be about to commit.
+    pub beyond: bool,
 }
 
-fn first_batch(file: &DataFile) -> Option<i64> {
+fn of_stream(file: &DataFile, side: &Side, stream: &StreamName) -> bool {
+    let is = |name: &str, value: &str| {
+        file.partition
+            .iter()
+            .any(|(column, found)| column == name && found.as_deref() == Some(value))
+    };
+    !side.shared || (is(SHARED_BY[0], stream.source.as_str()) && is(SHARED_BY[1], stream.stream.as_str()))
+}
+
+/// The last raw batch of the load that wrote `file`, and the load.
+fn load_of(file: &DataFile) -> Option<(i64, String)> {
     let stats: Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
-    stats.get("minValues")?.get("batch_to")?.as_i64()
+    let least = stats.get("minValues")?;
+    Some((
+        least.get("batch_to")?.as_i64()?,
+        least.get("load_id")?.as_str()?.to_owned(),
+    ))
 }

@@ -21,6 +21,7 @@ fn app() -> AppId {
 fn note(batch: i64, load_id: &str) -> CommitNote {
     CommitNote {
         app: app(),
+        from: BatchNumber::new(batch).unwrap(),
         batch: BatchNumber::new(batch).unwrap(),
         load_id: load_id.to_owned(),
     }
@@ -245,4 +246,33 @@ async fn f136_a_commit_planned_against_an_old_version_conflicts() {
     );
     merge(&mut second, 1, &[(2, 1, 1)], ScdType::Upsert).await;
     assert_eq!(read(&second).await, [(1, 1, 1), (2, 1, 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_makes_every_plan_under_way_conflict() {
+    let mut first = table().await;
+    let mut second = first.clone();
+    let planned = first
+        .plan_merge(vec![rows(0, &[(1, 1, 1)])], &options(ScdType::Upsert))
+        .await
+        .unwrap();
+    assert_eq!(second.fence().await.unwrap(), Committed::Applied { version: 1 });
+    assert_eq!(
+        first.commit_merge(planned, &note(0, "a")).await.unwrap(),
+        Committed::Conflicted
+    );
+    assert_eq!(first.standing(&app()).await.unwrap(), Standing::default());
+    merge(&mut first, 0, &[(1, 1, 1)], ScdType::Upsert).await;
+    let last = first.standing(&app()).await.unwrap().last.unwrap();
+    assert_eq!((last.load_id.as_str(), last.from.get()), ("load-0", 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_stands_in_many_rows_becomes_one() {
+    let mut table = table().await;
+    merge(&mut table, 0, &[(1, 1, 1), (1, 2, 2), (2, 1, 1)], ScdType::Append).await;
+    merge(&mut table, 1, &[(1, 3, 3)], ScdType::Append).await;
+    let counts = merge(&mut table, 2, &[(1, 4, 4), (2, 0, 9)], ScdType::Upsert).await;
+    assert_eq!((counts.merged, counts.superseded, counts.replaced), (1, 1, 3));
+    assert_eq!(read(&table).await, [(1, 4, 4), (2, 1, 1)]);
 }

@@ -41,7 +41,7 @@ pub struct SplitOptions {
     pub judge: Arc<Judge>,
     /// Which records are deletions.
     pub deletes: Option<Condition>,
-    /// Paths of the members that order versions: even a deletion must have them.
+    /// Columns that order versions: even a deletion must have them.
     pub sequence_by: Vec<String>,
     /// Whether rows carry `_deleted`.
     pub deleted_column: bool,
@@ -184,12 +184,19 @@ impl<'a> Partition<'a> {
             return Ok(());
         }
         let bodies = batch.column(column::BODY).as_binary_view();
+        let mut start = 0;
         for row in 0..batch.num_rows() {
             self.judging.push(bodies.value(row));
+            if self.judging.rows() >= JUDGED_ROWS || self.judging.bytes() >= JUDGED_BYTES {
+                self.pending.push(batch.slice(start, row + 1 - start));
+                start = row + 1;
+                self.flush()?;
+            }
         }
-        self.pending.push(batch);
-        let full = self.judging.rows() >= JUDGED_ROWS || self.judging.bytes() >= JUDGED_BYTES;
-        if full { self.flush() } else { Ok(()) }
+        if start < batch.num_rows() {
+            self.pending.push(batch.slice(start, batch.num_rows() - start));
+        }
+        Ok(())
     }
 
     /// Pages without readable records: the scan gives each a batch of its own.
@@ -219,18 +226,20 @@ impl<'a> Partition<'a> {
         if rows == 0 {
             return Ok(());
         }
-        let deleted = match &self.options.deletes {
-            Some(condition) => condition.of(&judged.batch)?,
-            None => BooleanArray::from(vec![false; rows]),
+        let (deleted, failures) = match &self.options.deletes {
+            Some(condition) => condition.of(&judged.batch),
+            None => (BooleanArray::from(vec![false; rows]), Vec::new()),
         };
         let mut keep = vec![true; rows];
         let mut offsets = Offsets::new(&pending);
-        for group in judged.violations.chunk_by(|a, b| a.row == b.row) {
+        let mut found = judged.violations;
+        found.extend(failures);
+        found.sort_by_key(|found| found.row);
+        for group in found.chunk_by(|a, b| a.row == b.row) {
             let row = group[0].row;
-            // A tombstone need not carry what a row must: only its key, its sequence and the mark itself.
             let reasons: Vec<Violation> = group
                 .iter()
-                .filter(|found| !(deleted.value(row) && self.excused(&found.violation)))
+                .filter(|found| !(deleted.value(row) && self.excused(&found.violation, &judged.batch, row)))
                 .map(|found| found.violation.clone())
                 .collect();
             if !reasons.is_empty() {
@@ -257,11 +266,18 @@ impl<'a> Partition<'a> {
         Ok(())
     }
 
-    fn excused(&self, reason: &Violation) -> bool {
+    /// Whether a deletion may do without this: it need not carry what a row must, only its key, the mark and its place
+    /// among the versions.
+    fn excused(&self, reason: &Violation, judged: &RecordBatch, row: usize) -> bool {
+        let placed = |name: &String| {
+            judged
+                .column_by_name(name)
+                .is_some_and(|column| column.is_valid(row))
+        };
         matches!(
             reason.class,
             ViolationClass::RequiredMissing | ViolationClass::NullInRequired
-        ) && !self.options.sequence_by.contains(&reason.path)
+        ) && self.options.sequence_by.iter().all(placed)
     }
 
     /// The kept rows with our columns added.

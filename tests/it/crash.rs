@@ -158,6 +158,56 @@ fn r061_f033_a_window_that_fails_keeps_the_old_watermark_and_the_landed_pages() 
     api.heal();
     api.take_requests();
     project.ok(&["run"]);
-    assert!(api.take_requests()[0].contains("cursor=113-13"));
+    assert!(api.take_requests()[0].contains("cursor=114-14"));
     assert_whole(&project, 1, "after the outage");
+}
+
+#[test]
+fn f136_transforms_at_the_same_time_load_every_batch_once() {
+    let api = Api::start(first_day());
+    let project = TestProject::items(&api.base_url);
+    project.ok(&["extract"]);
+    second_day(&api);
+    project.ok(&["extract"]);
+    let children: Vec<_> = (0..4)
+        .map(|_| {
+            let mut command = project.command(&["transform"]);
+            command
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let mut done = 0;
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        match output.status.code() {
+            Some(0) => done += 1,
+            code => assert!(
+                code == Some(1) && said.contains("another transform"),
+                "{code:?} {said}"
+            ),
+        }
+    }
+    assert!(done > 0);
+    assert_whole(&project, 2, "four at once");
+}
+
+#[test]
+fn f003_f004_rows_of_a_load_that_died_are_gone_after_the_next() {
+    let api = Api::start(first_day());
+    let project = TestProject::items(&api.base_url);
+    project.ok(&["extract"]);
+    for _ in 0..3 {
+        let killed = project.run_armed(&["transform"], "transform::before_commit=return");
+        assert_eq!(killed.code, None, "{}", killed.stderr);
+        // Three loads have written their side rows; nobody sees them.
+        assert!(project.sql("SELECT * FROM landfall.loads").is_empty());
+    }
+    project.ok(&["transform"]);
+    assert_eq!(project.sql("SELECT * FROM landfall.loads").len(), 1);
+    assert_eq!(project.sql("SELECT * FROM shop.items__quarantine").len(), 1);
+    assert_whole(&project, 1, "after three dead loads");
 }

@@ -109,7 +109,7 @@ fn r003_r122_raw_takes_any_bytes_and_lands_on_while_the_transform_refuses() {
     api.push(vec![item(3, 3)]);
     project.ok(&["extract"]);
     let raw = project.sql("SELECT record FROM shop.items__raw WHERE record LIKE '%\"name\":7%'");
-    assert_eq!(raw.len(), 1, "the misfit is in raw: {raw:?}");
+    assert!(!raw.is_empty(), "the misfit is in raw");
 
     // A contract that takes it heals history without one request.
     let contract = crate::support::project::ITEMS_CONTRACT.replace(
@@ -151,7 +151,7 @@ fn r008_sql_reads_tables_raw_quarantine_and_drift_in_every_format() {
         .stdout;
     assert_eq!(csv, "id,name\n1,n1\n");
     let text = project.ok(&["sql", "SELECT id FROM shop.items"]).stdout;
-    assert!(text.contains("| id |"), "{text}");
+    assert_eq!(text, "id\n──\n 1\n");
     for statement in [
         "DROP TABLE shop.items",
         "INSERT INTO shop.items VALUES (1)",
@@ -274,13 +274,8 @@ fn r143_r144_each_request_and_each_load_is_told() {
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
-    let told = |message: &str| -> Vec<&Value> {
-        lines
-            .iter()
-            .map(|line| &line["fields"])
-            .filter(|fields| fields["message"] == message)
-            .collect()
-    };
+    let told =
+        |message: &str| -> Vec<&Value> { lines.iter().filter(|line| line["message"] == message).collect() };
     let pages = told("page fetched");
     assert_eq!(pages.len(), 3, "{}", ran.stderr);
     assert!(
@@ -306,6 +301,10 @@ fn r054_r170_f152_no_secret_is_written_anywhere() {
         "params: { limit: 5, signature: '${env:SHOP_KEY}' }",
     );
     let mut project = TestProject::new(&api.base_url, &streams);
+    project.write(
+        "contracts/shop.items.odcs.yaml",
+        crate::support::project::ITEMS_CONTRACT,
+    );
     let text = std::fs::read_to_string(project.path().join("landfall.yml")).unwrap();
     let auth =
         "    auth: { type: api_key, in: header, name: X-Api-Key, value: '${env:SHOP_KEY}' }\n    streams:";

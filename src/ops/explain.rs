@@ -1,0 +1,448 @@
+//! `landfall explain` and `landfall quarantine show`: from a row down to the bytes it came from.
+
+use std::sync::Arc;
+
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use arrow::datatypes::{Int32Type, Int64Type};
+use datafusion::{
+    common::{Column, DFSchema},
+    dataframe::DataFrame,
+    logical_expr::{Expr, cast, lit},
+    prelude::col,
+};
+
+use crate::{
+    config::{Stream, StreamName},
+    contract::Contract,
+    error::{Error, ErrorKind, Result},
+    json::JsonPath,
+    ops::{Workspace, contract},
+    query::sql_error,
+    raw::{
+        BatchNumber, PageFacts,
+        log::{LogEntry, RawLog},
+        read,
+    },
+    report::{
+        evidence::{Evidence, Explained, Position},
+        moment, rows,
+    },
+};
+
+/// Most rows of one key that are explained, newest first. An appended table may have more.
+pub const ROWS_MAX: usize = 20;
+
+/// Columns that say where a row came from.
+const PLACE: [&str; 3] = ["_lf_batch", "_lf_page", "_lf_record"];
+
+/// Longest object and record kept whole within the quarantine table; longer ones are cut there and whole in raw.
+const REASON: [&str; 4] = ["class", "path", "expected", "found"];
+
+/// Everything known about the row of `stream` with this key, and about records set aside with it.
+///
+/// `key` has one value per key column in the order of the project file, or `column=value` pairs.
+///
+/// # Errors
+/// [`ErrorKind::Config`] for a key that does not fit the stream; else those of reading the lake.
+pub async fn explain(workspace: &Workspace, stream: &StreamName, key: &[String]) -> Result<Vec<Explained>> {
+    let (_, settings) = workspace.project.stream(stream)?;
+    let key = key_values(settings, key)?;
+    let mut explained = Vec::new();
+    if let Some(found) = rows_with_key(workspace, stream, &key).await? {
+        for (values, position) in found {
+            let what = format!("row of {stream}");
+            explained.push(with_evidence(workspace, settings, what, values, Vec::new(), position).await);
+        }
+    }
+    let contract = contract::read(&settings.contract)?;
+    for (values, reasons, position) in set_aside_with_key(workspace, stream, contract.as_ref(), &key).await? {
+        let what = format!("record of {stream} that was set aside");
+        explained.push(with_evidence(workspace, settings, what, values, reasons, position).await);
+    }
+    Ok(explained)
+}
+
+/// The record of `stream` that was set aside at `position`, `None` if none was.
+///
+/// # Errors
+/// Those of reading the lake.
+pub async fn set_aside(
+    workspace: &Workspace,
+    stream: &StreamName,
+    position: Position,
+) -> Result<Option<Explained>> {
+    let (_, settings) = workspace.project.stream(stream)?;
+    let record = position
+        .record
+        .map_or(-1, |record| i32::try_from(record).unwrap_or(i32::MAX));
+    let page = i32::try_from(position.page).unwrap_or(i32::MAX);
+    let place = (col(PLACE[0]).eq(lit(position.batch)))
+        .and(col(PLACE[1]).eq(lit(page)))
+        .and(col(PLACE[2]).eq(lit(record)));
+    let rows = workspace.session()?.quarantine_of(stream).await?.filter(place);
+    let rows = collect(rows).await?;
+    let Some((values, reasons, position)) = quarantined(&rows)?.into_iter().next() else {
+        return Ok(None);
+    };
+    let what = format!("record of {stream} that was set aside");
+    Ok(Some(
+        with_evidence(workspace, settings, what, values, reasons, position).await,
+    ))
+}
+
+type Values = Vec<(String, Option<String>)>;
+
+/// Column and value of a key, in the order of the key columns.
+fn key_values(stream: &Stream, given: &[String]) -> Result<Vec<(String, String)>> {
+    let keys = &stream.table.keys;
+    let wrong = || {
+        Error::new(ErrorKind::Config, "read key")
+            .with("stream", &stream.name)
+            .with("key columns", keys.join(", "))
+            .with(
+                "hint",
+                "give one value per key column, in this order, or column=value",
+            )
+    };
+    if keys.is_empty() || given.len() != keys.len() {
+        return Err(wrong());
+    }
+    let named = |text: &String| -> Option<(String, String)> {
+        let (column, value) = text.split_once('=')?;
+        keys.iter()
+            .any(|key| key == column)
+            .then(|| (column.to_owned(), value.to_owned()))
+    };
+    let pairs: Option<Vec<_>> = given.iter().map(named).collect();
+    match pairs {
+        Some(pairs) => keys
+            .iter()
+            .map(|key| {
+                pairs
+                    .iter()
+                    .find(|(column, _)| column == key)
+                    .cloned()
+                    .ok_or_else(wrong)
+            })
+            .collect(),
+        None => Ok(keys.iter().cloned().zip(given.iter().cloned()).collect()),
+    }
+}
+
+/// Rows of the main table, each with its place in raw; `None` before the first load.
+async fn rows_with_key(
+    workspace: &Workspace,
+    stream: &StreamName,
+    key: &[(String, String)],
+) -> Result<Option<Vec<(Values, Position)>>> {
+    let Some(frame) = workspace.session()?.rows_of(stream).await? else {
+        return Ok(None);
+    };
+    let mut same_key = Vec::new();
+    for (column, value) in key {
+        same_key.push(equals(frame.schema(), column, value)?);
+    }
+    let Some(same_key) = same_key.into_iter().reduce(Expr::and) else {
+        return Ok(None);
+    };
+    let newest = PLACE.map(|name| col(name).sort(false, true)).to_vec();
+    let rows = frame
+        .filter(same_key)
+        .and_then(|rows| rows.sort(newest))
+        .and_then(|rows| rows.limit(0, Some(ROWS_MAX)));
+    let mut found = Vec::new();
+    for batch in collect(rows).await? {
+        for (row, values) in rows::named_texts(&batch)?.into_iter().enumerate() {
+            found.push((values, position(&batch, row)?));
+        }
+    }
+    Ok(Some(found))
+}
+
+/// `column = value`, the text read as the column's type.
+fn equals(schema: &DFSchema, column: &str, value: &str) -> Result<Expr> {
+    let field = schema.field_with_unqualified_name(column).map_err(|source| {
+        Error::new(ErrorKind::Config, "find key column")
+            .with("column", column)
+            .caused_by(source)
+    })?;
+    let array = arrow::array::StringArray::from(vec![value]);
+    let options = arrow::compute::CastOptions {
+        safe: false,
+        ..Default::default()
+    };
+    arrow::compute::cast_with_options(&array, field.data_type(), &options).map_err(|_| {
+        Error::new(ErrorKind::Config, "read key value")
+            .with("column", column)
+            .with("expected", field.data_type())
+            .with("found", format!("{value:?}"))
+    })?;
+    let own = Expr::Column(Column::from_name(column));
+    Ok(own.eq(cast(lit(value), field.data_type().clone())))
+}
+
+/// Records set aside whose text holds the key, as far as they can be read.
+async fn set_aside_with_key(
+    workspace: &Workspace,
+    stream: &StreamName,
+    contract: Option<&Contract>,
+    key: &[(String, String)],
+) -> Result<Vec<(Values, Vec<String>, Position)>> {
+    let paths = key.iter().map(|(column, value)| {
+        let declared = contract.and_then(|contract| contract.columns.iter().find(|own| own.name == *column));
+        let path = declared.map_or_else(|| vec![column.clone()], |own| own.path.clone());
+        (path, value.as_str())
+    });
+    let paths: Vec<(Vec<String>, &str)> = paths.collect();
+    // The text of the value has to be somewhere in the record; whether in the right place is looked at afterwards.
+    let contains = |value: &str| datafusion::functions::expr_fn::strpos(col("record"), lit(value)).gt(lit(0));
+    let Some(likely) = paths.iter().map(|(_, value)| contains(value)).reduce(Expr::and) else {
+        return Ok(Vec::new());
+    };
+    let newest = PLACE.map(|name| col(name).sort(false, true)).to_vec();
+    let rows = workspace
+        .session()?
+        .quarantine_of(stream)
+        .await?
+        .filter(likely)
+        .and_then(|rows| rows.sort(newest));
+    let rows = collect(rows).await?;
+    let mut found = quarantined(&rows)?;
+    found.retain(|(values, ..)| {
+        let record = values
+            .iter()
+            .find(|(name, _)| name == "record")
+            .and_then(|(_, value)| value.as_deref());
+        record.is_some_and(|record| paths.iter().all(|(path, value)| holds(record, path, value)))
+    });
+    found.truncate(ROWS_MAX);
+    Ok(found)
+}
+
+/// Whether a record has `value` at `path`, as JSON text or as the text of a JSON string.
+fn holds(record: &str, path: &[String], value: &str) -> bool {
+    let Ok(mut at) = serde_json::from_str::<&serde_json::value::RawValue>(record) else {
+        return false;
+    };
+    for name in path {
+        let Ok(members) = serde_json::from_str::<
+            std::collections::BTreeMap<String, &serde_json::value::RawValue>,
+        >(at.get()) else {
+            return false;
+        };
+        let Some(member) = members.get(name) else {
+            return false;
+        };
+        at = member;
+    }
+    at.get() == value || serde_json::from_str::<String>(at.get()).is_ok_and(|text| text == value)
+}
+
+/// Rows of a quarantine table: values, reasons, place.
+fn quarantined(batches: &[RecordBatch]) -> Result<Vec<(Values, Vec<String>, Position)>> {
+    let mut found = Vec::new();
+    for batch in batches {
+        for (row, values) in rows::named_texts(batch)?.into_iter().enumerate() {
+            let reasons = values
+                .iter()
+                .find(|(name, _)| name == "violations")
+                .and_then(|(_, value)| value.as_deref());
+            let reasons = reasons.map(reasons_of).unwrap_or_default();
+            // The first reason stands in columns of its own; the list says all of them.
+            let shown = |name: &str| name != "violations" && !REASON.contains(&name);
+            let values = values.into_iter().filter(|(name, _)| shown(name)).collect();
+            found.push((values, reasons, position(batch, row)?));
+        }
+    }
+    Ok(found)
+}
+
+fn reasons_of(violations: &str) -> Vec<String> {
+    let list: Vec<serde_json::Value> = serde_json::from_str(violations).unwrap_or_default();
+    let reason = |reason: &serde_json::Value| {
+        let text = |name: &str| {
+            reason
+                .get(name)
+                .and_then(serde_json::Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let [class, path, expected, found] = REASON.map(text);
+        let place = if path.is_empty() {
+            String::new()
+        } else {
+            format!(" at {path}")
+        };
+        format!("{class}{place}: expected {expected}, found {found}")
+    };
+    list.iter().map(reason).collect()
+}
+
+/// The place in raw of a row. Batches come from tables of ours, so the columns are there.
+fn position(batch: &RecordBatch, row: usize) -> Result<Position> {
+    let column = |name: &'static str| {
+        let column = batch.column_by_name(name).filter(|column| column.is_valid(row));
+        column.ok_or_else(|| Error::new(ErrorKind::Corrupt, "read raw position").with("column", name))
+    };
+    let wrong = || Error::new(ErrorKind::Corrupt, "read raw position");
+    let batch_number = column(PLACE[0])?
+        .as_primitive_opt::<Int64Type>()
+        .ok_or_else(wrong)?
+        .value(row);
+    let page = column(PLACE[1])?
+        .as_primitive_opt::<Int32Type>()
+        .ok_or_else(wrong)?
+        .value(row);
+    let record = column(PLACE[2])?
+        .as_primitive_opt::<Int32Type>()
+        .ok_or_else(wrong)?
+        .value(row);
+    Ok(Position {
+        batch: batch_number,
+        page: u32::try_from(page).map_err(|_| wrong())?,
+        record: u32::try_from(record).ok(),
+    })
+}
+
+async fn collect(frame: datafusion::error::Result<DataFrame>) -> Result<Vec<RecordBatch>> {
+    let failed = |source| sql_error("find rows", source);
+    frame.map_err(failed)?.collect().await.map_err(failed)
+}
+
+async fn with_evidence(
+    workspace: &Workspace,
+    stream: &Stream,
+    what: String,
+    values: Values,
+    reasons: Vec<String>,
+    position: Position,
+) -> Explained {
+    // Evidence that is damaged or gone does not take the rest of the answer with it.
+    let evidence = evidence(workspace, stream, position)
+        .await
+        .map_err(|error| error.chain());
+    Explained {
+        what,
+        values,
+        reasons,
+        evidence,
+    }
+}
+
+async fn evidence(workspace: &Workspace, stream: &Stream, position: Position) -> Result<Evidence> {
+    let log = RawLog {
+        store: Arc::clone(&workspace.store),
+        stream: stream.name.clone(),
+    };
+    let missing = |what: &'static str| Error::new(ErrorKind::Corrupt, what).with("raw position", position);
+    let Some(entry) = log.entry(BatchNumber::new(position.batch)?).await? else {
+        return Err(missing("find raw batch"));
+    };
+    let (facts, body) = read::page(workspace.store.as_ref(), &entry, position.page).await?;
+    let record = match position.record {
+        Some(number) => {
+            nth(&stream.records, &body, number as usize).ok_or_else(|| missing("find raw record"))?
+        }
+        None => body.to_vec(),
+    };
+    let stored = stored(&entry, position.page, body.len()).ok_or_else(|| missing("find raw page"))?;
+    Ok(Evidence {
+        position,
+        request: request(&facts),
+        stored,
+        record,
+    })
+}
+
+fn nth(records: &JsonPath, body: &[u8], number: usize) -> Option<Vec<u8>> {
+    let mut count = 0;
+    let mut found = None;
+    records
+        .select(body, &mut |range| {
+            if count == number {
+                found = Some(range);
+            }
+            count += 1;
+        })
+        .ok()?;
+    found.map(|range| body[range].to_vec())
+}
+
+fn stored(entry: &LogEntry, page: u32, body_bytes: usize) -> Option<Vec<(&'static str, String)>> {
+    let mut first = 0;
+    for object in &entry.objects {
+        let at = (page as usize).checked_sub(first)?;
+        if let Some(index) = object.pages.get(at) {
+            let (from, to) = (index.frame_offset, index.frame_offset + index.frame_bytes);
+            return Some(vec![
+                ("object", object.path.clone()),
+                ("object sha256", object.sha256.clone()),
+                ("frame", format!("bytes {from} to {to}, zstd")),
+                (
+                    "page in frame",
+                    format!("from byte {}, {body_bytes} bytes, checked", index.start_in_frame),
+                ),
+                ("committed at", moment(entry.committed_at)),
+                ("run", entry.run_id.clone()),
+                ("config sha256", entry.config_hash.clone()),
+            ]);
+        }
+        first += object.pages.len();
+    }
+    None
+}
+
+fn request(facts: &PageFacts) -> Vec<(&'static str, String)> {
+    let mut lines = vec![
+        ("request", format!("{} {}", facts.method, facts.url)),
+        ("status", facts.status.to_string()),
+        ("attempts", facts.attempts.to_string()),
+        ("fetched at", moment(facts.fetched_at)),
+    ];
+    let optional = [
+        ("page token used", &facts.token_used),
+        ("page token returned", &facts.token_returned),
+        ("idempotency key", &facts.idempotency_key),
+        ("event id", &facts.event_id),
+        ("trace id", &facts.trace_id),
+    ];
+    lines.extend(
+        optional
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.clone()?))),
+    );
+    lines.extend(
+        facts
+            .headers
+            .iter()
+            .map(|(name, value)| ("response header", format!("{name}: {value}"))),
+    );
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_looked_for_at_its_place_and_as_it_was_written() {
+        let path = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert!(holds(r#"{"id":1001}"#, &path(&["id"]), "1001"));
+        assert!(holds(r#"{"id":"1001"}"#, &path(&["id"]), "1001"));
+        assert!(holds(
+            r#"{"a":{"b":9223372036854775808}}"#,
+            &path(&["a", "b"]),
+            "9223372036854775808"
+        ));
+        assert!(!holds(r#"{"id":7,"other":1001}"#, &path(&["id"]), "1001"));
+        assert!(!holds("not json", &path(&["id"]), "1001"));
+    }
+
+    #[test]
+    fn the_nth_record_is_the_bytes_as_they_stand() {
+        let records = JsonPath::parse("$.data[*]").unwrap();
+        let body = br#"{"data": [{"id":1}, {"id" : 2.50}]}"#;
+        assert_eq!(nth(&records, body, 1).unwrap(), br#"{"id" : 2.50}"#);
+        assert_eq!(nth(&records, body, 2), None);
+    }
+}
