@@ -18,8 +18,10 @@ use crate::{
 
 /// Check the project: files, contracts, secrets and, with --connect, one page of every stream
 ///
-/// Every problem is told at once, with its place. Exit code 2 if there is one.
+/// Every problem is told at once, with its place. Exit code 2 if the project is wrong, 1 if
+/// only the lake or an API did not answer as it should.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(super) struct Args {
     /// Also try the lake and fetch one page per stream; nothing is landed
     #[arg(long)]
@@ -38,6 +40,7 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
         return Ok(DONE);
     }
     let mut findings = check::offline(&project);
+    let wrong_offline = wrong(&findings);
     if args.connect {
         let workspace = Workspace::open(project, Clock::system()).map_err(Failure::Error)?;
         findings.extend(check::connect(&workspace).await);
@@ -46,15 +49,28 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
         Format::Table => print(&text(&findings))?,
         format => rows(&grid(&findings), format)?,
     }
-    let wrong = findings
+    let wrong_in_all = wrong(&findings);
+    if wrong_in_all == 0 {
+        return Ok(DONE);
+    }
+    say(&format!(
+        "error: {wrong_in_all} of {} checks failed",
+        findings.len()
+    ));
+    // An API that is away is not the project's fault.
+    let kind = if wrong_offline > 0 {
+        ErrorKind::Config
+    } else {
+        ErrorKind::Unavailable
+    };
+    Ok(kind.exit_code())
+}
+
+fn wrong(findings: &[Finding]) -> usize {
+    findings
         .iter()
         .filter(|finding| finding.level == Level::Wrong)
-        .count();
-    if wrong > 0 {
-        say(&format!("error: {wrong} of {} checks failed", findings.len()));
-        return Ok(ErrorKind::Config.exit_code());
-    }
-    Ok(DONE)
+        .count()
 }
 
 fn text(findings: &[Finding]) -> String {

@@ -3,14 +3,14 @@
 use crate::{
     cli::{
         DONE, Ended, Global,
-        output::{counted, parse_format, say},
+        output::{parse_format, say},
         progress::{Board, Fetched},
         streams::Streams,
         workspace,
     },
     config::StreamName,
     ops::{self, Workspace, extract::Outcome},
-    report::{Format, grid::Grid},
+    report::{Format, counted, grid::Grid},
 };
 
 /// Fetch pages from the APIs and land them raw

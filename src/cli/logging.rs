@@ -52,7 +52,7 @@ pub(super) fn start(verbose: u8, quiet: bool, format: LogFormat) -> Result<()> {
 /// what really fails is in our own errors.
 fn usual(verbose: u8, quiet: bool) -> &'static str {
     match verbose {
-        0 if quiet => "error,delta_kernel=off",
+        0 if quiet => "error,buoyant_kernel=off",
         0 => "off,landfall=warn",
         1 => "off,landfall=info",
         2 => "off,landfall=debug",

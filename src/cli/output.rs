@@ -6,7 +6,6 @@ use datafusion::dataframe::DataFrame;
 
 use crate::{
     error::Result,
-    query::sql_error,
     report::{Format, grid::Grid, rows, write_error},
     yaml::Problem,
 };
@@ -40,12 +39,8 @@ pub(super) fn rows(grid: &Grid, format: Format) -> Result<()> {
 
 /// Runs a planned query and prints its rows as data.
 pub(super) async fn query(frame: DataFrame, format: Format) -> Result<()> {
-    let stream = frame
-        .execute_stream()
-        .await
-        .map_err(|source| sql_error("run SQL", source))?;
     let mut out = data();
-    rows::write(stream, format, &mut out).await?;
+    rows::write_frame(frame, format, &mut out).await?;
     finish(out)
 }
 
@@ -71,35 +66,4 @@ pub(super) struct FormatArg {
 
 pub(super) fn parse_format(text: &str) -> Result<Format> {
     text.parse()
-}
-
-/// 1200 as `1,200`.
-pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A number with its noun: `1 retry`, `2 retries`.
-pub(super) fn counted(number: u64, one: &str, more: &str) -> String {
-    format!("{} {}", count(number), if number == 1 { one } else { more })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        let texts = [0, 999, 1_000, 12_345, 1_234_567].map(count);
-        assert_eq!(texts, ["0", "999", "1,000", "12,345", "1,234,567"]);
-        assert_eq!(counted(1, "page", "pages"), "1 page");
-        assert_eq!(counted(1_200, "page", "pages"), "1,200 pages");
-    }
 }

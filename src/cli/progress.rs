@@ -11,8 +11,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use tokio::task::AbortHandle;
 
 use crate::{
-    cli::output::{count, counted, say},
+    cli::output::say,
     config::StreamName,
+    report::{count, counted},
 };
 
 /// How often a bar is drawn.

@@ -5,12 +5,12 @@ use std::io::{self, Read as _};
 use crate::{
     cli::{
         DONE, Ended, Global,
-        output::{FormatArg, count, data, finish, say},
+        output::{FormatArg, data, finish, say},
         workspace,
     },
     error::{Error, ErrorKind, Result},
     ops,
-    report::rows,
+    report::{count, rows},
 };
 
 /// Longest statement read from stdin, in bytes.

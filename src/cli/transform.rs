@@ -3,13 +3,13 @@
 use crate::{
     cli::{
         DONE, Ended, Global, OVER_QUARANTINE,
-        output::{count, counted, parse_format, say},
+        output::{parse_format, say},
         streams::Streams,
         workspace,
     },
     config::StreamName,
     ops::{self, Workspace, transform::Outcome},
-    report::{Format, grid::Grid},
+    report::{Format, count, counted, grid::Grid},
 };
 
 /// Load landed records into their tables

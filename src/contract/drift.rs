@@ -303,7 +303,7 @@ fn differences(column: &Column, counts: &Counts, absent: u64) -> [(Difference, S
     }
     let new_values: Vec<String> = counts
         .new_values()
-        .map(|(value, count)| format!("{value} {count}"))
+        .map(|(value, count)| format!("{value} ×{count}"))
         .collect();
     let change = Difference::Change;
     let if_required = |count: u64| if column.required { count } else { 0 };
@@ -372,7 +372,7 @@ fn kinds_words(counts: &Counts, wanted: impl Fn(Kind) -> bool) -> String {
         .iter()
         .filter(|&&kind| counts.of(kind) > 0 && wanted(kind));
     let words: Vec<String> = seen
-        .map(|&kind| format!("{} {}", kind.as_str(), counts.of(kind)))
+        .map(|&kind| format!("{} ×{}", kind.as_str(), counts.of(kind)))
         .collect();
     words.join(", ")
 }
@@ -439,19 +439,19 @@ mod tests {
         insta::assert_snapshot!(report(&contract(), OnMismatch::Quarantine, &records), @r#"
         id: required_missing "integer" found "nothing", 1 of 4, quarantined
         id: null_in_required "integer" found "null", 1 of 4, quarantined
-        status: enum_grown "string" found "\"lost\" 2", 2 of 4 from 1, quarantined
-        total: type_changed "decimal(10,2)" found "string 1, boolean 1", 1 of 4 from 1, quarantined
-        total: type_changed "decimal(10,2)" found "string 1, boolean 1", 1 of 4 from 1, coerced
+        status: enum_grown "string" found "\"lost\" ×2", 2 of 4 from 1, quarantined
+        total: type_changed "decimal(10,2)" found "string ×1, boolean ×1", 1 of 4 from 1, quarantined
+        total: type_changed "decimal(10,2)" found "string ×1, boolean ×1", 1 of 4 from 1, coerced
         name: missing "string" found "nothing", 4 of 4, accepted
-        in: type_changed "object" found "integer 1", 1 of 4 from 1, quarantined
-        at: type_changed "timestamp (RFC 3339)" found "string 1", 1 of 4 from 2, quarantined
-        lines[].price: type_changed "decimal(10,2)" found "string 1", 1 of 3 from 0, coerced
-        lines[].price: out_of_range "decimal(10,2)" found "string 1, integer 1, number 1", 1 of 3 from 0, quarantined
+        in: type_changed "object" found "integer ×1", 1 of 4 from 1, quarantined
+        at: type_changed "timestamp (RFC 3339)" found "string ×1", 1 of 4 from 2, quarantined
+        lines[].price: type_changed "decimal(10,2)" found "string ×1", 1 of 3 from 0, coerced
+        lines[].price: out_of_range "decimal(10,2)" found "string ×1, integer ×1, number ×1", 1 of 3 from 0, quarantined
         lines[].tags: missing "array" found "nothing", 3 of 3, accepted
-        lines[].color: unknown "" found "object 1", 1 of 3 from 1, rescued
-        lines[].color.r: unknown "" found "integer 1", 1 of 1 from 1, rescued
-        full_name: unknown "" found "null 1, string 1", 2 of 4 from 2, rescued
-        in.x: unknown "" found "integer 1", 1 of 2 from 2, rescued
+        lines[].color: unknown "" found "object ×1", 1 of 3 from 1, rescued
+        lines[].color.r: unknown "" found "integer ×1", 1 of 1 from 1, rescued
+        full_name: unknown "" found "null ×1, string ×1", 2 of 4 from 2, rescued
+        in.x: unknown "" found "integer ×1", 1 of 2 from 2, rescued
         "#);
     }
 
@@ -467,8 +467,8 @@ mod tests {
         let records =
             [r#"{"id":"x","status":7,"total":1,"name":"n","in":{"vip":false},"at":null,"lines":[]}"#];
         insta::assert_snapshot!(report(&contract(), OnMismatch::Rescue, &records), @r#"
-        id: type_changed "integer" found "string 1", 1 of 1 from 0, quarantined
-        status: type_changed "string" found "integer 1", 1 of 1 from 0, rescued
+        id: type_changed "integer" found "string ×1", 1 of 1 from 0, quarantined
+        status: type_changed "string" found "integer ×1", 1 of 1 from 0, rescued
         "#);
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crate::{
     config::{Auth, Deletes, Project, Source, Stream, secret::Secret},
     contract::{
-        Contract, columns,
+        Column, Contract, columns,
         drift::{self, ChangeKind},
         infer,
         judge::{Judge, JudgeOptions},
     },
-    error::Result,
+    error::{Error, ErrorKind, Result},
     extract::{
         client::Client,
         limit::Limiter,
@@ -259,8 +259,7 @@ fn show_inferred(findings: &mut Findings, stream: &Stream, records: &[&[u8]]) {
             "no record is a JSON object: no contract can be drafted",
         );
     };
-    let column =
-        |column: &crate::contract::Column| format!("{} {}", column.name, columns::data_type(&column.kind));
+    let column = |column: &Column| format!("{} {}", column.name, columns::data_type(&column.kind));
     let list: Vec<String> = contract.columns.iter().map(column).collect();
     findings.add(
         Level::Note,
@@ -271,7 +270,6 @@ fn show_inferred(findings: &mut Findings, stream: &Stream, records: &[&[u8]]) {
 
 /// Reads the contract and compiles everything that a load compiles.
 fn check_contract(stream: &Stream) -> Result<Option<Contract>> {
-    use crate::error::{Error, ErrorKind};
     if stream.table.deletes == Deletes::Hard {
         return Err(Error::new(ErrorKind::Config, "delete rows for good")
             .with("hint", "only `deletes: soft` is available"));

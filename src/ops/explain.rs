@@ -1,15 +1,20 @@
 //! `landfall explain` and `landfall quarantine show`: from a row down to the bytes it came from.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::array::{Array as _, AsArray as _, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::{
+    array::{Array as _, AsArray as _, RecordBatch, StringArray},
+    compute::{CastOptions, cast_with_options},
+    datatypes::{Int32Type, Int64Type},
+};
 use datafusion::{
     common::{Column, DFSchema},
     dataframe::DataFrame,
     logical_expr::{Expr, cast, lit},
     prelude::col,
+    scalar::ScalarValue,
 };
+use serde_json::value::RawValue;
 
 use crate::{
     config::{Stream, StreamName},
@@ -17,7 +22,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     json::JsonPath,
     ops::{Workspace, contract},
-    query::sql_error,
+    query::{Session, sql_error},
     raw::{
         BatchNumber, PageFacts,
         log::{LogEntry, RawLog},
@@ -25,9 +30,12 @@ use crate::{
     },
     report::{
         evidence::{Evidence, Explained, Position},
-        moment, rows,
+        moment,
+        rows::{self, Values},
     },
 };
+
+const LOAD_OF_BATCH: &str = include_str!("../../sql/reports/load_of_batch.sql");
 
 /// Most rows of one key that are explained, newest first. An appended table may have more.
 pub const ROWS_MAX: usize = 20;
@@ -35,7 +43,10 @@ pub const ROWS_MAX: usize = 20;
 /// Columns that say where a row came from.
 const PLACE: [&str; 3] = ["_lf_batch", "_lf_page", "_lf_record"];
 
-/// Longest object and record kept whole within the quarantine table; longer ones are cut there and whole in raw.
+/// The record's text in a quarantine table, which may be cut; the evidence has all of it.
+const RECORD: &str = "record";
+
+/// What a reason says, in the quarantine table and in its list of all reasons.
 const REASON: [&str; 4] = ["class", "path", "expected", "found"];
 
 /// Everything known about the row of `stream` with this key, and about records set aside with it.
@@ -47,19 +58,50 @@ const REASON: [&str; 4] = ["class", "path", "expected", "found"];
 pub async fn explain(workspace: &Workspace, stream: &StreamName, key: &[String]) -> Result<Vec<Explained>> {
     let (_, settings) = workspace.project.stream(stream)?;
     let key = key_values(settings, key)?;
+    let session = workspace.session()?;
     let mut explained = Vec::new();
-    if let Some(found) = rows_with_key(workspace, stream, &key).await? {
-        for (values, position) in found {
-            let what = format!("row of {stream}");
-            explained.push(with_evidence(workspace, settings, what, values, Vec::new(), position).await);
+    let mut no_value = None;
+    match rows_with_key(&session, stream, &key).await {
+        Ok(found) => {
+            for (mut values, position) in found {
+                values.extend(load_of(&session, stream, position.batch).await?);
+                let what = format!("row of {stream}");
+                explained.push(with_evidence(workspace, settings, what, values, Vec::new(), position).await);
+            }
         }
+        // Not a value of the key's type: no row can have it, but a record that was set aside for it can.
+        Err(error) if error.kind() == ErrorKind::Config => no_value = Some(error),
+        Err(error) => return Err(error),
     }
     let contract = contract::read(&settings.contract)?;
-    for (values, reasons, position) in set_aside_with_key(workspace, stream, contract.as_ref(), &key).await? {
+    for (values, reasons, position) in set_aside_with_key(&session, stream, contract.as_ref(), &key).await? {
         let what = format!("record of {stream} that was set aside");
         explained.push(with_evidence(workspace, settings, what, values, reasons, position).await);
     }
-    Ok(explained)
+    match no_value {
+        Some(error) if explained.is_empty() => Err(error),
+        _ => Ok(explained),
+    }
+}
+
+/// The load and the contract that brought a raw batch into the table.
+async fn load_of(session: &Session, stream: &StreamName, batch: i64) -> Result<Values> {
+    let params = vec![
+        ("source", ScalarValue::from(stream.source.as_str())),
+        ("stream", ScalarValue::from(stream.stream.as_str())),
+        ("batch", ScalarValue::from(batch)),
+    ];
+    let frame = session.with_params(LOAD_OF_BATCH, params).await;
+    let rows = frame?
+        .collect()
+        .await
+        .map_err(|source| sql_error("find load", source))?;
+    let found = rows
+        .first()
+        .map(rows::named_texts)
+        .transpose()?
+        .and_then(|rows| rows.into_iter().next());
+    Ok(found.unwrap_or_default())
 }
 
 /// The record of `stream` that was set aside at `position`, `None` if none was.
@@ -81,16 +123,15 @@ pub async fn set_aside(
         .and(col(PLACE[2]).eq(lit(record)));
     let rows = workspace.session()?.quarantine_of(stream).await?.filter(place);
     let rows = collect(rows).await?;
-    let Some((values, reasons, position)) = quarantined(&rows)?.into_iter().next() else {
+    let Some((mut values, reasons, position)) = quarantined(&rows)?.into_iter().next() else {
         return Ok(None);
     };
+    values.retain(|(name, _)| name != RECORD);
     let what = format!("record of {stream} that was set aside");
     Ok(Some(
         with_evidence(workspace, settings, what, values, reasons, position).await,
     ))
 }
-
-type Values = Vec<(String, Option<String>)>;
 
 /// Column and value of a key, in the order of the key columns.
 fn key_values(stream: &Stream, given: &[String]) -> Result<Vec<(String, String)>> {
@@ -129,21 +170,21 @@ fn key_values(stream: &Stream, given: &[String]) -> Result<Vec<(String, String)>
     }
 }
 
-/// Rows of the main table, each with its place in raw; `None` before the first load.
+/// Rows of the main table, each with its place in raw; none before the first load.
 async fn rows_with_key(
-    workspace: &Workspace,
+    session: &Session,
     stream: &StreamName,
     key: &[(String, String)],
-) -> Result<Option<Vec<(Values, Position)>>> {
-    let Some(frame) = workspace.session()?.rows_of(stream).await? else {
-        return Ok(None);
+) -> Result<Vec<(Values, Position)>> {
+    let Some(frame) = session.rows_of(stream).await? else {
+        return Ok(Vec::new());
     };
     let mut same_key = Vec::new();
     for (column, value) in key {
         same_key.push(equals(frame.schema(), column, value)?);
     }
     let Some(same_key) = same_key.into_iter().reduce(Expr::and) else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let newest = PLACE.map(|name| col(name).sort(false, true)).to_vec();
     let rows = frame
@@ -156,7 +197,7 @@ async fn rows_with_key(
             found.push((values, position(&batch, row)?));
         }
     }
-    Ok(Some(found))
+    Ok(found)
 }
 
 /// `column = value`, the text read as the column's type.
@@ -166,12 +207,12 @@ fn equals(schema: &DFSchema, column: &str, value: &str) -> Result<Expr> {
             .with("column", column)
             .caused_by(source)
     })?;
-    let array = arrow::array::StringArray::from(vec![value]);
-    let options = arrow::compute::CastOptions {
+    let array = StringArray::from(vec![value]);
+    let options = CastOptions {
         safe: false,
-        ..Default::default()
+        ..CastOptions::default()
     };
-    arrow::compute::cast_with_options(&array, field.data_type(), &options).map_err(|_| {
+    cast_with_options(&array, field.data_type(), &options).map_err(|_| {
         Error::new(ErrorKind::Config, "read key value")
             .with("column", column)
             .with("expected", field.data_type())
@@ -183,7 +224,7 @@ fn equals(schema: &DFSchema, column: &str, value: &str) -> Result<Expr> {
 
 /// Records set aside whose text holds the key, as far as they can be read.
 async fn set_aside_with_key(
-    workspace: &Workspace,
+    session: &Session,
     stream: &StreamName,
     contract: Option<&Contract>,
     key: &[(String, String)],
@@ -200,8 +241,7 @@ async fn set_aside_with_key(
         return Ok(Vec::new());
     };
     let newest = PLACE.map(|name| col(name).sort(false, true)).to_vec();
-    let rows = workspace
-        .session()?
+    let rows = session
         .quarantine_of(stream)
         .await?
         .filter(likely)
@@ -211,23 +251,24 @@ async fn set_aside_with_key(
     found.retain(|(values, ..)| {
         let record = values
             .iter()
-            .find(|(name, _)| name == "record")
+            .find(|(name, _)| name == RECORD)
             .and_then(|(_, value)| value.as_deref());
         record.is_some_and(|record| paths.iter().all(|(path, value)| holds(record, path, value)))
     });
     found.truncate(ROWS_MAX);
+    for (values, ..) in &mut found {
+        values.retain(|(name, _)| name != RECORD);
+    }
     Ok(found)
 }
 
 /// Whether a record has `value` at `path`, as JSON text or as the text of a JSON string.
 fn holds(record: &str, path: &[String], value: &str) -> bool {
-    let Ok(mut at) = serde_json::from_str::<&serde_json::value::RawValue>(record) else {
+    let Ok(mut at) = serde_json::from_str::<&RawValue>(record) else {
         return false;
     };
     for name in path {
-        let Ok(members) = serde_json::from_str::<
-            std::collections::BTreeMap<String, &serde_json::value::RawValue>,
-        >(at.get()) else {
+        let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(at.get()) else {
             return false;
         };
         let Some(member) = members.get(name) else {
@@ -248,8 +289,12 @@ fn quarantined(batches: &[RecordBatch]) -> Result<Vec<(Values, Vec<String>, Posi
                 .find(|(name, _)| name == "violations")
                 .and_then(|(_, value)| value.as_deref());
             let reasons = reasons.map(reasons_of).unwrap_or_default();
-            // The first reason stands in columns of its own; the list says all of them.
-            let shown = |name: &str| name != "violations" && !REASON.contains(&name);
+            // The list of reasons and the evidence say these again, in full.
+            let shown = |name: &str| {
+                !REASON.contains(&name)
+                    && !PLACE.contains(&name)
+                    && !["violations", "object", "batch_to"].contains(&name)
+            };
             let values = values.into_iter().filter(|(name, _)| shown(name)).collect();
             found.push((values, reasons, position(batch, row)?));
         }

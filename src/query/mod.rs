@@ -162,10 +162,10 @@ pub fn sql_error(attempt: &'static str, source: DataFusionError) -> Error {
         DataFusionError::External(inner) => inner
             .downcast_ref::<Error>()
             .map_or(ErrorKind::Internal, Error::kind),
-        DataFusionError::SQL(..) | DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => {
-            ErrorKind::Config
-        }
-        DataFusionError::NotImplemented(_) => ErrorKind::Config,
+        DataFusionError::SQL(..)
+        | DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::NotImplemented(_) => ErrorKind::Config,
         DataFusionError::ResourcesExhausted(_) => ErrorKind::Limit,
         DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => ErrorKind::Unavailable,
         DataFusionError::ParquetError(_) => ErrorKind::Corrupt,
@@ -173,7 +173,19 @@ pub fn sql_error(attempt: &'static str, source: DataFusionError) -> Error {
         DataFusionError::Execution(_) | DataFusionError::ArrowError(..) => ErrorKind::Refused,
         _ => ErrorKind::Internal,
     };
-    Error::new(kind, attempt).caused_by(source)
+    let error = Error::new(kind, attempt);
+    // What DataFusion wraps around its own words says nothing to the user.
+    let words = match source.find_root() {
+        DataFusionError::External(_) => return error.caused_by(source),
+        DataFusionError::SQL(parser, _) => parser.to_string(),
+        root => root.message().into_owned(),
+    };
+    match words.contains("' not found") {
+        true => error
+            .with("hint", "`landfall sql \"SHOW TABLES\"` lists the tables")
+            .caused_by(words),
+        false => error.caused_by(words),
+    }
 }
 
 /// `name` with quotes where SQL needs them.

@@ -95,6 +95,38 @@ pub fn ago(now: Timestamp, then: Timestamp) -> String {
     }
 }
 
+/// 1200 as `1,200`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number with its noun.
+///
+/// ```
+/// use landfall::report::counted;
+/// assert_eq!(counted(1, "page", "pages"), "1 page");
+/// assert_eq!(counted(1_200, "page", "pages"), "1,200 pages");
+/// ```
+pub fn counted(number: u64, one: &str, more: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { more })
+}
+
+/// RFC 3339 text cut to whole seconds.
+fn seconds(text: &str) -> String {
+    match text.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => text.to_owned(),
+    }
+}
+
 /// The names of `streams` as a list parameter.
 fn names(streams: &[StreamName]) -> ScalarValue {
     let names: Vec<ScalarValue> = streams
@@ -102,4 +134,24 @@ fn names(streams: &[StreamName]) -> ScalarValue {
         .map(|name| ScalarValue::from(name.to_string()))
         .collect();
     ScalarValue::List(ScalarValue::new_list_nullable(&names, &DataType::Utf8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        let texts = [0, 999, 1_000, 12_345, 1_234_567].map(count);
+        assert_eq!(texts, ["0", "999", "1,000", "12,345", "1,234,567"]);
+    }
+
+    #[test]
+    fn only_a_reader_that_went_away_is_no_failure() {
+        assert!(reader_gone(&write_error(io::ErrorKind::BrokenPipe.into())));
+        assert!(!reader_gone(&write_error(io::ErrorKind::StorageFull.into())));
+        let network = Error::new(ErrorKind::Unavailable, "fetch page")
+            .caused_by(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(!reader_gone(&network));
+    }
 }

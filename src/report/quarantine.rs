@@ -8,7 +8,7 @@ use crate::{
     config::StreamName,
     error::Result,
     query::{Session, sql_error},
-    report::{grid::shown, names, rows},
+    report::{counted, grid::shown, names, rows},
 };
 
 const CLASSES: &str = include_str!("../../sql/reports/quarantine_classes.sql");
@@ -71,9 +71,9 @@ fn reason(row: &Map<String, Value>, stream: &str) -> String {
     } else {
         format!(" at {}", shown(&place, 80))
     };
-    let noun = if records == 1 { "record" } else { "records" };
     format!(
-        "  {records} {noun}: {}{place}: expected {}, found {}\n      landfall quarantine show {stream} {}\n",
+        "  {}: {}{place}: expected {}, found {}\n      landfall quarantine show {stream} {}\n",
+        counted(records, "record", "records"),
         string(row, "class"),
         shown(&string(row, "expected"), 80),
         shown(&string(row, "found"), 80),
@@ -86,4 +86,51 @@ fn string(row: &Map<String, Value>, name: &str) -> String {
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{ArrayRef, Int64Array, StringArray},
+        datatypes::{Field, Schema},
+    };
+
+    use super::*;
+
+    #[test]
+    fn reasons_are_told_with_a_sample_to_look_at() {
+        let text = |values: [&str; 2]| -> ArrayRef { Arc::new(StringArray::from(values.to_vec())) };
+        let columns = [
+            ("stream", text(["shop.customers", "shop.orders"])),
+            ("class", text(["enum", "not_json"])),
+            ("place", text(["tier", ""])),
+            ("records", Arc::new(Int64Array::from(vec![1_200, 1])) as ArrayRef),
+            ("expected", text(["one of \"gold\"", "JSON"])),
+            ("found", text(["string \"platinum\"", "not JSON at byte 7"])),
+            ("sample", text(["1/4/5", "0/2/-1"])),
+        ];
+        let fields: Vec<Field> = columns
+            .iter()
+            .map(|(name, array)| Field::new(*name, array.data_type().clone(), true))
+            .collect();
+        let arrays = columns.into_iter().map(|(_, array)| array).collect();
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
+        insta::assert_snapshot!(render(std::slice::from_ref(&rows), 50).unwrap(), @r#"
+        shop.customers
+          1,200 records: enum at tier: expected one of "gold", found string "platinum"
+              landfall quarantine show shop.customers 1/4/5
+
+        shop.orders
+          1 record: not_json: expected JSON, found not JSON at byte 7
+              landfall quarantine show shop.orders 0/2/-1
+        "#);
+        assert!(
+            render(&[rows], 2)
+                .unwrap()
+                .ends_with("only the first 2 reasons are listed: see --limit\n")
+        );
+        assert_eq!(render(&[], 50).unwrap(), "nothing is quarantined\n");
+    }
 }

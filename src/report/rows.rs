@@ -12,7 +12,7 @@ use arrow::{
     },
     util::display::{ArrayFormatter, FormatOptions},
 };
-use datafusion::execution::SendableRecordBatchStream;
+use datafusion::{dataframe::DataFrame, execution::SendableRecordBatchStream};
 use futures::TryStreamExt as _;
 
 use crate::{
@@ -27,6 +27,9 @@ use crate::{
 
 /// Most rows of a printed table: all of them are needed to align its columns. json and csv have no limit.
 pub const TABLE_ROWS_MAX: usize = 10_000;
+
+/// A row: column names with texts, `None` for null.
+pub type Values = Vec<(String, Option<String>)>;
 
 /// What was printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +89,18 @@ pub async fn write(
         write_table(&names, &right, table, out)?;
     }
     Ok(printed)
+}
+
+/// Runs a planned query and writes its rows.
+///
+/// # Errors
+/// As [`write`].
+pub async fn write_frame(frame: DataFrame, format: Format, out: &mut dyn Write) -> Result<Printed> {
+    let stream = frame
+        .execute_stream()
+        .await
+        .map_err(|source| sql_error("run SQL", source))?;
+    write(stream, format, out).await
 }
 
 fn write_json(batch: &RecordBatch, out: &mut dyn Write) -> Result<()> {
@@ -169,7 +184,7 @@ pub fn objects(batches: &[RecordBatch]) -> Result<Vec<serde_json::Map<String, se
 ///
 /// # Errors
 /// [`ErrorKind::Internal`] for a type that has no text.
-pub fn named_texts(batch: &RecordBatch) -> Result<Vec<Vec<(String, Option<String>)>>> {
+pub fn named_texts(batch: &RecordBatch) -> Result<Vec<Values>> {
     let schema = batch.schema();
     let rows = texts(batch, "")?.into_iter().enumerate().map(|(row, texts)| {
         let names = schema.fields().iter().zip(batch.columns());
@@ -205,10 +220,10 @@ mod tests {
         let inner = Arc::new(Field::new("id", DataType::Int64, true));
         let to: ArrayRef = Arc::new(StructArray::from(vec![(inner, Arc::clone(&id))]));
         let columns = [("id", id), ("total", total), ("at", at), ("to", to)];
-        let fields = columns
+        let fields: Vec<Field> = columns
             .iter()
             .map(|(name, array)| Field::new(*name, array.data_type().clone(), true))
-            .collect::<Vec<_>>();
+            .collect();
         let schema = Arc::new(Schema::new(fields));
         let arrays = columns.into_iter().map(|(_, array)| array).collect();
         let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).unwrap();
@@ -240,8 +255,11 @@ mod tests {
         insta::assert_snapshot!(text(Format::Csv).await, @r#"
         id,total,at,to
         7,12.50,1970-01-01T00:00:01Z,"{""id"":7}"
-        ,,,{}
+        ,,,"{""id"":null}"
         "#);
-        insta::assert_snapshot!(text(Format::Json).await, @"");
+        insta::assert_snapshot!(text(Format::Json).await, @r#"
+        {"id":7,"total":12.50,"at":"1970-01-01T00:00:01Z","to":{"id":7}}
+        {"id":null,"total":null,"at":null,"to":{"id":null}}
+        "#);
     }
 }

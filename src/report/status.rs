@@ -7,7 +7,7 @@ use crate::{
     config::StreamName,
     error::Result,
     query::{Session, sql_error},
-    report::{grid::Grid, rows},
+    report::{ago, count, grid::Grid, moment, rows, seconds},
 };
 
 const LOADS: &str = include_str!("../../sql/reports/loads.sql");
@@ -126,7 +126,7 @@ pub fn grid(streams: &[StreamStatus]) -> Grid {
         grid.rows.push(vec![
             status.stream.to_string().into(),
             landed.map(|landed| landed.batch).into(),
-            landed.map(|landed| super::moment(landed.at)).into(),
+            landed.map(|landed| moment(landed.at)).into(),
             landed.and_then(|landed| landed.cursor.clone()).into(),
             landed.and_then(|landed| landed.pages_open).into(),
             status.loaded.into(),
@@ -152,7 +152,7 @@ pub fn text(streams: &[StreamStatus], now: Timestamp) -> String {
         match &status.landed {
             None => lines.push("  raw     nothing landed yet: run `landfall extract`".to_owned()),
             Some(landed) => {
-                let ago = super::ago(now, landed.at);
+                let ago = ago(now, landed.at);
                 let cursor = landed
                     .cursor
                     .as_ref()
@@ -178,12 +178,12 @@ pub fn text(streams: &[StreamStatus], now: Timestamp) -> String {
         if let Some(loads) = &status.loads {
             lines.push(format!(
                 "  loads   {}, last {}: {} read = {} merged + {} superseded + {} quarantined (contract {})",
-                loads.loads,
-                loads.last_at,
-                loads.read,
-                loads.merged,
-                loads.superseded,
-                loads.quarantined,
+                count(loads.loads),
+                seconds(&loads.last_at),
+                count(loads.read),
+                count(loads.merged),
+                count(loads.superseded),
+                count(loads.quarantined),
                 loads.contract_version
             ));
         }
@@ -236,7 +236,15 @@ mod tests {
     #[test]
     fn status_says_how_far_each_stream_is() {
         let now = Timestamp::UNIX_EPOCH + std::time::Duration::from_secs(7_260);
-        insta::assert_snapshot!(text(&statuses(), now), @r"");
+        insta::assert_snapshot!(text(&statuses(), now), @r"
+        shop.orders
+          raw     batch 4, landed 2 h ago, up to 2026-01-02T00:00:00Z
+                  a window is open after 12 pages: the next extract goes on there
+          table   batch 2, 2 behind: run `landfall transform`
+          loads   2, last 1970-01-01T00:00:09Z: 100 read = 90 merged + 7 superseded + 3 quarantined (contract 1.0.0)
+        shop.customers
+          raw     nothing landed yet: run `landfall extract`
+        ");
     }
 
     #[test]
@@ -245,6 +253,10 @@ mod tests {
         grid(&statuses())
             .write(crate::report::Format::Csv, &mut out)
             .unwrap();
-        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"");
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
+        stream,landed,landed_at,cursor,pages_open,loaded,lag,loaded_at,loads,read,merged,superseded,quarantined,contract,error
+        shop.orders,4,1970-01-01T00:00:00Z,2026-01-02T00:00:00Z,12,2,2,1970-01-01T00:00:09Z,2,100,90,7,3,1.0.0,
+        shop.customers,,,,,,0,,,,,,,,
+        ");
     }
 }

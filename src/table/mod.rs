@@ -148,6 +148,8 @@ impl Tables {
             .with_save_mode(SaveMode::ErrorIfExists)
             .with_columns(kernel.fields().cloned())
             .with_partition_columns(partition_by.to_vec())
+            // With retries, the loser of a race would commit its metadata as the second version.
+            .with_commit_properties(CommitProperties::default().with_max_retries(0))
             .await;
         match created {
             Ok(delta) => Ok(Table {

@@ -25,8 +25,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// Commits tried for one removal before giving up: each fails only because another writer was faster.
-const REMOVE_ATTEMPTS_MAX: u32 = 20;
+/// Commits tried for one change before giving up: each fails only because another writer was faster.
+const COMMIT_ATTEMPTS_MAX: u32 = 20;
 
 /// Partition columns of the tables that all streams share.
 pub const SHARED_BY: [&str; 2] = ["source", "stream"];
@@ -54,7 +54,7 @@ impl Tables {
         } else {
             Vec::new()
         };
-        let table = self
+        let mut table = self
             .open_or_create(&side.path, &first.schema(), &partition_by)
             .await?;
         let mut writer = table.writer(first.schema())?;
@@ -62,21 +62,28 @@ impl Tables {
             write(&mut writer, batch).await?;
         }
         let actions = close(writer).await?;
-        // Appends never conflict with each other, so delta-rs may move them to the next version by itself.
-        CommitBuilder::from(CommitProperties::default())
-            .with_actions(actions)
-            .build(
-                Some(table.state()?),
-                table.delta.log_store(),
-                DeltaOperation::Write {
-                    mode: SaveMode::Append,
-                    partition_by: None,
-                    predicate: None,
-                },
-            )
-            .await
-            .map_err(|source| lower(source, "append to side table").with("table", &side.path))?;
-        Ok(())
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
+            let operation = DeltaOperation::Write {
+                mode: SaveMode::Append,
+                partition_by: None,
+                predicate: None,
+            };
+            // Appends rarely conflict with each other, and delta-rs moves them to the next version by itself.
+            let appended = CommitBuilder::from(CommitProperties::default())
+                .with_actions(actions.clone())
+                .build(Some(table.state()?), table.delta.log_store(), operation)
+                .await;
+            let Err(source) = appended else { return Ok(()) };
+            let before = table.version();
+            table.refresh().await?;
+            if table.version() == before {
+                return Err(lower(source, "append to side table").with("table", &side.path));
+            }
+            // Should the commit stand although its reply was lost: a file added twice is in the table once.
+        }
+        Err(Error::new(ErrorKind::Conflict, "append to side table")
+            .with("table", &side.path)
+            .with("attempts_max", COMMIT_ATTEMPTS_MAX))
     }
 
     /// The files whose rows do not count: those beyond the watermark, and those that a load lost a race with.
@@ -130,7 +137,7 @@ impl Tables {
     /// # Errors
     /// [`ErrorKind::Conflict`] if other writers were faster every time.
     pub async fn remove_files(&self, side: &Side, files: &[Path]) -> Result<()> {
-        for _ in 0..REMOVE_ATTEMPTS_MAX {
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
             let Some(table) = self.open(&side.path).await? else {
                 return Ok(());
             };
@@ -162,7 +169,7 @@ impl Tables {
         }
         Err(Error::new(ErrorKind::Conflict, "remove void rows")
             .with("table", &side.path)
-            .with("attempts_max", REMOVE_ATTEMPTS_MAX))
+            .with("attempts_max", COMMIT_ATTEMPTS_MAX))
     }
 }
 

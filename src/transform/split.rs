@@ -1,6 +1,6 @@
 //! One load's records, judged: rows for the table, rows for the quarantine, and what was observed on the way.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{Array as _, ArrayRef, AsArray as _, BooleanArray, RecordBatch, TimestampMicrosecondArray},
@@ -73,6 +73,8 @@ pub struct Split {
     pub quarantined: Vec<RecordBatch>,
     /// What the records were like.
     pub observed: Observed,
+    /// What deletions did without, by path: observed, and no drift.
+    pub excused: BTreeMap<String, u64>,
     /// How many went where.
     pub counts: SplitCounts,
 }
@@ -113,6 +115,7 @@ pub async fn split(session: &SessionContext, raw: StreamingTable, options: &Spli
         accepted: Vec::new(),
         quarantined: Vec::new(),
         observed: Observed::default(),
+        excused: BTreeMap::new(),
         counts: SplitCounts::default(),
     };
     for task in tasks {
@@ -122,6 +125,9 @@ pub async fn split(session: &SessionContext, raw: StreamingTable, options: &Spli
         whole.accepted.extend(part.accepted);
         whole.quarantined.extend(part.quarantined);
         whole.observed.merge(&part.observed);
+        for (path, count) in part.excused {
+            *whole.excused.entry(path).or_default() += count;
+        }
         whole.counts.read += part.counts.read;
         whole.counts.accepted += part.counts.accepted;
         whole.counts.quarantined += part.counts.quarantined;
@@ -172,6 +178,7 @@ impl<'a> Partition<'a> {
                 accepted: Vec::new(),
                 quarantined: Vec::new(),
                 observed: Observed::default(),
+                excused: BTreeMap::new(),
                 counts: SplitCounts::default(),
             },
         }
@@ -237,15 +244,18 @@ impl<'a> Partition<'a> {
         found.sort_by_key(|found| found.row);
         for group in found.chunk_by(|a, b| a.row == b.row) {
             let row = group[0].row;
-            let reasons: Vec<Violation> = group
+            let (excused, reasons): (Vec<&Violation>, Vec<&Violation>) = group
                 .iter()
-                .filter(|found| !(deleted.value(row) && self.excused(&found.violation, &judged.batch, row)))
-                .map(|found| found.violation.clone())
-                .collect();
+                .map(|found| &found.violation)
+                .partition(|reason| deleted.value(row) && self.excused(reason, &judged.batch, row));
+            for reason in excused {
+                *self.split.excused.entry(reason.path.clone()).or_default() += 1;
+            }
             if !reasons.is_empty() {
                 keep[row] = false;
                 let (batch, at) = offsets.find(row);
                 let body = batch.column(column::BODY).as_binary_view().value(at);
+                let reasons: Vec<Violation> = reasons.into_iter().cloned().collect();
                 self.quarantine.push(origin(batch, at), Some(body), &reasons);
             }
         }

@@ -42,7 +42,7 @@ const MODULES: [(&str, &[&str]); 19] = [
         ],
     ),
     ("serve", &["ops", "receive", "query", "report", "config", "clock"]),
-    ("cli", &["ops", "serve", "config", "clock"]),
+    ("cli", &["ops", "serve", "report", "config", "clock"]),
     ("main", &["cli", "ops", "serve", "config", "clock"]),
     ("lib", &[]),
 ];

@@ -1,7 +1,12 @@
 //! Kill the process at every named point, run again, and find the same tables.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
+use rand::RngExt as _;
 use serde_json::{Value, json};
 
 use crate::support::{api::Api, project::TestProject};
@@ -173,8 +178,8 @@ fn f136_transforms_at_the_same_time_load_every_batch_once() {
         .map(|_| {
             let mut command = project.command(&["transform"]);
             command
-                .stdout(std::process::Stdio::piped())
-                .stderr(std::process::Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
                 .spawn()
                 .unwrap()
         })
@@ -210,4 +215,52 @@ fn f003_f004_rows_of_a_load_that_died_are_gone_after_the_next() {
     assert_eq!(project.sql("SELECT * FROM landfall.loads").len(), 1);
     assert_eq!(project.sql("SELECT * FROM shop.items__quarantine").len(), 1);
     assert_whole(&project, 1, "after three dead loads");
+}
+
+/// Rounds of the random killing; many more are run by hand.
+const KILLS_DEFAULT: u32 = 12;
+
+#[test]
+fn r060_f001_f002_f003_f004_killed_at_random_moments_the_rerun_gives_the_same_tables() {
+    let rounds = std::env::var("LANDFALL_TEST_KILLS").map_or(KILLS_DEFAULT, |text| text.parse().unwrap());
+    for round in 0..rounds {
+        let api = Api::start(first_day());
+        let project = TestProject::items(&api.base_url);
+        let mut survived = 0;
+        for days in [1, 2] {
+            if days == 2 {
+                second_day(&api);
+            }
+            for _ in 0..3 {
+                let micros = rand::rng().random_range(0..250_000_u64);
+                survived += u32::from(!kill_after(&project, Duration::from_micros(micros)));
+            }
+            project.ok(&["run"]);
+            assert_whole(
+                &project,
+                days,
+                &format!("round {round}, {survived} runs survived"),
+            );
+        }
+    }
+}
+
+/// Starts a run and kills it after `time`; false if it was done before.
+fn kill_after(project: &TestProject, time: Duration) -> bool {
+    let mut command = project.command(&["run"]);
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    // The moment is the point here, so this spins instead of waiting for an event.
+    while begun.elapsed() < time {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        std::hint::spin_loop();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap().code().is_none()
 }

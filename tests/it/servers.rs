@@ -213,7 +213,7 @@ fn r011_r031_datasette_by_next_url_without_a_contract_then_changes() {
     );
 
     datasette
-        .execute("UPDATE earthquakes SET mag = mag + 1, updated = updated + 100000000 WHERE rowid % 10 = 0");
+        .execute("UPDATE earthquakes SET mag = mag + 1, updated = (SELECT max(updated) FROM earthquakes) + rowid WHERE rowid % 10 = 0");
     project.ok(&["run"]);
     assert_same(&quakes(&project), &at_datasette(&datasette));
 }

@@ -435,7 +435,7 @@ fn coercion_takes_text_that_is_exactly_a_value_and_counts_it() {
 }
 
 #[test]
-fn f125_f135_one_bad_record_among_many_is_the_only_one_set_aside() {
+fn f125_f126_f135_one_bad_record_among_many_is_the_only_one_set_aside() {
     let records: Vec<String> = (0..1000)
         .map(|id| match id {
             500 => r#"{"id":500,"lines":[{"sku":"a","price":1},{"sku":"b","price":"#.to_owned(),

@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn r011_r030_r031_r168_every_paginator_sees_every_record_once() {
+async fn r011_r026_r030_r031_r168_every_paginator_sees_every_record_once() {
     for (name, paginate) in paginators() {
         for total in [0, 1, 6, 7, 20] {
             let server = Server::start(dialect(total, 3, &paginate)).await;

@@ -20,7 +20,7 @@ use crate::{
         extract::Outcome as Extracted,
         transform::{self, Outcome as Transformed},
     },
-    report::{self, Format, rows},
+    report::{self, Format, count, counted, rows},
 };
 
 /// The file that tells a demo folder from any other, and how it begins.
@@ -36,8 +36,8 @@ const QUESTIONS: [(&str, &str); 2] = [
         "SELECT status, count(*) AS orders, sum(total) AS total\nFROM shop.orders WHERE _deleted IS NOT TRUE GROUP BY status ORDER BY orders DESC",
     ),
     (
-        "How often were the bytes of one order landed, and what did they say each time?",
-        "SELECT r._lf_batch AS batch, r.fetched_at, r.record FROM shop.orders__raw r\nWHERE r.record LIKE '{\"id\":' || (SELECT min(id) FROM shop.orders WHERE _lf_batch > 0 AND _deleted IS NOT TRUE) || ',%'\nORDER BY batch",
+        "What did the API say about one order, each time it was asked?",
+        "SELECT r._lf_batch AS batch, r.fetched_at, r.status, r.record\nFROM shop.orders__raw r WHERE r.record LIKE '{\"id\":10004,%' ORDER BY batch",
     ),
 ];
 
@@ -92,12 +92,8 @@ pub async fn demo(dir: &Path, clock: Clock, tell: &mut (dyn FnMut(&str) + Send))
         tell(&format!("\n{question}"));
         tell(&format!("  {}", sql.replace('\n', "\n  ")));
         let frame = session.sql(sql).await?;
-        let stream = frame
-            .execute_stream()
-            .await
-            .map_err(|source| crate::query::sql_error("run SQL", source))?;
         let mut table = Vec::new();
-        rows::write(stream, Format::Table, &mut table).await?;
+        rows::write_frame(frame, Format::Table, &mut table).await?;
         tell("");
         tell_indented(&String::from_utf8_lossy(&table), tell);
     }
@@ -175,12 +171,13 @@ fn landed_words(outcome: Extracted) -> Result<String> {
     let counts = extracted.counts;
     let again = match counts.retries {
         0 => String::new(),
-        1 => ", 1 request sent again".to_owned(),
-        more => format!(", {more} requests sent again"),
+        retries => format!(", {} sent again", counted(retries, "request", "requests")),
     };
     Ok(format!(
-        "landed {} records in {} pages as {} raw batch(es){again}",
-        counts.records, counts.pages, extracted.batches
+        "landed {} in {} as {}{again}",
+        counted(counts.records, "record", "records"),
+        counted(counts.pages, "page", "pages"),
+        counted(extracted.batches, "raw batch", "raw batches"),
     ))
 }
 
@@ -193,7 +190,10 @@ fn loaded_words(outcome: Transformed) -> Result<String> {
     };
     Ok(format!(
         "loaded {} read = {} merged + {} superseded + {} quarantined{deleted}",
-        done.read, done.merged, done.superseded, done.quarantined
+        count(done.read),
+        count(done.merged),
+        count(done.superseded),
+        count(done.quarantined),
     ))
 }
 
@@ -213,7 +213,7 @@ fn tell_commands(dir: &Path, tell: &mut (dyn FnMut(&str) + Send)) {
     for (command, meaning) in [
         ("status", "how far each stream is"),
         (
-            "explain shop.orders 1001",
+            "explain shop.orders 10004",
             "from a row to the request and the bytes behind it",
         ),
         (
@@ -251,5 +251,92 @@ mod tests {
             fs::write(dir.path().join(path), text).unwrap();
         }
         assert!(is_earlier(dir.path()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn r001_r008_r009_the_demo_lands_loads_sets_aside_and_explains() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("demo");
+        let mut told = String::new();
+        demo(&dir, Clock::system(), &mut |line| {
+            told.push_str(line);
+            told.push('\n');
+        })
+        .await
+        .unwrap();
+        for line in [
+            "loaded 1,200 read = 1,200 merged + 0 superseded + 0 quarantined",
+            "2 requests sent again",
+            "type_mismatch at lines[].quantity",
+            "shipping.carrier",
+            "explain shop.orders 10004",
+        ] {
+            assert!(told.contains(line), "{line}\n{told}");
+        }
+        // The shop is closed: what follows needs no API.
+        let workspace = Workspace::open(read::load(&dir).unwrap().project, Clock::system()).unwrap();
+        let orders = StreamName::parse("shop.orders").unwrap();
+        let statuses = ops::status::status(&workspace, std::slice::from_ref(&orders))
+            .await
+            .unwrap();
+        assert_eq!((statuses[0].lag(), statuses[0].error.as_deref()), (0, None));
+        assert_eq!(
+            statuses[0].loads.as_ref().unwrap().quarantined,
+            shop::ORDERS_BAD as u64
+        );
+        let explained = ops::explain::explain(&workspace, &orders, &["id=10004".to_owned()])
+            .await
+            .unwrap();
+        let [row] = explained.as_slice() else {
+            panic!("{explained:?}")
+        };
+        let evidence = row.evidence.as_ref().unwrap();
+        assert!(evidence.record.starts_with(b"{\"id\":10004,"));
+        assert!(row.text().contains("status             200"), "{}", row.text());
+        assert!(
+            row.values
+                .iter()
+                .any(|(name, value)| name == "contract_version" && value.as_deref() == Some("1.0.0"))
+        );
+        let findings = ops::check::offline(&workspace.project);
+        assert!(
+            findings
+                .iter()
+                .all(|finding| finding.level == ops::check::Level::Good),
+            "{findings:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_record_that_was_set_aside_is_explained_by_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        demo(dir.path(), Clock::system(), &mut |_| {}).await.unwrap();
+        let workspace = Workspace::open(read::load(dir.path()).unwrap().project, Clock::system()).unwrap();
+        let customers = StreamName::parse("shop.customers").unwrap();
+        let explained = ops::explain::explain(&workspace, &customers, &["206".to_owned()])
+            .await
+            .unwrap();
+        let [record] = explained.as_slice() else {
+            panic!("{explained:?}")
+        };
+        assert!(
+            record.reasons[0].starts_with("enum at tier"),
+            "{:?}",
+            record.reasons
+        );
+        let position = record.evidence.as_ref().unwrap().position;
+        let shown = ops::explain::set_aside(&workspace, &customers, position)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(&shown, record);
+        let error = ops::explain::explain(&workspace, &customers, &["abc".to_owned()])
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let error = ops::explain::explain(&workspace, &customers, &[])
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("key columns: id"), "{error}");
     }
 }

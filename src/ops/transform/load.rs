@@ -14,7 +14,8 @@ use crate::{
     clock::Timestamp,
     config::{Deletes, OnMismatch, ScdType, Stream},
     contract::{
-        Contract, drift,
+        Contract,
+        drift::{self, ChangeKind},
         judge::{Judge, JudgeOptions},
     },
     error::{Error, ErrorKind, Result},
@@ -308,12 +309,23 @@ impl<'a> Loader<'a> {
 
     fn changes(&self, split: &Split) -> Vec<drift::Change> {
         let policy = &self.stream.drift;
-        drift::changes(
+        let mut changes = drift::changes(
             &self.contract,
             &split.observed,
             policy.on_unknown,
             policy.on_mismatch,
-        )
+        );
+        for change in &mut changes {
+            if matches!(
+                change.kind,
+                ChangeKind::RequiredMissing | ChangeKind::NullInRequired
+            ) && let Some(excused) = split.excused.get(&change.path)
+            {
+                change.count = change.count.saturating_sub(*excused);
+            }
+        }
+        changes.retain(|change| change.count > 0);
+        changes
     }
 
     fn merge_options(&self) -> MergeOptions {
