@@ -28,6 +28,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let workspace = workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
+    workspace.prove_store().await?;
     let outcomes = extract(&workspace, &streams, global.verbose > 0).await;
     if let Some(format) = args.format {
         super::output::rows(&grid(&outcomes), format)?;

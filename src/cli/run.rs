@@ -28,6 +28,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let workspace = workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
+    workspace.prove_store().await?;
     let extracted = extract::extract(&workspace, &streams, global.verbose > 0).await;
     let transformed = transform::transform(&workspace, &streams).await;
     if let Some(format) = args.format {

@@ -38,6 +38,7 @@ pub(super) struct MaxQuarantine {
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let workspace = workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
+    workspace.prove_store().await?;
     let outcomes = transform(&workspace, &streams).await;
     if let Some(format) = args.format {
         super::output::rows(&grid(&outcomes), format)?;

@@ -8,7 +8,6 @@ use crate::{
         Column, Contract, columns,
         drift::{self, ChangeKind},
         infer,
-        judge::{Judge, JudgeOptions},
     },
     error::{Error, ErrorKind, Result},
     extract::{
@@ -16,7 +15,7 @@ use crate::{
         limit::Limiter,
         window::{Extraction, Probe},
     },
-    ops::{Workspace, contract, transform::RECORD_BYTES_MAX},
+    ops::{Workspace, contract},
     raw::{Bookmark, store},
     transform::condition::Condition,
 };
@@ -202,7 +201,7 @@ fn check_page(findings: &mut Findings, stream: &Stream, page: &Probe) {
 
 /// Judges the records of one page.
 fn compare(findings: &mut Findings, stream: &Stream, contract: &Contract, records: &[&[u8]]) {
-    let judged = judge(stream, contract).and_then(|judge| {
+    let judged = contract::judge(stream, contract).and_then(|judge| {
         let mut judging = judge.start();
         for record in records {
             judging.push(record);
@@ -277,7 +276,7 @@ fn check_contract(stream: &Stream) -> Result<Option<Contract>> {
     let Some(contract) = contract::read(&stream.contract)? else {
         return Ok(None);
     };
-    let schema = judge(stream, &contract)?.schema();
+    let schema = contract::judge(stream, &contract)?.schema();
     if let Some(sql) = &stream.table.apply_as_deletes {
         Condition::new(sql, &schema)?;
     }
@@ -289,17 +288,6 @@ fn check_contract(stream: &Stream) -> Result<Option<Contract>> {
         }
     }
     Ok(Some(contract))
-}
-
-fn judge(stream: &Stream, contract: &Contract) -> Result<Judge> {
-    let options = JudgeOptions {
-        keys: stream.table.keys.clone(),
-        sequence_by: stream.table.sequence_by.clone(),
-        on_unknown: stream.drift.on_unknown,
-        on_mismatch: stream.drift.on_mismatch,
-        record_bytes_max: RECORD_BYTES_MAX,
-    };
-    Judge::new(contract, options)
 }
 
 /// Whether every reference leads to a value. Names are told, values never.

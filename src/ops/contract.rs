@@ -12,12 +12,19 @@ use tracing::info;
 
 use crate::{
     config::Stream,
-    contract::{Contract, infer, odcs},
+    contract::{
+        Contract, infer,
+        judge::{Judge, JudgeOptions},
+        odcs,
+    },
     error::{Error, ErrorKind, Result},
     ops::Workspace,
     raw::{BatchNumber, log::RawLog},
     transform::scan,
 };
+
+/// Largest record judged, in bytes; a larger one is quarantined as `too_large`.
+const RECORD_BYTES_MAX: usize = 16 << 20;
 
 /// Records looked at when a contract is inferred.
 const INFER_RECORDS_MAX: usize = 10_000;
@@ -47,6 +54,21 @@ pub fn read(path: &Path) -> Result<Option<Contract>> {
                 .with("path", path.display())
                 .caused_by(list.join("\n"))
         })
+}
+
+/// The judge of `stream` by `contract`.
+///
+/// # Errors
+/// [`ErrorKind::Config`] if the two do not go together, such as a key that is no column.
+pub fn judge(stream: &Stream, contract: &Contract) -> Result<Judge> {
+    let options = JudgeOptions {
+        keys: stream.table.keys.clone(),
+        sequence_by: stream.table.sequence_by.clone(),
+        on_unknown: stream.drift.on_unknown,
+        on_mismatch: stream.drift.on_mismatch,
+        record_bytes_max: RECORD_BYTES_MAX,
+    };
+    Judge::new(contract, options).map_err(|error| error.with("stream", &stream.name))
 }
 
 /// Infers a contract from the first records of raw and writes it as a draft beside the others; `None` without records.

@@ -47,4 +47,13 @@ impl Workspace {
             clock,
         })
     }
+
+    /// Proves that the store refuses to create what exists; to be called before anything is written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::error::ErrorKind::Config) for a store on which two writers could both win, else whatever
+    /// the store says.
+    pub async fn prove_store(&self) -> Result<()> {
+        raw::store::probe(self.store.as_ref(), &self.clock).await
+    }
 }

@@ -17,9 +17,6 @@ use crate::{
 
 use self::load::Loader;
 
-/// Largest record judged, in bytes; a larger one is quarantined as `too_large`.
-pub const RECORD_BYTES_MAX: usize = 16 << 20;
-
 /// What the loads of one run did to a table. `read = merged + superseded + quarantined`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transformed {

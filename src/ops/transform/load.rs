@@ -9,18 +9,18 @@ use datafusion::execution::context::SessionContext;
 use rand::RngExt as _;
 use tracing::{info, warn};
 
-use super::{RECORD_BYTES_MAX, Transformed, drift_side, loads_side, quarantine_side};
+use super::{Transformed, drift_side, loads_side, quarantine_side};
 use crate::{
     clock::Timestamp,
     config::{Deletes, OnMismatch, ScdType, Stream},
     contract::{
         Contract,
         drift::{self, ChangeKind},
-        judge::{Judge, JudgeOptions},
+        judge::Judge,
     },
     error::{Error, ErrorKind, Result},
     failpoint,
-    ops::Workspace,
+    ops::{Workspace, contract},
     raw::{
         BatchNumber, layout,
         log::{LogEntry, RawLog},
@@ -38,9 +38,6 @@ use crate::{
         split::{Split, SplitOptions, row_schema, split},
     },
 };
-
-/// The generation of a table. A rebuild will count it up.
-const GENERATION: u32 = 0;
 
 /// Part of the memory limit that the raw bodies of one load may take: their typed columns, hashed keys and encoders need the rest.
 const LOAD_MEMORY_SHARE: u64 = 8;
@@ -94,17 +91,7 @@ impl<'a> Loader<'a> {
                 .with("stream", &stream.name)
                 .with("hint", "only `deletes: soft` is available"));
         }
-        let judge = Judge::new(
-            &contract,
-            JudgeOptions {
-                keys: rules.keys.clone(),
-                sequence_by: rules.sequence_by.clone(),
-                on_unknown: stream.drift.on_unknown,
-                on_mismatch: stream.drift.on_mismatch,
-                record_bytes_max: RECORD_BYTES_MAX,
-            },
-        )?;
-        let judge = Arc::new(judge);
+        let judge = Arc::new(contract::judge(stream, &contract)?);
         let deletes = rules
             .apply_as_deletes
             .as_deref()
@@ -124,7 +111,7 @@ impl<'a> Loader<'a> {
             contract,
             judge,
             deletes,
-            app: AppId::new(&stream.name, GENERATION),
+            app: AppId::new(&stream.name, AppId::GENERATION),
             table,
             session,
         })
