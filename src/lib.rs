@@ -1,4 +1,19 @@
 //! Land API responses raw, transform them into Delta tables afterwards.
+//!
+//! ```text
+//! cli ─ ops ─┬─ extract    API → pages                    one place sends; what next, how long, is it an error: pure functions
+//!            ├─ raw        pages → log of raw batches     put-if-absent is the commit; the bookmark is inside the entry
+//!            ├─ transform  raw batches → judged rows      DataFusion scan, one pass per record
+//!            ├─ contract   what records should look like  pure: no I/O, no clock, bad data is a value
+//!            ├─ table      rows → Delta                   merge by key; the `txn` of the commit is the watermark
+//!            ├─ query      SQL over all of it             read only
+//!            └─ report     rows → words
+//! config, clock, error, json, yaml, failpoint stand below all of these; stations never call each other, only `ops` joins them.
+//! ```
+//!
+//! Where to change what: a pagination style in `extract/paginate.rs` and `config/`, a rule for a record in `contract/`, what
+//! drift means in `contract/drift.rs`, merge behaviour in `table/merge.rs`, the disk format in `raw/log.rs` and
+//! `raw/frame.rs`, a report in `report/` and `sql/reports/`, a command in `ops/` and then `cli/`.
 
 pub mod cli;
 pub mod clock;

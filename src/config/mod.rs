@@ -391,8 +391,6 @@ pub enum ScdType {
 pub enum Deletes {
     /// The row stays and `_deleted` is true.
     Soft,
-    /// The row leaves the table's current view; its sequence is kept as a tombstone.
-    Hard,
 }
 
 /// What to do with what the contract does not say.

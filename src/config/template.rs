@@ -27,7 +27,7 @@ mod tests {
     fn a_new_project_reads_without_a_problem_or_warning() {
         let files = files();
         let (_, text) = files.iter().find(|(path, _)| *path == FILE_NAME).unwrap();
-        let loaded = parse(text, Path::new("/work/new")).unwrap();
+        let loaded = parse(text, Path::new("/srv/new")).unwrap();
         assert_eq!(loaded.warnings, []);
         assert_eq!(loaded.project.streams().count(), 1);
     }
@@ -38,7 +38,7 @@ mod tests {
         // `#? ` marks a line that may be let in as it stands.
         let text = files[0].1.replace("#? ", "");
         assert_ne!(text, files[0].1);
-        let loaded = parse(&text, Path::new("/work/new")).unwrap();
+        let loaded = parse(&text, Path::new("/srv/new")).unwrap();
         assert!(loaded.project.sources[0].rate_limit.is_some());
     }
 

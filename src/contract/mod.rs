@@ -188,6 +188,8 @@ pub enum ViolationClass {
     UnknownField,
     /// Stored bytes are not what was landed.
     RawCorrupt,
+    /// The stored object is gone.
+    RawMissing,
 }
 
 impl ViolationClass {
@@ -211,6 +213,7 @@ impl ViolationClass {
             Self::TooLarge => "too_large",
             Self::UnknownField => "unknown_field",
             Self::RawCorrupt => "raw_corrupt",
+            Self::RawMissing => "raw_missing",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    config::{Auth, Deletes, Project, Source, Stream, secret::Secret},
+    config::{Auth, Project, Source, Stream, secret::Secret},
     contract::{
         Column, Contract, columns,
         drift::{self, ChangeKind},
@@ -269,10 +269,6 @@ fn show_inferred(findings: &mut Findings, stream: &Stream, records: &[&[u8]]) {
 
 /// Reads the contract and compiles everything that a load compiles.
 fn check_contract(stream: &Stream) -> Result<Option<Contract>> {
-    if stream.table.deletes == Deletes::Hard {
-        return Err(Error::new(ErrorKind::Config, "delete rows for good")
-            .with("hint", "only `deletes: soft` is available"));
-    }
     let Some(contract) = contract::read(&stream.contract)? else {
         return Ok(None);
     };

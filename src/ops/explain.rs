@@ -37,6 +37,9 @@ use crate::{
 
 const LOAD_OF_BATCH: &str = include_str!("../../sql/reports/load_of_batch.sql");
 
+/// Quarantined records looked through for a key, newest first: any that hold its text somewhere.
+const CANDIDATES_MAX: usize = 10_000;
+
 /// Most rows of one key that are explained, newest first. An appended table may have more.
 pub const ROWS_MAX: usize = 20;
 
@@ -245,7 +248,8 @@ async fn set_aside_with_key(
         .quarantine_of(stream)
         .await?
         .filter(likely)
-        .and_then(|rows| rows.sort(newest));
+        .and_then(|rows| rows.sort(newest))
+        .and_then(|rows| rows.limit(0, Some(CANDIDATES_MAX)));
     let rows = collect(rows).await?;
     let mut found = quarantined(&rows)?;
     found.retain(|(values, ..)| {

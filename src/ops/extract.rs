@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::{Clock, Timestamp},
-    config::{Source, Stream, StreamName},
+    config::{Project, Source, Stream, StreamName},
     error::Result,
     extract::{
         client::Client,
@@ -20,12 +20,19 @@ use crate::{
         window::{Extraction, Position},
     },
     failpoint,
-    ops::Workspace,
-    raw::{Bookmark, log::BatchKind, write::Landing},
+    ops::{Workspace, contract},
+    raw::{
+        Bookmark,
+        log::BatchKind,
+        write::{Landing, OBJECT_BYTES_MAX},
+    },
 };
 
-/// Streams extracted at the same time. Each holds a few pages in memory.
-pub const STREAMS_AT_ONCE: usize = 8;
+/// Most streams extracted at the same time, however much memory there is.
+pub const STREAMS_AT_ONCE_MAX: usize = 8;
+
+/// Pages one extraction holds at most: one being landed, one ahead, and one being read in encoded and decoded form.
+const PAGES_HELD: u64 = 4;
 
 /// What one extraction landed.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +68,7 @@ pub async fn extract(
             channels.insert(&source.name, channel);
         }
     }
-    let runs = streams.iter().map(|name| {
+    let runs = streams.iter().enumerate().map(|(place, name)| {
         let (channels, run_id) = (&channels, &run_id);
         async move {
             let result = async {
@@ -80,13 +87,35 @@ pub async fn extract(
                 .extract(begun)
                 .await
             };
-            Outcome {
+            let outcome = Outcome {
                 stream: name.clone(),
                 result: result.await,
-            }
+            };
+            (place, outcome)
         }
     });
-    stream::iter(runs).buffered(STREAMS_AT_ONCE).collect().await
+    // Unordered, so that a stream that waits for its quota keeps only its own place.
+    let at_once = streams_at_once(&workspace.project);
+    let mut outcomes: Vec<(usize, Outcome)> = stream::iter(runs).buffer_unordered(at_once).collect().await;
+    outcomes.sort_by_key(|(place, _)| *place);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// As many streams as the memory limit allows: each may hold one object and a few of the largest pages it accepts.
+fn streams_at_once(project: &Project) -> usize {
+    let page_bytes = project
+        .sources
+        .iter()
+        .map(|source| source.limits.page_bytes_max)
+        .max()
+        .unwrap_or(0);
+    let stream_bytes = PAGES_HELD
+        .saturating_mul(page_bytes)
+        .saturating_add(OBJECT_BYTES_MAX as u64);
+    let fit = project.memory_bytes_max / stream_bytes;
+    usize::try_from(fit)
+        .unwrap_or(STREAMS_AT_ONCE_MAX)
+        .clamp(1, STREAMS_AT_ONCE_MAX)
 }
 
 /// What all streams of a source share: its connections and its budget.
@@ -117,7 +146,7 @@ struct Run<'a> {
 impl Run<'_> {
     async fn extract(&self, begun: &(dyn Fn(&StreamName, Arc<Progress>) + Sync)) -> Result<Extracted> {
         let workspace = self.workspace;
-        let landing = Landing::open(
+        let mut landing = Landing::open(
             Arc::clone(&workspace.store),
             self.stream.name.clone(),
             workspace.clock.clone(),
@@ -125,6 +154,10 @@ impl Run<'_> {
             workspace.project.config_hash.clone(),
         )
         .await?;
+        // Only told: landing never looks at a schema, and an unreadable contract stops the transform, not this.
+        if let Ok(Some(contract)) = contract::read(&self.stream.contract) {
+            landing = landing.with_contract_version(contract.version);
+        }
         let bookmark = landing.bookmark();
         let mut extraction = Extraction::new(
             self.source,

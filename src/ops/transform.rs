@@ -12,7 +12,7 @@ use crate::{
         layout::{self, SystemTable},
         log::RawLog,
     },
-    table::{side::Side, system::LoadRow},
+    table::{AppId, side::Side, system::LoadRow},
 };
 
 use self::load::Loader;
@@ -71,6 +71,13 @@ async fn transform_stream(workspace: &Workspace, name: &StreamName) -> Result<Tr
     };
     let mut done = Transformed::default();
     let Some(head) = log.head().await? else {
+        let table = workspace.tables.open(&layout::table(name)).await?;
+        let app = AppId::new(name, AppId::GENERATION);
+        if let Some(table) = table
+            && let Some(mark) = table.watermark(&app).await?
+        {
+            return Err(load::raw_lost(name, mark, "nothing"));
+        }
         return Ok(done);
     };
     let pinned = match contract::read(&stream.contract)? {

@@ -47,7 +47,7 @@ struct Lake {
 }
 
 fn lake() -> Lake {
-    let project = Arc::new(read::parse(PROJECT, FilePath::new("/work")).unwrap().project);
+    let project = Arc::new(read::parse(PROJECT, FilePath::new("/srv")).unwrap().project);
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let tables = Tables::new(Arc::clone(&store)).unwrap();
     let session = Session::new(&project, &tables, &store).unwrap();

@@ -185,6 +185,7 @@ impl Table {
             placed[hit.winner] = true;
             settled[hit.winner] |= !hit.newer;
         }
+        let stale = settled.iter().filter(|stale| **stale).count() as u64;
         for (file, matches) in candidates.iter().zip(&matches) {
             let beaten: Vec<&Match> = matches.iter().filter(|hit| hit.newer).collect();
             if beaten.is_empty() {
@@ -200,7 +201,8 @@ impl Table {
         }
         let new: Vec<usize> = (0..placed.len()).filter(|winner| !placed[*winner]).collect();
         counts.merged += new.len() as u64;
-        counts.superseded = total - counts.merged;
+        // Counted for itself, not as what is left over: the caller checks that the two add up to what it gave.
+        counts.superseded = total - latest.winners.len() as u64 + stale;
         let mut writer = self.writer(schema)?;
         latest.write(&new, &mut writer).await?;
         actions.extend(close(writer).await?);

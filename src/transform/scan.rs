@@ -197,7 +197,7 @@ fn send_page(
         PageRead::Corrupt(lost) => {
             let class = match lost.loss {
                 Loss::Changed => ViolationClass::RawCorrupt.as_str(),
-                Loss::Missing => Loss::Missing.as_str(),
+                Loss::Missing => ViolationClass::RawMissing.as_str(),
             };
             for page in lost.pages {
                 let rows = Rows {

@@ -187,8 +187,7 @@ impl<'a> Partition<'a> {
     fn take(&mut self, batch: RecordBatch) -> Result<()> {
         self.split.counts.read += batch.num_rows() as u64;
         if batch.column(column::CLASS).null_count() < batch.num_rows() {
-            self.set_pages_aside(&batch);
-            return Ok(());
+            return self.set_pages_aside(&batch);
         }
         let bodies = batch.column(column::BODY).as_binary_view();
         let mut start = 0;
@@ -207,7 +206,7 @@ impl<'a> Partition<'a> {
     }
 
     /// Pages without readable records: the scan gives each a batch of its own.
-    fn set_pages_aside(&mut self, batch: &RecordBatch) {
+    fn set_pages_aside(&mut self, batch: &RecordBatch) -> Result<()> {
         let (classes, found) = (
             batch.column(column::CLASS).as_string::<i32>(),
             batch.column(column::FOUND).as_string::<i32>(),
@@ -224,6 +223,16 @@ impl<'a> Partition<'a> {
             self.quarantine.push(origin(batch, row), body, &[reason]);
         }
         self.split.counts.quarantined += batch.num_rows() as u64;
+        self.close_quarantine(JUDGED_ROWS)
+    }
+
+    /// Closes the quarantine rows once there are `rows` of them: the text of one Arrow column is counted in 31 bits.
+    fn close_quarantine(&mut self, rows: usize) -> Result<()> {
+        if self.quarantine.len() >= rows {
+            let full = std::mem::replace(&mut self.quarantine, Rows::new(self.options.facts.clone()));
+            self.split.quarantined.push(full.finish()?);
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -273,7 +282,7 @@ impl<'a> Partition<'a> {
         if accepted.num_rows() > 0 {
             self.split.accepted.push(accepted);
         }
-        Ok(())
+        self.close_quarantine(JUDGED_ROWS)
     }
 
     /// Whether a deletion may do without this: it need not carry what a row must, only its key, the mark and its place
@@ -326,9 +335,7 @@ impl<'a> Partition<'a> {
 
     fn finish(mut self) -> Result<Split> {
         self.flush()?;
-        if !self.quarantine.is_empty() {
-            self.split.quarantined.push(self.quarantine.finish()?);
-        }
+        self.close_quarantine(1)?;
         Ok(self.split)
     }
 }
@@ -338,6 +345,7 @@ fn page_class(name: &str) -> ViolationClass {
         ViolationClass::RecordsPathMissing,
         ViolationClass::TooDeep,
         ViolationClass::NotJson,
+        ViolationClass::RawMissing,
     ]
     .into_iter()
     .find(|class| class.as_str() == name)

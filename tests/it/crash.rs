@@ -223,6 +223,7 @@ const KILLS_DEFAULT: u32 = 12;
 #[test]
 fn r060_f001_f002_f003_f004_killed_at_random_moments_the_rerun_gives_the_same_tables() {
     let rounds = std::env::var("LANDFALL_TEST_KILLS").map_or(KILLS_DEFAULT, |text| text.parse().unwrap());
+    let mut killed = 0;
     for round in 0..rounds {
         let api = Api::start(first_day());
         let project = TestProject::items(&api.base_url);
@@ -233,7 +234,9 @@ fn r060_f001_f002_f003_f004_killed_at_random_moments_the_rerun_gives_the_same_ta
             }
             for _ in 0..3 {
                 let micros = rand::rng().random_range(0..250_000_u64);
-                survived += u32::from(!kill_after(&project, Duration::from_micros(micros)));
+                let hit = kill_after(&project, Duration::from_micros(micros));
+                survived += u32::from(!hit);
+                killed += u32::from(hit && !project.files("lake/raw").is_empty());
             }
             project.ok(&["run"]);
             assert_whole(
@@ -243,6 +246,7 @@ fn r060_f001_f002_f003_f004_killed_at_random_moments_the_rerun_gives_the_same_ta
             );
         }
     }
+    assert!(killed > 0, "no run was hit at work");
 }
 
 /// Starts a run and kills it after `time`; false if it was done before.

@@ -41,7 +41,7 @@ pub(super) fn table(value: Value<'_>) -> Option<Table> {
         Some(text.to_owned())
     });
     let deletes = fields.optional("deletes", |value| {
-        value.choice(&[("soft", Deletes::Soft), ("hard", Deletes::Hard)], &[])
+        value.choice(&[("soft", Deletes::Soft)], &["hard"])
     });
     Some(Table {
         keys: keys?,

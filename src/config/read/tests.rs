@@ -8,7 +8,7 @@ const FULL: &str = include_str!("../../../fixtures/config/full.yml");
 const BAD: &str = include_str!("../../../fixtures/config/bad.yml");
 
 fn read(text: &str) -> Result<Loaded, Vec<Problem>> {
-    parse(text, Path::new("/work/shop"))
+    parse(text, Path::new("/srv/shop"))
 }
 
 fn shown(problems: &[Problem]) -> String {
@@ -95,8 +95,8 @@ fn a_short_file_gets_safe_defaults() {
     let loaded = read(MINIMAL).unwrap();
     assert_eq!(loaded.warnings, []);
     let project = &loaded.project;
-    assert_eq!(project.dir, Path::new("/work/shop"));
-    assert_eq!(project.lake.url.as_str(), "file:///work/shop/lake");
+    assert_eq!(project.dir, Path::new("/srv/shop"));
+    assert_eq!(project.lake.url.as_str(), "file:///srv/shop/lake");
     assert_eq!(project.memory_bytes_max, 1 << 30);
     assert_eq!(project.config_hash.len(), 64);
     let source = &project.sources[0];
@@ -106,7 +106,7 @@ fn a_short_file_gets_safe_defaults() {
     let orders = stream(&loaded, "shop.orders");
     assert_eq!(
         orders.contract,
-        Path::new("/work/shop/contracts/shop.orders.odcs.yaml")
+        Path::new("/srv/shop/contracts/shop.orders.odcs.yaml")
     );
     assert_eq!(orders.records.to_string(), "$[*]");
     assert!(matches!(orders.paginate, Paginate::Single));
@@ -126,7 +126,7 @@ fn every_setting_reaches_the_project() {
     assert_eq!(shop.limits.page_bytes_max, 16 << 20);
     assert_eq!(
         format!("{:?}", shop.auth),
-        r#"ApiKeyHeader { name: "x-api-key", value: Secret(${file:/work/shop/secrets/shop}) }"#
+        r#"ApiKeyHeader { name: "x-api-key", value: Secret(${file:/srv/shop/secrets/shop}) }"#
     );
     let orders = stream(&loaded, "shop.orders");
     let body = orders.request.body.unwrap().to_string();
@@ -143,7 +143,7 @@ fn every_setting_reaches_the_project() {
         to,
         TokenSlot::BodyField(vec!["page".to_owned(), "after".to_owned()])
     );
-    assert_eq!(orders.table.deletes, Deletes::Hard);
+    assert_eq!(orders.table.deletes, Deletes::Soft);
     assert_eq!(orders.drift.on_mismatch, OnMismatch::Fail);
     assert_eq!(orders.commit.elapsed, Duration::from_secs(15));
     let Paginate::NextUrl { from } = stream(&loaded, "shop.events").paginate else {

@@ -95,6 +95,6 @@ fn r020_the_defaults_of_the_schema_hold() {
         ),
     );
     text = text.replace("keys: [id]", &format!("keys: [id], {}", defaults("/$defs/table")));
-    let explained = |text: &str| explain(&parse(text, Path::new("/work/shop")).unwrap().project);
+    let explained = |text: &str| explain(&parse(text, Path::new("/srv/shop")).unwrap().project);
     assert_eq!(explained(&text), explained(MINIMAL), "{text}");
 }

@@ -1,6 +1,7 @@
 //! One stream's loads: raw batches judged, merged and committed with everything written about them.
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 use super::{Transformed, drift_side, loads_side, quarantine_side};
 use crate::{
     clock::Timestamp,
-    config::{Deletes, OnMismatch, ScdType, Stream},
+    config::{OnMismatch, ScdType, Stream, StreamName},
     contract::{
         Contract,
         drift::{self, ChangeKind},
@@ -86,11 +87,6 @@ impl<'a> Loader<'a> {
         contract: Contract,
     ) -> Result<Self> {
         let rules = &stream.table;
-        if rules.deletes == Deletes::Hard {
-            return Err(Error::new(ErrorKind::Config, "delete rows for good")
-                .with("stream", &stream.name)
-                .with("hint", "only `deletes: soft` is available"));
-        }
         let judge = Arc::new(contract::judge(stream, &contract)?);
         let deletes = rules
             .apply_as_deletes
@@ -103,6 +99,17 @@ impl<'a> Loader<'a> {
             .tables
             .open_or_create(&path, &schema, &rules.partition_by)
             .await?;
+        let partition_by = table.partition_by()?;
+        if partition_by != rules.partition_by {
+            return Err(Error::new(ErrorKind::Contract, "change partition columns")
+                .with("stream", &stream.name)
+                .with("table has", partition_by.join(", "))
+                .with("project wants", rules.partition_by.join(", "))
+                .with(
+                    "hint",
+                    "a table keeps the partition columns it was created with; put `partition_by` back",
+                ));
+        }
         let session = SessionContext::new();
         Ok(Self {
             workspace,
@@ -132,14 +139,7 @@ impl<'a> Loader<'a> {
             && mark > head
             && self.log.entry(mark).await?.is_none()
         {
-            // Raw that begins anew under a table that does not would be skipped in silence up to the old watermark.
-            return Err(
-                Error::new(ErrorKind::Corrupt, "find the raw batches that are in the table")
-                    .with("stream", &self.stream.name)
-                    .with("table has", mark)
-                    .with("raw ends at", head)
-                    .with("hint", "bring raw back, or move the table away and load it anew"),
-            );
+            return Err(raw_lost(&self.stream.name, mark, head));
         }
         Ok(None)
     }
@@ -287,7 +287,7 @@ impl<'a> Loader<'a> {
                     .with("policy", "on_mismatch: fail")
                     .with(
                         "hint",
-                        "nothing was written; change the contract or the policy and run transform again",
+                        "nothing of this load was written; change the contract or the policy and run transform again",
                     ),
             );
         }
@@ -372,4 +372,14 @@ impl<'a> Loader<'a> {
 
 fn deleted_column(stream: &Stream) -> bool {
     stream.table.scd_type == ScdType::Upsert
+}
+
+/// The table holds batches up to `mark`, and raw ends before. Raw that begins anew under such a table would be skipped in
+/// silence up to the old watermark.
+pub(super) fn raw_lost(stream: &StreamName, mark: BatchNumber, end: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Corrupt, "find the raw batches that are in the table")
+        .with("stream", stream)
+        .with("table has", mark)
+        .with("raw ends at", end)
+        .with("hint", "bring raw back, or move the table away and load it anew")
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -13,6 +14,7 @@ use axum::{
     routing::get,
 };
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 /// An answer given instead of a page.
 pub struct Scripted {
@@ -28,6 +30,8 @@ struct Shared {
     scripted: VecDeque<Scripted>,
     /// After this many more requests, every answer has this status.
     outage: Option<(usize, u16)>,
+    /// After this many more requests, one is answered only when it is told to.
+    held: Option<(usize, Arc<Notify>)>,
     /// Records that appear once this many more requests were answered.
     late: Option<(usize, Vec<Value>)>,
     requests: Vec<String>,
@@ -97,6 +101,22 @@ impl Api {
         self.shared.lock().unwrap().outage = Some((pages, status));
     }
 
+    /// Holds back the answer to the request after `requests` more, until the handle is notified.
+    pub fn hold_after(&self, requests: usize) -> Arc<Notify> {
+        let release = Arc::new(Notify::new());
+        self.shared.lock().unwrap().held = Some((requests, Arc::clone(&release)));
+        release
+    }
+
+    /// Waits until a request is held back.
+    pub fn wait_until_held(&self) {
+        let begun = Instant::now();
+        while self.shared.lock().unwrap().held.is_some() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no request came");
+            std::thread::yield_now();
+        }
+    }
+
     /// Ends the outage.
     pub fn heal(&self) {
         self.shared.lock().unwrap().outage = None;
@@ -143,6 +163,20 @@ async fn items(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
+    let held = {
+        let mut shared = shared.lock().unwrap();
+        match shared.held.take() {
+            Some((0, release)) => Some(release),
+            Some((requests, release)) => {
+                shared.held = Some((requests - 1, release));
+                None
+            }
+            None => None,
+        }
+    };
+    if let Some(release) = held {
+        release.notified().await;
+    }
     let mut shared = shared.lock().unwrap();
     shared.requests.push(uri.to_string());
     let key = headers
