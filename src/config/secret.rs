@@ -99,30 +99,51 @@ impl Secret {
     /// # Errors
     /// [`ErrorKind::Config`] naming the variable or file that cannot be read.
     pub fn reveal(&self) -> Result<String> {
-        let mut value = String::new();
-        for part in &self.0 {
-            match part {
-                Part::Literal(text) => value.push_str(text),
-                Part::Env(name) => {
-                    #[expect(clippy::disallowed_methods, reason = "config reads the environment")]
-                    let found = env::var(name);
-                    value.push_str(&found.map_err(|source| {
-                        Error::new(ErrorKind::Config, "read secret from the environment")
-                            .with("variable", name)
-                            .caused_by(source)
-                    })?);
-                }
-                Part::File(path) => {
-                    let text = fs::read_to_string(path).map_err(|source| {
-                        Error::new(ErrorKind::Config, "read secret from a file")
-                            .with("path", path.display())
-                            .caused_by(source)
-                    })?;
-                    value.push_str(text.trim_end_matches(['\n', '\r']));
-                }
+        self.0.iter().map(Part::reveal).collect()
+    }
+
+    /// The values of its references alone, read now, without the text between them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the variable or file that cannot be read.
+    pub fn reveal_references(&self) -> Result<Vec<String>> {
+        let references = self.0.iter().filter(|part| !matches!(part, Part::Literal(_)));
+        references.map(Part::reveal).collect()
+    }
+
+    /// The text as it stands in the project file: references by name, literals in full. Never for a log.
+    pub(crate) fn as_written(&self) -> String {
+        let parts = self.0.iter().map(|part| match part {
+            Part::Literal(text) => text.replace("${", "$${"),
+            Part::Env(name) => format!("${{env:{name}}}"),
+            Part::File(path) => format!("${{file:{}}}", path.display()),
+        });
+        parts.collect()
+    }
+}
+
+impl Part {
+    fn reveal(&self) -> Result<String> {
+        match self {
+            Self::Literal(text) => Ok(text.clone()),
+            Self::Env(name) => {
+                #[expect(clippy::disallowed_methods, reason = "config reads the environment")]
+                let found = env::var(name);
+                found.map_err(|source| {
+                    Error::new(ErrorKind::Config, "read secret from the environment")
+                        .with("variable", name)
+                        .caused_by(source)
+                })
+            }
+            Self::File(path) => {
+                let text = fs::read_to_string(path).map_err(|source| {
+                    Error::new(ErrorKind::Config, "read secret from a file")
+                        .with("path", path.display())
+                        .caused_by(source)
+                })?;
+                Ok(text.trim_end_matches(['\n', '\r']).to_owned())
             }
         }
-        Ok(value)
     }
 }
 
@@ -157,6 +178,9 @@ mod tests {
             .unwrap()
             .relative_to(dir.path());
         assert_eq!(secret.reveal().unwrap(), "Token s3cr3t ${x}");
+        assert_eq!(secret.reveal_references().unwrap(), ["s3cr3t"]);
+        let written = Secret::parse("a ${file:token} $${x}").unwrap().as_written();
+        assert_eq!(written, "a ${file:token} $${x}");
         assert!(!format!("{secret} {secret:?}").contains("s3cr3t"));
         let variable = Secret::parse("${env:CARGO_PKG_NAME}").unwrap();
         assert_eq!(variable.reveal().unwrap(), "landfall");

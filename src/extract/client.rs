@@ -4,7 +4,7 @@ use std::{error::Error as StdError, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Method as HttpMethod,
+    Method as HttpMethod, Version,
     header::{
         ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING,
     },
@@ -131,8 +131,7 @@ impl Client {
             headers: response.headers().clone(),
             url: response.url().clone(),
         };
-        let told = response.content_length().is_some() || head.headers.contains_key(TRANSFER_ENCODING);
-        let framing = if told { Framing::Told } else { Framing::Close };
+        let framing = framing(response.version(), response.content_length(), &head.headers);
         if !response.status().is_success() {
             return Ok(Response {
                 head,
@@ -182,7 +181,9 @@ impl Client {
         }
         let mut url = request.url.clone();
         for (name, value) in stream.params.iter().filter(|(_, value)| value.is_reference()) {
-            set_query(&mut url, name, &value.reveal()?);
+            if !request.placed.contains(name) {
+                set_query(&mut url, name, &value.reveal()?);
+            }
         }
         auth::apply(&self.auth, &mut url, &mut headers)?;
         let method = match request.method {
@@ -214,6 +215,15 @@ impl Client {
             body.extend_from_slice(&chunk);
         }
         Ok(body.freeze())
+    }
+}
+
+/// From HTTP/2 on frames tell the end, with or without a length.
+fn framing(version: Version, length: Option<u64>, headers: &HeaderMap) -> Framing {
+    if length.is_some() || headers.contains_key(TRANSFER_ENCODING) || version >= Version::HTTP_2 {
+        Framing::Told
+    } else {
+        Framing::Close
     }
 }
 
@@ -286,5 +296,31 @@ fn broken_task(cause: tokio::task::JoinError) -> Failure {
     Failure {
         kind: FailureKind::Cut,
         error: Error::new(ErrorKind::Internal, "decode body").caused_by(cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f036_only_http_1_tells_the_end_of_a_body_by_closing() {
+        let plain = HeaderMap::new();
+        let chunked = HeaderMap::from_iter([(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))]);
+        let table = [
+            (Version::HTTP_10, None, &plain, Framing::Close),
+            (Version::HTTP_11, None, &plain, Framing::Close),
+            (Version::HTTP_11, Some(0), &plain, Framing::Told),
+            (Version::HTTP_11, None, &chunked, Framing::Told),
+            (Version::HTTP_2, None, &plain, Framing::Told),
+            (Version::HTTP_3, None, &plain, Framing::Told),
+        ];
+        for (version, length, headers, expected) in table {
+            assert_eq!(
+                framing(version, length, headers),
+                expected,
+                "{version:?} {length:?}"
+            );
+        }
     }
 }

@@ -92,6 +92,53 @@ pub fn horizon(format: CursorFormat, now: Timestamp) -> Option<Rank> {
     }
 }
 
+/// The greatest rank a watermark may have after a window that opened at `opened_at`, in whole seconds or days; `None`
+/// if the format does not mean a time.
+///
+/// A record that changes while its window is fetched may be on a page already passed. The next window asks for it again.
+pub fn cap(format: CursorFormat, opened_at: Timestamp) -> Option<Rank> {
+    let seconds = i128::from(opened_at.timestamp());
+    match format {
+        CursorFormat::Rfc3339 => Some(seconds * NANOS_PER_SECOND),
+        CursorFormat::Date => Some(seconds.div_euclid(SECONDS_PER_DAY)),
+        CursorFormat::EpochSeconds => Some(seconds),
+        CursorFormat::EpochMillis => Some(seconds * 1000),
+        CursorFormat::Integer => None,
+    }
+}
+
+/// What a watermark of `incremental` is a value of: the path of the cursor and its format.
+pub fn identity(incremental: &Incremental) -> String {
+    let format = match incremental.format {
+        CursorFormat::Rfc3339 => "rfc3339",
+        CursorFormat::Date => "date",
+        CursorFormat::EpochSeconds => "epoch_s",
+        CursorFormat::EpochMillis => "epoch_ms",
+        CursorFormat::Integer => "integer",
+    };
+    format!("{} {format}", incremental.cursor)
+}
+
+/// Checks that a watermark kept as a value of `stored` is one of the cursor the stream has now.
+///
+/// # Errors
+/// [`ErrorKind::Config`] naming both if it is not: the two do not compare.
+pub fn check(incremental: &Incremental, stored: Option<&str>) -> Result<()> {
+    let configured = identity(incremental);
+    match stored {
+        Some(stored) if stored != configured => {
+            Err(Error::new(ErrorKind::Config, "use watermark of another cursor")
+                .with("stored", stored)
+                .with("configured", configured)
+                .with(
+                    "hint",
+                    "restore the cursor, or give the stream another name to load it from the start",
+                ))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The lower bound of a window that follows `watermark`: the watermark less the lookback, never before `start`.
 ///
 /// Without a watermark it is `start` as written, or nothing.

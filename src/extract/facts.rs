@@ -154,6 +154,7 @@ mod tests {
             headers: Vec::new(),
             body: None,
             token: START.to_owned(),
+            placed: Vec::new(),
         };
         let facts = of(
             &request,

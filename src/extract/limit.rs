@@ -193,7 +193,8 @@ impl Ledger {
             if remaining == 0 {
                 self.paused_until = self.paused_until.max(Some(later(now, reset)));
             }
-            let every = (reset / u32::try_from(remaining + 1).unwrap_or(u32::MAX)).min(SPACING_MAX);
+            let every =
+                (reset / u32::try_from(remaining.saturating_add(1)).unwrap_or(u32::MAX)).min(SPACING_MAX);
             self.spacing = Some(Spacing {
                 every: delta(every),
                 until: later(now, reset),
@@ -315,6 +316,34 @@ mod tests {
         ]));
         limiter.observe(&headers(&[("x-ratelimit-remaining", "x"), ("ratelimit", "?")]));
         assert_eq!(limiter.try_acquire(), None);
+    }
+
+    #[test]
+    fn r034_no_number_a_server_sends_makes_it_panic_or_wait_without_cause() {
+        let numbers = [
+            "0",
+            "1",
+            "4294967295",
+            "18446744073709551614",
+            "18446744073709551615",
+        ];
+        for limit in numbers {
+            for remaining in numbers {
+                for reset in ["0", "1", "3600", "9223372036854775807", "18446744073709551615"] {
+                    let (limiter, _) = limiter(0, 0);
+                    limiter.observe(&headers(&[
+                        ("x-ratelimit-limit", limit),
+                        ("x-ratelimit-remaining", remaining),
+                        ("x-ratelimit-reset", reset),
+                    ]));
+                    let wait = limiter.try_acquire();
+                    assert!(
+                        wait.is_none() || remaining == "0",
+                        "{limit} {remaining} {reset}: {wait:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The `Link` header field (RFC 8288), as far as relations go.
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// One link of a field value: where it points and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -9,25 +11,26 @@ pub struct Link {
     pub relations: Vec<String>,
 }
 
-/// Most links read from one field value; what follows is ignored.
+/// Most links read from one field value; what follows is not read.
 pub const LINKS_MAX: usize = 100;
 
-/// The links of one field value.
+/// The links of one field value, and what of it could not be read.
 ///
 /// Commas and semicolons inside `<>` and quotes belong to the target or the value. Of several `rel`
 /// parameters of one link the first counts, as the RFC says. Reading stops at the first thing that is not a link.
 ///
 /// ```
 /// use landfall::extract::link::parse;
-/// let links = parse(r#"</orders?page=2>; rel="next", </orders?ids=1,2;3>; rel=LAST"#);
+/// let (links, rest) = parse(r#"</orders?page=2>; rel="next", </orders?ids=1,2;3>; rel=LAST, what?"#);
 /// assert_eq!(links[0].target, "/orders?page=2");
 /// assert_eq!(links[1].relations, ["last"]);
+/// assert_eq!(rest, "what?");
 /// ```
-pub fn parse(value: &str) -> Vec<Link> {
+pub fn parse(value: &str) -> (Vec<Link>, &str) {
+    const BETWEEN: [char; 3] = [' ', '\t', ','];
     let mut links = Vec::new();
-    let mut rest = value;
+    let mut rest = value.trim_start_matches(BETWEEN);
     while links.len() < LINKS_MAX {
-        rest = rest.trim_start_matches([' ', '\t', ',']);
         let Some((target, after)) = rest.strip_prefix('<').and_then(|inner| inner.split_once('>')) else {
             break;
         };
@@ -36,18 +39,36 @@ pub fn parse(value: &str) -> Vec<Link> {
             target: target.trim().to_owned(),
             relations: relations.unwrap_or_default(),
         });
-        rest = after;
+        rest = after.trim_start_matches(BETWEEN);
     }
-    links
+    (links, rest)
 }
 
-/// The target of the first link with the relation `relation` (lowercase) among several field values.
-pub fn target<'a>(values: impl IntoIterator<Item = &'a str>, relation: &str) -> Option<String> {
-    values
-        .into_iter()
-        .flat_map(parse)
-        .find(|link| link.relations.iter().any(|known| known == relation))
-        .map(|link| link.target)
+/// The target of the first link with the relation `relation` (lowercase) among several values of `Link`.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] if there is none but part of a value cannot be read: it may stand there.
+pub fn target<'a>(values: impl IntoIterator<Item = &'a [u8]>, relation: &str) -> Result<Option<String>> {
+    let unreadable =
+        |problem: &'static str| Error::new(ErrorKind::Refused, "read header Link").with("problem", problem);
+    let mut unread = None;
+    for value in values {
+        let Ok(value) = std::str::from_utf8(value) else {
+            unread = Some("not UTF-8");
+            continue;
+        };
+        let (links, rest) = parse(value);
+        let found = links
+            .into_iter()
+            .find(|link| link.relations.iter().any(|known| known == relation));
+        if let Some(link) = found {
+            return Ok(Some(link.target));
+        }
+        if !rest.is_empty() {
+            unread = Some("not a list of links");
+        }
+    }
+    unread.map_or(Ok(None), |problem| Err(unreadable(problem)))
 }
 
 /// Reads `; name=value` as long as they follow; returns the first `rel` and what is left.
@@ -56,7 +77,7 @@ fn parameters(text: &str) -> (Option<Vec<String>>, &str) {
     let mut rest = text.trim_start_matches([' ', '\t']);
     while let Some(after) = rest.strip_prefix(';') {
         let after = after.trim_start_matches([' ', '\t']);
-        let name_end = after.find(['=', ';', ',']).unwrap_or(after.len());
+        let name_end = after.find(['=', ';', ',', '<']).unwrap_or(after.len());
         let name = after[..name_end].trim();
         rest = &after[name_end..];
         let mut value = String::new();
@@ -79,7 +100,7 @@ fn parameters(text: &str) -> (Option<Vec<String>>, &str) {
 /// A quoted string or a bare token, and what is left behind it.
 fn parameter_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find([';', ',']).unwrap_or(text.len());
+        let end = text.find([';', ',', '<']).unwrap_or(text.len());
         return (text[..end].trim().to_owned(), &text[end..]);
     };
     let mut value = String::new();
@@ -91,7 +112,8 @@ fn parameter_value(text: &str) -> (String, &str) {
             _ => value.push(char),
         }
     }
-    (value, "")
+    // No closing quote: the value is a guess, and nothing behind it was read.
+    (value, text)
 }
 
 #[cfg(test)]
@@ -101,7 +123,7 @@ mod tests {
     use super::*;
 
     fn next(values: &[&str]) -> Option<String> {
-        target(values.iter().copied(), "next")
+        target(values.iter().map(|value| value.as_bytes()), "next").unwrap()
     }
 
     #[test]
@@ -129,12 +151,34 @@ mod tests {
             (&[r#"</n> ; rel = "next""#], Some("/n")),
             (&["</n>; crossorigin; rel=next"], Some("/n")),
             (&[" , </a>;rel=prev,, </n>;rel=next"], Some("/n")),
-            (&["</n; rel=next"], None),
-            (&["garbage"], None),
+            (&["garbage", "</é>; rel=next"], Some("/é")),
+            (&[r#"</n>; rel="next"#], Some("/n")),
+            (&["</p>; rel=prev </n>; rel=next"], Some("/n")),
+            (&["</p>; crossorigin </n>; rel=next"], Some("/n")),
             (&[""], None),
+            (&[" , "], None),
+            (&[], None),
         ];
         for (values, expected) in table {
             assert_eq!(next(values).as_deref(), *expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn f058_a_link_header_that_cannot_be_read_is_not_the_end() {
+        let many = "</p>; rel=prev, ".repeat(LINKS_MAX) + "</n>; rel=next";
+        let table: [&[u8]; 6] = [
+            b"</n; rel=next",
+            b"garbage",
+            b"</p>; rel=prev, /n; rel=next",
+            br#"</p>; rel="prev, </n>; rel=next"#,
+            b"</\xe9>; rel=next",
+            many.as_bytes(),
+        ];
+        for value in table {
+            let error = target([value], "next").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused);
+            assert!(error.to_string().contains("header Link"), "{error}");
         }
     }
 

@@ -3,7 +3,7 @@
 use url::{Url, form_urlencoded};
 
 use crate::{
-    config::{Auth, Request, Source},
+    config::{Auth, Request, Source, secret::Secret},
     error::Result,
 };
 
@@ -38,13 +38,17 @@ pub const SUSPICIOUS_NAMES: [&str; 24] = [
     "x-amz-signature",
 ];
 
-/// Shortest secret that is also looked for inside longer text; a shorter one would be found by chance.
-const SUBSTRING_BYTES_MIN: usize = 6;
+/// Shortest secret that is looked for by its value; a shorter one would be found by chance.
+const VALUE_BYTES_MIN: usize = 6;
 
 /// The names and values that must not be written down for one request.
 #[derive(Clone, Default)]
 pub struct Masks {
+    /// Query parameters that hold a secret of ours.
     names: Vec<String>,
+    /// Values that prove who sends, wherever they stand.
+    credentials: Vec<String>,
+    /// Every value of at least [`VALUE_BYTES_MIN`], the longest first: a secret may begin with another one.
     values: Vec<String>,
 }
 
@@ -57,17 +61,23 @@ impl Masks {
         let mut masks = Self::default();
         match &source.auth {
             Auth::None => {}
-            Auth::ApiKeyHeader { value, .. } => masks.values.push(value.reveal()?),
+            Auth::ApiKeyHeader { value, .. } => masks.credentials.extend(values_of(value)?),
             Auth::ApiKeyQuery { name, value } => {
                 masks.names.push(name.clone());
-                masks.values.push(value.reveal()?);
+                masks.credentials.extend(values_of(value)?);
             }
-            Auth::Basic { password, .. } => masks.values.push(password.reveal()?),
-            Auth::Bearer { token, .. } => masks.values.push(token.reveal()?),
+            Auth::Basic { username, password } => {
+                masks.credentials.extend(values_of(password)?);
+                // Some APIs take the key for the user.
+                if username.is_reference() || password.reveal()?.is_empty() {
+                    masks.credentials.extend(values_of(username)?);
+                }
+            }
+            Auth::Bearer { token, .. } => masks.credentials.extend(values_of(token)?),
         }
         for (name, value) in request.params.iter().filter(|(_, value)| value.is_reference()) {
             masks.names.push(name.clone());
-            masks.values.push(value.reveal()?);
+            masks.values.extend(values_of(value)?);
         }
         for (_, value) in source
             .headers
@@ -75,11 +85,22 @@ impl Masks {
             .chain(&request.headers)
             .filter(|(_, value)| value.is_reference())
         {
-            masks.values.push(value.reveal()?);
+            masks.credentials.extend(values_of(value)?);
         }
-        masks.values.extend(source.base_url.password().map(str::to_owned));
-        masks.values.retain(|value| !value.is_empty());
-        Ok(masks)
+        masks
+            .credentials
+            .extend(source.base_url.password().map(str::to_owned));
+        masks.credentials.retain(|value| !value.is_empty());
+        Ok(masks.settled())
+    }
+
+    fn settled(mut self) -> Self {
+        self.values.extend(self.credentials.iter().cloned());
+        self.values.retain(|value| value.len() >= VALUE_BYTES_MIN);
+        self.values
+            .sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        self.values.dedup();
+        self
     }
 
     /// `url`, absolute or relative, with its user part and secret query values masked. Other bytes stay as they are.
@@ -112,11 +133,7 @@ impl Masks {
     /// `text` without the secret values that are long enough to be found in it.
     pub fn text(&self, text: &str) -> String {
         let mut masked = text.to_owned();
-        for value in self
-            .values
-            .iter()
-            .filter(|value| value.len() >= SUBSTRING_BYTES_MIN)
-        {
+        for value in &self.values {
             if masked.contains(value.as_str()) {
                 masked = masked.replace(value.as_str(), MASK);
             }
@@ -139,7 +156,8 @@ impl Masks {
 
     /// Removes the query parameters that hold a secret of ours, so that `url` can be stored and requested again.
     ///
-    /// Servers echo the key they were called with in their next links. It is added again when the URL is used.
+    /// Servers echo the key they were called with in their next links. It is added again when the URL is used. A
+    /// value of ours that stands under another name goes only if it is a credential and not there by chance.
     pub fn strip(&self, url: &mut Url) {
         let Some(query) = url.query() else { return };
         let kept: Vec<&str> = query
@@ -148,8 +166,9 @@ impl Masks {
                 let Some((name, value)) = form_urlencoded::parse(pair.as_bytes()).next() else {
                     return true;
                 };
+                let by_chance = value.len() < VALUE_BYTES_MIN && !is_suspicious(&name);
                 !self.names.iter().any(|known| *known == name)
-                    && !self.values.iter().any(|known| *known == value)
+                    && (by_chance || !self.credentials.iter().any(|known| *known == value))
             })
             .collect();
         let kept = kept.join("&");
@@ -165,18 +184,26 @@ impl Masks {
         let Some((name, value)) = form_urlencoded::parse(pair.as_bytes()).next() else {
             return pair.to_owned();
         };
-        let named = SUSPICIOUS_NAMES
-            .iter()
-            .any(|known| name.eq_ignore_ascii_case(known))
-            || self.names.iter().any(|known| *known == name);
-        let held = self.values.iter().any(|known| {
-            *known == value || (known.len() >= SUBSTRING_BYTES_MIN && value.contains(known.as_str()))
-        });
+        let named = is_suspicious(&name) || self.names.iter().any(|known| *known == name);
+        let held = self.values.iter().any(|known| value.contains(known.as_str()));
         match pair.split_once('=') {
             Some((written, value)) if (named && !value.is_empty()) || held => format!("{written}={MASK}"),
             _ => self.text(pair),
         }
     }
+}
+
+/// The value as a whole, and what comes from outside the project file: servers echo either.
+fn values_of(secret: &Secret) -> Result<Vec<String>> {
+    let mut values = secret.reveal_references()?;
+    values.push(secret.reveal()?);
+    Ok(values)
+}
+
+fn is_suspicious(name: &str) -> bool {
+    SUSPICIOUS_NAMES
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
 }
 
 fn without_user(place: &str) -> String {
@@ -193,11 +220,33 @@ fn without_user(place: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::{Method, Paginate},
+        extract::tests::server::{secret_file, source},
+    };
 
     fn masks() -> Masks {
         Masks {
             names: vec!["k".to_owned()],
-            values: vec!["s3cr/et!".to_owned(), "abc".to_owned()],
+            credentials: vec!["s3cr/et!".to_owned(), "abc".to_owned()],
+            values: Vec::new(),
+        }
+        .settled()
+    }
+
+    fn of(auth: Auth, request: Request) -> Masks {
+        let mut source = source(&Url::parse("https://a.example/v1").unwrap(), Paginate::Single);
+        source.auth = auth;
+        Masks::of(&source, &request).unwrap()
+    }
+
+    fn request() -> Request {
+        Request {
+            method: Method::Get,
+            path: "/o".to_owned(),
+            params: Vec::new(),
+            headers: Vec::new(),
+            body: None,
         }
     }
 
@@ -213,7 +262,7 @@ mod tests {
             ("https://a.example/s3cr/et!/o", "https://a.example/****/o"),
             ("/o?x=s3cr%2Fet%21", "/o?x=****"),
             ("/o?x=before-s3cr%2fet!-after", "/o?x=****"),
-            ("/o?x=abc&y=abcd", "/o?x=****&y=abcd"),
+            ("/o?x=abc&key=abc", "/o?x=abc&key=****"),
             ("?API_KEY=zz", "?API_KEY=****"),
             ("/o?sig=1#access_token=2", "/o?sig=****#access_token=****"),
             ("/o?q=a+b%20c&&flag&token=", "/o?q=a+b%20c&&flag&token="),
@@ -232,7 +281,11 @@ mod tests {
                 "https://a.example/o?page=a%2Bb",
             ),
             (
+                "https://a.example/o?token=abc&t=abc&cursor=x+y",
                 "https://a.example/o?t=abc&cursor=x+y",
+            ),
+            (
+                "https://a.example/o?t=s3cr%2Fet!&cursor=x+y",
                 "https://a.example/o?cursor=x+y",
             ),
             ("https://a.example/o?k=1", "https://a.example/o"),
@@ -246,5 +299,60 @@ mod tests {
             masks().strip(&mut stripped);
             assert_eq!(stripped.as_str(), expected);
         }
+    }
+
+    #[test]
+    fn r050_a_parameter_given_by_reference_is_known_by_its_name() {
+        let (_short, five) = secret_file("5");
+        let (_long, tenant) = secret_file("tenant-key");
+        let mut request = request();
+        request.params = vec![("limit".to_owned(), five), ("tenant".to_owned(), tenant)];
+        let masks = of(Auth::None, request);
+        let mut url =
+            Url::parse("https://a.example/o?page=5&limit=5&x=tenant-key&tenant=tenant-key").unwrap();
+        masks.strip(&mut url);
+        assert_eq!(url.as_str(), "https://a.example/o?page=5&x=tenant-key");
+        assert_eq!(masks.url(url.as_str()), "https://a.example/o?page=5&x=****");
+        assert_eq!(masks.text("5 tenant-key"), "5 ****");
+    }
+
+    #[test]
+    fn r050_a_secret_within_a_longer_value_is_masked_alone_too() {
+        let (file, _) = secret_file("s3cr3t-t0ken");
+        let longer = Secret::parse(&format!("Token ${{file:{}}}", file.path().display())).unwrap();
+        let mut request = request();
+        request.headers = vec![("Authorization".to_owned(), longer.clone())];
+        let (name, value) = ("X-Key".to_owned(), longer);
+        for masks in [
+            of(Auth::None, request),
+            of(Auth::ApiKeyHeader { name, value }, self::request()),
+        ] {
+            assert_eq!(masks.text("echo s3cr3t-t0ken"), "echo ****");
+            assert_eq!(masks.text("echo Token s3cr3t-t0ken"), "echo ****");
+        }
+    }
+
+    #[test]
+    fn r050_a_user_is_masked_if_it_is_the_key() {
+        let (_file, reference) = secret_file("user-key");
+        let table = [
+            (reference, "password", "**** ****"),
+            (Secret::literal("user-key"), "", "**** password"),
+            (Secret::literal("user-key"), "password", "user-key ****"),
+        ];
+        for (username, password, expected) in table {
+            let password = Secret::literal(password);
+            let masks = of(Auth::Basic { username, password }, request());
+            assert_eq!(masks.text("user-key password"), expected);
+        }
+    }
+
+    #[test]
+    fn r050_a_secret_that_begins_with_another_is_masked_whole() {
+        let (_one, short) = secret_file("abcdef");
+        let (_other, long) = secret_file("abcdef-ghi");
+        let mut request = request();
+        request.params = vec![("a".to_owned(), short), ("b".to_owned(), long)];
+        assert_eq!(of(Auth::None, request).text("abcdef-ghi"), "****");
     }
 }

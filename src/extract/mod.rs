@@ -42,6 +42,7 @@ pub mod quota;
 pub mod reading;
 pub mod request;
 pub mod retry;
+pub mod shape;
 pub mod window;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Where the next page is: a pure function of the answer.
 
+use reqwest::header::HeaderValue;
 use url::Url;
 
 use crate::{
@@ -39,8 +40,8 @@ pub enum Next {
 /// [`Masks::strip`](crate::extract::mask::Masks::strip).
 ///
 /// # Errors
-/// [`ErrorKind::Refused`] for a token that is no text and no number, and for a URL of another origin;
-/// [`ErrorKind::Limit`] beyond [`TOKEN_BYTES_MAX`].
+/// [`ErrorKind::Refused`] for a token that is no text and no number, for a Link header that cannot be read, and for a
+/// URL of another origin; [`ErrorKind::Limit`] beyond [`TOKEN_BYTES_MAX`].
 pub fn next(
     stream: &Stream,
     base: &Url,
@@ -63,12 +64,9 @@ pub fn next(
             .map(|link| resolve(base, head, &link))
             .transpose()?,
         Paginate::LinkHeader => {
-            let values = head
-                .headers
-                .get_all("link")
-                .iter()
-                .filter_map(|value| value.to_str().ok());
-            let target = link::target(values, "next").filter(|target| !target.is_empty());
+            let values = head.headers.get_all("link").iter();
+            let target = link::target(values.map(HeaderValue::as_bytes), "next")?;
+            let target = target.filter(|target| !target.is_empty());
             target.map(|link| resolve(base, head, &link)).transpose()?
         }
         Paginate::PageNumber { first, .. } => following(stream, request, *first, records, 1)?,

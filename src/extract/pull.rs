@@ -11,6 +11,8 @@ use tracing::{debug, warn};
 use url::Url;
 
 use crate::{
+    clock::Timestamp,
+    config::Incremental,
     error::{Error, ErrorKind, Result},
     extract::{
         cursor::{self, Rank},
@@ -20,6 +22,8 @@ use crate::{
         progress::add,
         reading::{Reading, Unreadable},
         request::{PageRequest, START},
+        retry::server_time,
+        shape,
         window::{Fetched, Position, Probe},
     },
     raw::{Bookmark, Page, Window},
@@ -57,16 +61,25 @@ impl Pull {
     pub(crate) fn new(fetcher: Fetcher, bookmark: Bookmark) -> Result<Self> {
         let stream = &fetcher.stream;
         let incremental = stream.incremental.as_ref();
+        let bound = match incremental {
+            Some(incremental) => {
+                bound(incremental, &bookmark).map_err(|error| error.with("stream", &stream.name))?
+            }
+            None => None,
+        };
+        let shape = shape::of(&fetcher.source, stream);
+        let open = |since| opened(since, &shape, fetcher.clock.now());
         let window = match &bookmark.window {
+            Some(window) if window.shape.as_ref().is_some_and(|stored| *stored != shape) => {
+                warn!(stream = %stream.name, "the request has changed, window begins again");
+                open(bound)
+            }
             Some(window) if paginate::fits(stream, &window.next) => window.clone(),
             Some(window) => {
                 warn!(stream = %stream.name, "page token does not fit the paginator, window begins again");
-                opened(window.since.clone())
+                open(window.since.clone())
             }
-            None => opened(match incremental {
-                Some(incremental) => cursor::bound(incremental, bookmark.watermark.as_deref())?,
-                None => None,
-            }),
+            None => open(bound),
         };
         let cursor_max = match (incremental, &window.cursor_max) {
             (Some(incremental), Some(text)) => cursor::rank_of_text(incremental.format, text),
@@ -77,7 +90,8 @@ impl Pull {
         } else {
             Start::Resumed
         };
-        let seen = HashSet::from([hash(&window.next)]);
+        let seen = [Some(&window.next), window.repeated.as_ref()];
+        let seen = seen.into_iter().flatten().map(|token| hash(token)).collect();
         Ok(Self {
             fetcher,
             bookmark,
@@ -121,10 +135,18 @@ impl Pull {
             Err(reason) => return Ok(self.evidence(&request, answer, reason)),
         };
         let next = self.following(&request, &answer, reading.records).await?;
+        if request.token == START {
+            self.compare_clocks(&answer);
+        }
         self.take(&reading);
         let page = page(&request, &answer, next.as_deref());
         let position = match next {
             None => {
+                self.close();
+                Position::Last
+            }
+            // A place without records that points to itself is where the records end.
+            Some(token) if token == request.token && reading.records == 0 => {
                 self.close();
                 Position::Last
             }
@@ -167,7 +189,8 @@ impl Pull {
         }
         warn!(stream = %self.fetcher.stream.name, status, "page token has expired, window begins again");
         self.start = Start::Settled;
-        self.window = opened(self.window.since.clone());
+        let shape = shape::of(&self.fetcher.source, &self.fetcher.stream);
+        self.window = opened(self.window.since.clone(), &shape, self.fetcher.clock.now());
         self.cursor_max = None;
         self.seen = HashSet::from([hash(START)]);
         let request = self.request()?;
@@ -228,6 +251,13 @@ impl Pull {
         }
     }
 
+    /// A server whose clock is behind ours dates what changes during the window before the moment it opened.
+    fn compare_clocks(&mut self, answer: &Answer) {
+        if let Some(answered_at) = server_time(&answer.response.head.headers) {
+            self.window.opened_at = self.window.opened_at.map(|ours| ours.min(answered_at));
+        }
+    }
+
     fn take(&mut self, reading: &Reading) {
         self.window.pages += 1;
         self.window.records += reading.records;
@@ -252,14 +282,20 @@ impl Pull {
                 .with("empty_pages_max", empty_pages_max));
         }
         if !self.seen.insert(hash(token)) {
-            // This page is good and is handed out; what follows would never end.
+            // This page is good and is handed out; what follows would never end. The bookmark stays before it: the
+            // next run asks this page once more, and goes round again only if another token comes back.
             self.doom = Some(
                 self.error(ErrorKind::Refused, "follow a page token for the second time")
                     .with("page", self.window.pages)
                     .with("token", excerpt(&answer.masks.token(token))),
             );
+            if let Some(window) = &mut self.bookmark.window {
+                window.repeated = Some(token.to_owned());
+            }
+            return Ok(());
         }
         self.window.next = token.to_owned();
+        self.window.repeated = None;
         self.bookmark.window = Some(self.window.clone());
         Ok(())
     }
@@ -274,9 +310,13 @@ impl Pull {
         if let Some(incremental) = &stream.incremental {
             let known = self.bookmark.watermark.as_ref();
             let known = known.and_then(|text| cursor::rank_of_text(incremental.format, text));
+            let cap = self.window.opened_at;
+            let cap = cap.and_then(|opened_at| cursor::cap(incremental.format, opened_at));
+            let found = self.cursor_max.map(|rank| cap.map_or(rank, |cap| rank.min(cap)));
             // Never back: a window without news leaves the watermark where it is.
-            if let Some(rank) = known.max(self.cursor_max) {
+            if let Some(rank) = known.max(found) {
                 self.bookmark.watermark = Some(cursor::canonical(incremental.format, rank));
+                self.bookmark.cursor = Some(cursor::identity(incremental));
             }
         }
         self.bookmark.window = None;
@@ -357,13 +397,19 @@ impl Pull {
     }
 }
 
-fn opened(since: Option<String>) -> Window {
+/// Where a window that follows `bookmark` begins; also the check that its watermark can be used at all.
+fn bound(incremental: &Incremental, bookmark: &Bookmark) -> Result<Option<String>> {
+    cursor::check(incremental, bookmark.cursor.as_deref())?;
+    cursor::bound(incremental, bookmark.watermark.as_deref())
+}
+
+fn opened(since: Option<String>, shape: &str, now: Timestamp) -> Window {
     Window {
+        opened_at: Some(now),
+        shape: Some(shape.to_owned()),
         since,
         next: START.to_owned(),
-        pages: 0,
-        records: 0,
-        cursor_max: None,
+        ..Window::default()
     }
 }
 

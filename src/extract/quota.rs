@@ -39,7 +39,7 @@ impl Quota {
     /// At most a tenth of the budget is left.
     pub fn is_low(&self) -> bool {
         match (self.remaining, self.limit) {
-            (Some(remaining), Some(limit)) => remaining.saturating_mul(10) <= limit,
+            (Some(remaining), Some(limit)) => remaining <= limit / 10,
             (Some(remaining), None) => remaining <= REMAINING_FEW,
             (None, _) => false,
         }
@@ -257,6 +257,9 @@ mod tests {
     fn r034_low_is_a_tenth() {
         assert!(expected(Some(1000), Some(100), None).is_low());
         assert!(!expected(Some(1000), Some(101), None).is_low());
+        assert!(!expected(Some(u64::MAX), Some(u64::MAX / 2), None).is_low());
+        assert!(!expected(Some(9), Some(1), None).is_low());
+        assert!(expected(Some(9), Some(0), None).is_low());
         assert!(expected(None, Some(10), None).is_low());
         assert!(!expected(Some(10), None, None).is_low());
     }

@@ -25,6 +25,8 @@ pub struct PageRequest {
     pub body: Option<Value>,
     /// The page token it was built from; [`START`] for the first page.
     pub token: String,
+    /// Query parameters that carry the token or the bound. No parameter of the project file replaces them.
+    pub placed: Vec<String>,
 }
 
 impl PageRequest {
@@ -41,6 +43,7 @@ impl PageRequest {
             headers: Vec::new(),
             body: stream.request.body.clone(),
             token: token.to_owned(),
+            placed: Vec::new(),
         };
         if token != START && is_url(&stream.paginate) {
             let url = Url::parse(token).map_err(|source| bad_token(stream).caused_by(source))?;
@@ -86,7 +89,10 @@ impl PageRequest {
 
     fn place(&mut self, slot: &TokenSlot, text: &str, json: Value) -> Result<()> {
         match slot {
-            TokenSlot::Query(name) => set_query(&mut self.url, name, text),
+            TokenSlot::Query(name) => {
+                set_query(&mut self.url, name, text);
+                self.placed.push(name.clone());
+            }
             TokenSlot::Header(name) => {
                 header_name(name)?;
                 self.headers

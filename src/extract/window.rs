@@ -87,7 +87,7 @@ impl Extraction {
     /// Begins or resumes the extraction of `stream`. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if the bookmark's watermark is not written in the stream's cursor format.
+    /// [`ErrorKind::Config`] if the bookmark's watermark is not of the stream's cursor or not written in its format.
     pub fn new(
         source: &Source,
         stream: &Stream,

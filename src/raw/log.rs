@@ -517,7 +517,7 @@ mod tests {
                 next,
                 pages,
                 records,
-                cursor_max: None,
+                ..Window::default()
             });
         let bookmark = (
             option::of(any::<String>()),
@@ -528,6 +528,7 @@ mod tests {
                 watermark,
                 window,
                 last_success_at,
+                ..Bookmark::default()
             });
         let names = (
             any::<String>(),

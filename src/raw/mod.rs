@@ -179,9 +179,13 @@ pub struct PageFacts {
 /// `window` is open while pages of it are still to come; the watermark moves only when it closes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bookmark {
-    /// The greatest cursor value of all complete windows, in its canonical text form.
+    /// The greatest cursor value of all complete windows, in its canonical text form. None of it is later than the
+    /// moment its window opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark: Option<String>,
+    /// What the watermark is a value of: `path format`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
     /// The window in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
@@ -191,8 +195,14 @@ pub struct Bookmark {
 }
 
 /// A pass over the stream that has begun and not ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
+    /// When it began, by the earlier of our clock and the server's: what changes later belongs to the next window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_at: Option<Timestamp>,
+    /// SHA-256 of what its requests are made from, lowercase hex. Its tokens mean nothing to another request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<String>,
     /// The lower bound sent with its first request, as sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
@@ -205,4 +215,7 @@ pub struct Window {
     /// The greatest cursor value seen so far, canonical.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor_max: Option<String>,
+    /// The token that came back for `next` although it had come before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<String>,
 }

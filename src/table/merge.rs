@@ -159,7 +159,7 @@ impl Table {
         } else {
             files
                 .iter()
-                .filter(|file| may_match(file.stats.as_deref(), &ranges))
+                .filter(|file| may_match(&file.partition, file.stats.as_deref(), &ranges))
                 .cloned()
                 .collect()
         };

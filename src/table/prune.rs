@@ -82,10 +82,28 @@ fn extend_numbers(array: &dyn Array, numbers: &mut Vec<i64>) -> Option<()> {
     Some(())
 }
 
-/// Whether a file with these Delta statistics (their JSON text) can hold one of the keys.
+/// Whether a file with these partition values and Delta statistics (their JSON text) can hold one of the keys.
 ///
 /// No statistics, or statistics that cannot be read, mean that it can.
-pub(super) fn may_match(stats: Option<&str>, ranges: &[KeyRange]) -> bool {
+pub(super) fn may_match(
+    partition: &[(String, Option<String>)],
+    stats: Option<&str>,
+    ranges: &[KeyRange],
+) -> bool {
+    // A key column that is a partition column has one value for the whole file, and no statistics.
+    let partition_matches = partition.iter().all(|(column, value)| {
+        ranges
+            .iter()
+            .filter(|range| range.column == *column)
+            .all(|range| match value {
+                Some(value) => range.values.holds(value),
+                None => false,
+            })
+    });
+    partition_matches && stats_match(stats, ranges)
+}
+
+fn stats_match(stats: Option<&str>, ranges: &[KeyRange]) -> bool {
     let Some(stats) = stats.and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
         return true;
     };
@@ -104,6 +122,16 @@ pub(super) fn may_match(stats: Option<&str>, ranges: &[KeyRange]) -> bool {
 }
 
 impl Values {
+    /// Whether a partition value, as Delta writes it, is one of these; also if it cannot be read.
+    fn holds(&self, value: &str) -> bool {
+        match self {
+            Self::Texts(texts) => texts.binary_search_by(|text| text.as_str().cmp(value)).is_ok(),
+            Self::Numbers(numbers) => value
+                .parse()
+                .map_or(true, |number| numbers.binary_search(&number).is_ok()),
+        }
+    }
+
     fn any_within(&self, min: &Value, max: &Value) -> bool {
         match self {
             Self::Texts(texts) => {
@@ -179,23 +207,42 @@ mod tests {
             })
             .to_string()
         };
-        assert!(may_match(Some(&stats((1, 5), ("a", "c"))), &ranges));
+        assert!(may_match(&[], Some(&stats((1, 5), ("a", "c"))), &ranges));
         assert!(
-            !may_match(Some(&stats((6, 89), ("a", "c"))), &ranges),
+            !may_match(&[], Some(&stats((6, 89), ("a", "c"))), &ranges),
             "no id between 6 and 89"
         );
         assert!(
-            !may_match(Some(&stats((1, 9), ("c", "w"))), &ranges),
+            !may_match(&[], Some(&stats((1, 9), ("c", "w"))), &ranges),
             "no name between c and w"
+        );
+    }
+
+    #[test]
+    fn a_partition_value_that_is_no_key_of_the_load_excludes_its_file() {
+        let ranges = keys(vec![5, 90], vec!["b", "x"]);
+        let partition =
+            |column: &str, value: Option<&str>| vec![(column.to_owned(), value.map(str::to_owned))];
+        assert!(may_match(&partition("name", Some("x")), None, &ranges));
+        assert!(!may_match(&partition("name", Some("c")), None, &ranges));
+        assert!(!may_match(&partition("id", Some("6")), None, &ranges));
+        assert!(
+            !may_match(&partition("id", None), None, &ranges),
+            "a key is never null"
+        );
+        assert!(
+            may_match(&partition("region", Some("eu")), None, &ranges),
+            "not a key column"
         );
     }
 
     #[test]
     fn missing_or_odd_statistics_keep_the_file() {
         let ranges = keys(vec![5], vec!["b"]);
-        assert!(may_match(None, &ranges));
-        assert!(may_match(Some("not json"), &ranges));
+        assert!(may_match(&[], None, &ranges));
+        assert!(may_match(&[], Some("not json"), &ranges));
         assert!(may_match(
+            &[],
             Some(r#"{"minValues":{"id":true},"maxValues":{"id":[]}}"#),
             &ranges
         ));

@@ -262,6 +262,29 @@ async fn r050_parameters_given_by_reference_are_masked_too() {
 }
 
 #[tokio::test]
+async fn r050_a_parameter_given_by_reference_does_not_replace_the_page_token() {
+    let server = Server::start(|number, _| match number {
+        0 => json(r#"{"data":[{}],"next":"B"}"#),
+        _ => json(r#"{"data":[{}]}"#),
+    })
+    .await;
+    let (_file, secret) = secret_file("first-page");
+    let mut source = source(&server.url, cursor());
+    source.streams[0].request.params = vec![("cursor".to_owned(), secret)];
+    extract(&source, Bookmark::default()).await.result.unwrap();
+    assert_eq!(server.queries(), ["cursor=first-page", "cursor=B"]);
+}
+
+#[tokio::test]
+async fn f058_a_link_header_that_cannot_be_read_ends_with_an_error() {
+    let server = Server::start(|_, _| json_with(r#"{"data":[{}]}"#, "link: </n; rel=next\r\n")).await;
+    let outcome = extract(&source(&server.url, Paginate::LinkHeader), Bookmark::default()).await;
+    assert_eq!(outcome.result.as_ref().unwrap_err().kind(), ErrorKind::Refused);
+    assert!(outcome.error().contains("header Link"), "{}", outcome.error());
+    assert!(outcome.pages.is_empty());
+}
+
+#[tokio::test]
 async fn r039_the_budget_is_shared_and_counts_every_request() {
     let server = Server::start(|number, _| {
         if number == 0 {

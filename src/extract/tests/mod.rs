@@ -5,5 +5,5 @@ mod flow;
 mod guards;
 mod logs;
 mod resume;
-mod server;
+pub(super) mod server;
 mod wire;

@@ -213,7 +213,7 @@ pub(super) fn path(text: &str) -> JsonPath {
 }
 
 /// Tokens at `$.next`, sent as `cursor`.
-pub(super) fn cursor() -> Paginate {
+pub(in crate::extract) fn cursor() -> Paginate {
     Paginate::Cursor {
         from: Place::Body(path("$.next")),
         to: TokenSlot::Query("cursor".to_owned()),
@@ -221,7 +221,7 @@ pub(super) fn cursor() -> Paginate {
 }
 
 /// `$.t` as RFC 3339, sent as `since`.
-pub(super) fn incremental(lookback: Duration) -> Incremental {
+pub(in crate::extract) fn incremental(lookback: Duration) -> Incremental {
     Incremental {
         cursor: path("$.t"),
         to: TokenSlot::Query("since".to_owned()),
@@ -232,7 +232,7 @@ pub(super) fn incremental(lookback: Duration) -> Incremental {
 }
 
 /// A source with one stream `orders`: GET `/orders`, records at `$.data[*]`, retries without waits worth noticing.
-pub(super) fn source(url: &Url, paginate: Paginate) -> Source {
+pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
     let stream = Stream {
         name: StreamName::parse("shop.orders").unwrap(),
         request: Request {
@@ -293,10 +293,15 @@ pub(super) fn source(url: &Url, paginate: Paginate) -> Source {
 
 /// An extraction of the source's stream from `bookmark`.
 pub(super) fn extraction(source: &Source, bookmark: Bookmark) -> Extraction {
+    try_extraction(source, bookmark).unwrap()
+}
+
+/// The same, for a bookmark that may not fit.
+pub(super) fn try_extraction(source: &Source, bookmark: Bookmark) -> Result<Extraction> {
     let clock = clock();
     let client = Arc::new(Client::new(source).unwrap());
     let limiter = Arc::new(Limiter::new(source.rate_limit, clock.clone()));
-    Extraction::new(source, &source.streams[0], client, limiter, clock, bookmark).unwrap()
+    Extraction::new(source, &source.streams[0], client, limiter, clock, bookmark)
 }
 
 /// Every page up to the end or the first error.
@@ -348,7 +353,7 @@ pub(super) async fn extract(source: &Source, bookmark: Bookmark) -> Outcome {
 }
 
 /// The text of a reference secret: a file that lives as long as the handle.
-pub(super) fn secret_file(value: &str) -> (tempfile::NamedTempFile, Secret) {
+pub(in crate::extract) fn secret_file(value: &str) -> (tempfile::NamedTempFile, Secret) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), value).unwrap();
     let secret = Secret::parse(&format!("${{file:{}}}", file.path().display())).unwrap();
