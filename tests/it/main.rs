@@ -12,6 +12,7 @@
 mod architecture;
 mod crash;
 mod end_to_end;
+mod faults;
 mod landing;
 mod model;
 mod servers;
