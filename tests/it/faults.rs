@@ -33,6 +33,7 @@ fn f060_a_certificate_that_nobody_vouches_for_is_refused_at_once() {
         "the handshake itself fails"
     );
     server.kill().unwrap();
+    server.wait().unwrap();
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert!(
         ran.stderr.to_lowercase().contains("certificate"),
