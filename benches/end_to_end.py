@@ -73,7 +73,7 @@ def timed(command, label):
     user = re.search(r"User time \(seconds\): (.*)", done.stderr).group(1)
     print(f"{label:<24} wall {wall:>9}  user {user:>7} s  peak {peak:>5} MiB")
     for line in done.stderr.splitlines():
-        if "extract ended" in line or "load ended" in line:
+        if any(words in line for words in ("extract ended", "load judged", "load ended")):
             print("   ", re.sub(r"\x1b\[[0-9;]*m", "", line).strip())
 
 

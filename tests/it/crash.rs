@@ -9,7 +9,11 @@ use std::{
 use rand::RngExt as _;
 use serde_json::{Value, json};
 
-use crate::support::{api::Api, project::TestProject};
+use crate::support::{
+    api::Api,
+    project::{ITEMS, ITEMS_CONTRACT, TestProject},
+    s3,
+};
 
 /// Every point a run passes. A run dies at its `skip`-th passage.
 const POINTS: [(&str, u32); 12] = [
@@ -99,38 +103,61 @@ fn assert_whole(project: &TestProject, days: u32, context: &str) {
 
 #[test]
 fn r060_r065_r166_f001_f002_f003_f004_killed_at_every_point_the_rerun_gives_the_same_tables() {
-    for (point, skip) in POINTS {
-        let api = Api::start(first_day());
-        let project = TestProject::items(&api.base_url);
-        let armed = if skip == 0 {
-            format!("{point}=return")
-        } else {
-            format!("{point}={skip}*off->return")
-        };
-
-        let killed = project.run_armed(&["run"], &armed);
-        assert_eq!(
-            killed.code, None,
-            "{armed} must kill the first run\n{}",
-            killed.stderr
-        );
-        api.take_requests();
-        project.ok(&["run"]);
-        assert_whole(&project, 1, &format!("{armed} on day one"));
-        if (point, skip) == ("raw::after_commit", 0) {
-            let first = api.take_requests().remove(0);
-            assert!(
-                first.contains("cursor=109-9"),
-                "resumes behind the committed pages: {first}"
-            );
-        }
-
-        second_day(&api);
-        // A day with one page passes each point less often; a run that survives is as good as one that does not.
-        project.run_armed(&["run"], &armed);
-        project.ok(&["run"]);
-        assert_whole(&project, 2, &format!("{armed} on day two"));
+    for point in POINTS {
+        dies_and_recovers(point, "lake: ./lake");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r007_r166_killed_at_points_over_s3_the_rerun_gives_the_same_tables() {
+    let server = s3::start().await;
+    let on_s3 = [
+        ("raw::after_put", 1),
+        ("raw::before_commit", 1),
+        ("raw::after_commit", 0),
+        ("transform::after_quarantine", 0),
+        ("transform::before_commit", 0),
+        ("transform::after_commit", 0),
+    ];
+    for (number, point) in on_s3.into_iter().enumerate() {
+        let lake = server.lake(&format!("lake-{number}"));
+        tokio::task::spawn_blocking(move || dies_and_recovers(point, &lake))
+            .await
+            .unwrap();
+    }
+}
+
+fn dies_and_recovers((point, skip): (&str, u32), lake: &str) {
+    let api = Api::start(first_day());
+    let project = TestProject::with_lake(&api.base_url, ITEMS, lake);
+    project.write("contracts/shop.items.odcs.yaml", ITEMS_CONTRACT);
+    let armed = match skip {
+        0 => format!("{point}=return"),
+        skip => format!("{point}={skip}*off->return"),
+    };
+
+    let killed = project.run_armed(&["run"], &armed);
+    assert_eq!(
+        killed.code, None,
+        "{armed} must kill the first run\n{}",
+        killed.stderr
+    );
+    api.take_requests();
+    project.ok(&["run"]);
+    assert_whole(&project, 1, &format!("{armed} on day one"));
+    if (point, skip) == ("raw::after_commit", 0) {
+        let first = api.take_requests().remove(0);
+        assert!(
+            first.contains("cursor=109-9"),
+            "resumes behind the committed pages: {first}"
+        );
+    }
+
+    second_day(&api);
+    // A day with one page passes each point less often; a run that survives is as good as one that does not.
+    project.run_armed(&["run"], &armed);
+    project.ok(&["run"]);
+    assert_whole(&project, 2, &format!("{armed} on day two"));
 }
 
 #[test]

@@ -130,17 +130,7 @@ async fn r001_r011_r057_kinto_full_then_updates_and_tombstones_on_local_disk() {
 async fn r007_the_same_on_s3_by_changing_the_lake() {
     let kinto = servers::kinto().await;
     let server = s3::start().await;
-    let options: Vec<String> = server
-        .storage_options()
-        .iter()
-        .map(|(name, value)| format!("{name}: \"{value}\""))
-        .collect();
-    let lake = format!(
-        "lake: {}\nstorage: {{ {} }}",
-        server.url("lake"),
-        options.join(", ")
-    );
-    let project = kinto_project(&kinto, &lake);
+    let project = kinto_project(&kinto, &server.lake("lake"));
     kinto_follows_the_server(&kinto, &project).await;
 
     let expected = project.sql("SELECT id FROM shop.notes").len();

@@ -116,6 +116,22 @@ impl S3Server {
     }
 }
 
+impl S3Server {
+    /// The lines of `landfall.yml` that put the lake under `prefix` of the bucket.
+    pub fn lake(&self, prefix: &str) -> String {
+        let options = self.storage_options();
+        let options: Vec<String> = options
+            .iter()
+            .map(|(name, value)| format!("{name}: \"{value}\""))
+            .collect();
+        format!(
+            "lake: {}\nstorage: {{ {} }}",
+            self.url(prefix),
+            options.join(", ")
+        )
+    }
+}
+
 impl Drop for S3Server {
     fn drop(&mut self) {
         self.task.abort();
