@@ -86,6 +86,8 @@ def main():
     arguments.add_argument("--keep")
     options = arguments.parse_args()
     root = pathlib.Path(options.keep or tempfile.mkdtemp(prefix="landfall-bench-"))
+    # Started by root, nginx reads as another user.
+    root.chmod(0o755)
     base = f"http://127.0.0.1:{options.port}"
     generator = random.Random(7)
     first = [record(number, 1, generator) for number in range(options.records)]
