@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::{
     api::{Api, Scripted},
-    project::{ITEMS, TestProject},
+    project::{ITEMS, TestProject, on_lake},
+    s3,
 };
 
 fn item(id: i64, updated: i64) -> Value {
@@ -469,4 +470,28 @@ fn f138_f009_a_damaged_object_is_quarantined_and_its_neighbours_load() {
                 .all(|row| row["class"].as_str().unwrap().starts_with("raw_")),
         "{classes:?}"
     );
+}
+
+/// The tests above that do not look at files, on the other kind of lake.
+#[tokio::test(flavor = "multi_thread")]
+async fn r007_the_same_over_s3() {
+    let server = s3::start().await;
+    let same: [fn(); 10] = [
+        r003_r122_raw_takes_any_bytes_and_lands_on_while_the_transform_refuses,
+        r008_sql_reads_tables_raw_quarantine_and_drift_in_every_format,
+        r009_r114_r115_r117_drift_lists_what_the_contract_does_not_say,
+        r029_r168_records_that_appear_between_pages_neither_skip_nor_repeat_others,
+        r033_r167_a_429_is_waited_out_and_said,
+        r057_r069_r021_the_second_run_asks_only_for_what_changed,
+        r064_f017_of_two_extractors_on_one_stream_the_slower_stops_with_a_conflict,
+        r071_records_of_a_page_that_came_half_are_not_doubled,
+        a_table_keeps_its_partition_columns,
+        explain_leads_from_a_row_to_the_bytes_of_its_response,
+    ];
+    for (number, test) in same.into_iter().enumerate() {
+        let lake = server.lake(&format!("lake-{number}"));
+        tokio::task::spawn_blocking(move || on_lake(lake, test))
+            .await
+            .unwrap();
+    }
 }

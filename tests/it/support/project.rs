@@ -1,6 +1,7 @@
 //! A project in a temporary folder and the real program run on it.
 
 use std::{
+    cell::RefCell,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -49,10 +50,22 @@ schema:
       - { name: deleted, logicalType: boolean }
 ";
 
+thread_local! {
+    static LAKE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs `test` with the lines `lake` at the head of each of its project files.
+pub fn on_lake(lake: String, test: fn()) {
+    LAKE.set(Some(lake));
+    test();
+    LAKE.set(None);
+}
+
 impl TestProject {
-    /// A project whose lake is `./lake`.
+    /// A project whose lake is `./lake`, or where [`on_lake`] says.
     pub fn new(base_url: &str, streams: &str) -> Self {
-        Self::with_lake(base_url, streams, "lake: ./lake")
+        let lake = LAKE.with_borrow(|lake| lake.clone().unwrap_or_else(|| "lake: ./lake".to_owned()));
+        Self::with_lake(base_url, streams, &lake)
     }
 
     /// A project with the lines `lake` at the head of its file.
