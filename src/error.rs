@@ -1,6 +1,6 @@
 //! The one error of the crate: what was attempted, where, and why it failed.
 //!
-//! Bad data is never an error here; it is a [`Verdict`](crate::contract::Verdict).
+//! Bad data is never an error here; it is a [`Violation`](crate::contract::Violation).
 
 use std::{borrow::Cow, error::Error as StdError, fmt};
 

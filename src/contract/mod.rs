@@ -129,15 +129,6 @@ pub struct Rules {
     pub maximum: Option<String>,
 }
 
-/// The judgement of one record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The record becomes a row.
-    Accepted,
-    /// The record is set aside, with every reason found.
-    Quarantined(Vec<Violation>),
-}
-
 /// One way in which a record does not fit its contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {

@@ -31,7 +31,7 @@ use datafusion::{
 use object_store::ObjectStore;
 
 use crate::{
-    config::{Name, Project, StreamName},
+    config::{Project, StreamName},
     error::{Error, ErrorKind, Result},
     query::tables::{Lake, Names},
     table::Tables,
@@ -186,25 +186,4 @@ pub fn sql_error(attempt: &'static str, source: DataFusionError) -> Error {
             .caused_by(words),
         false => error.caused_by(words),
     }
-}
-
-/// `name` with quotes where SQL needs them.
-///
-/// ```
-/// use landfall::{config::StreamName, query::sql_name};
-/// assert_eq!(sql_name(&StreamName::parse("shop.orders")?), "shop.orders");
-/// assert_eq!(sql_name(&StreamName::parse("shop.order-lines")?), "shop.\"order-lines\"");
-/// # Ok::<(), landfall::error::Error>(())
-/// ```
-pub fn sql_name(name: &StreamName) -> String {
-    let part = |name: &Name| {
-        let text = name.as_str();
-        let plain = !text.contains('-') && text.starts_with(|first: char| first.is_ascii_lowercase());
-        if plain {
-            text.to_owned()
-        } else {
-            format!("\"{text}\"")
-        }
-    };
-    format!("{}.{}", part(&name.source), part(&name.stream))
 }

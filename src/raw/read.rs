@@ -65,16 +65,6 @@ pub enum Loss {
     Missing,
 }
 
-impl Loss {
-    /// The word for it in reports and in the quarantine table.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Changed => "raw_corrupt",
-            Self::Missing => "raw_missing",
-        }
-    }
-}
-
 /// The pages of one object, decompressed one frame at a time.
 #[derive(Debug)]
 pub struct ObjectPages {
