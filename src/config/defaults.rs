@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::config::{CommitEvery, DriftPolicy, Limits, OnMismatch, OnUnknown, Project, Retry, Timeouts};
+use crate::config::{
+    CommitEvery, DriftPolicy, Limits, OnMismatch, OnUnknown, Project, Timeouts, errors::Breaker,
+    errors::Retry, incremental::Incremental, rate::RateLimit, slice::Slicing,
+};
 
 impl Project {
     /// What [`Project::memory_bytes_max`] is unless the file says otherwise.
@@ -17,6 +20,35 @@ impl Retry {
         backoff_max: Duration::from_secs(60),
         retry_after_max: Duration::from_secs(5 * 60),
     };
+}
+
+impl Breaker {
+    /// Used unless the file says otherwise.
+    pub const DEFAULT: Self = Self {
+        failures: 10,
+        open: Duration::from_secs(30),
+        repeats_ratio: 0.1,
+        repeats_free: 30,
+    };
+}
+
+impl RateLimit {
+    /// What [`RateLimit::processes`] is unless the file says otherwise.
+    pub const PROCESSES_DEFAULT: u32 = 4;
+}
+
+impl Incremental {
+    /// What [`Incremental::skew`] is unless the file says otherwise.
+    pub const SKEW_DEFAULT: Duration = Duration::from_secs(5 * 60);
+}
+
+impl Slicing {
+    /// What [`Slicing::at_once`] is unless the file says otherwise.
+    pub const AT_ONCE_DEFAULT: u32 = 4;
+    /// What [`Slicing::slices_max`] is unless the file says otherwise.
+    pub const SLICES_MAX_DEFAULT: u64 = 1_000_000;
+    /// What [`Slicing::kept_max`] is unless the file says otherwise.
+    pub const KEPT_MAX_DEFAULT: u64 = 10_000;
 }
 
 impl Timeouts {

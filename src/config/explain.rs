@@ -3,9 +3,16 @@
 use std::fmt;
 
 use crate::config::{
-    Auth, CommitEvery, CursorFormat, Deletes, DriftPolicy, Incremental, Limits, Method, OnMismatch,
-    OnUnknown, Paginate, Place, Project, Retry, ScdType, Source, Stream, Timeouts, TokenSlot,
+    CommitEvery, Deletes, DriftPolicy, Limits, OnMismatch, OnUnknown, Project, ScdType, Source, Stream,
+    Timeouts,
+    auth::Auth,
+    errors::Retry,
+    incremental::Incremental,
+    paginate::Paginate,
     read::values::{show_duration, show_size},
+    request::Place,
+    request::TokenSlot,
+    request::{Body, Method},
 };
 
 /// One line per setting: its name, its value, and `default` where the value is the one that holds without the file
@@ -33,9 +40,12 @@ fn explain_source(lines: &mut Lines, source: &Source) {
     lines.set("base_url", &source.base_url);
     lines.choose("auth", show_auth(&source.auth), matches!(source.auth, Auth::None));
     lines.choose("headers", names(&source.headers), source.headers.is_empty());
-    let limit = source
-        .rate_limit
-        .map(|limit| format!("{} per {}", limit.requests, show_duration(limit.per)));
+    let limit = source.rate_limit.as_ref().map(|limit| {
+        let bucket = |bucket: &crate::config::rate::Bucket| {
+            format!("{} per {}", bucket.requests, show_duration(bucket.per))
+        };
+        limit.buckets.iter().map(bucket).collect::<Vec<_>>().join(", ")
+    });
     lines.choose("rate_limit", limit.as_deref().unwrap_or("none"), limit.is_none());
     let (retry, usual) = (source.retry, Retry::DEFAULT);
     lines.choose(
@@ -77,12 +87,9 @@ fn explain_source(lines: &mut Lines, source: &Source) {
 
 fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream) {
     lines.prefix = format!("sources.{}.streams.{}.", source.name, stream.name.stream);
-    let method = match stream.request.method {
-        Method::Get => "GET",
-        Method::Post => "POST",
-    };
-    lines.choose("request.method", method, stream.request.method == Method::Get);
-    lines.set("request.path", format!("{:?}", stream.request.path));
+    let method = stream.request.method;
+    lines.choose("request.method", method.as_str(), method == Method::Get);
+    lines.set("request.path", stream.request.path.as_written());
     lines.choose(
         "request.params",
         names(&stream.request.params),
@@ -93,16 +100,18 @@ fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream) {
         names(&stream.request.headers),
         stream.request.headers.is_empty(),
     );
-    let body = if stream.request.body.is_some() {
-        "given"
-    } else {
-        "none"
+    let body = match &stream.request.body {
+        Body::None => "none",
+        Body::Json(_) => "json",
+        Body::Form(_) => "form",
+        Body::Text(_) => "text",
+        Body::GraphQl { .. } => "graphql",
     };
-    lines.choose("request.body", body, stream.request.body.is_none());
+    lines.choose("request.body", body, matches!(stream.request.body, Body::None));
     let records = stream.records.to_string();
     lines.choose("records", &records, records == "$[*]");
-    let single = matches!(stream.paginate, Paginate::Single);
-    lines.choose("paginate", show_paginate(&stream.paginate), single);
+    let single = matches!(stream.paginate.next, Paginate::Single);
+    lines.choose("paginate", show_paginate(&stream.paginate.next), single);
     let incremental = stream.incremental.as_ref().map(show_incremental);
     lines.choose(
         "incremental",
@@ -175,6 +184,12 @@ fn show_auth(auth: &Auth) -> String {
         Auth::ApiKeyQuery { name, value } => format!("api_key in parameter {name}: {value}"),
         Auth::Basic { username, password } => format!("basic {username}:{password}"),
         Auth::Bearer { scheme, token } => format!("bearer, {scheme} {token}"),
+        Auth::ApiKeyBody { field, value } => format!("api_key in body field {}: {value}", field.join(".")),
+        Auth::OAuth2(oauth2) => format!("oauth2 from {}", oauth2.token_url),
+        Auth::Jwt { jwt, .. } => format!("jwt signed with {}", jwt.algorithm),
+        Auth::Session(session) => format!("session from {}", session.login.path),
+        Auth::Select { by, .. } => format!("selected by {}", by.as_written()),
+        Auth::Pool(members) => format!("pool of {}", members.len()),
     }
 }
 
@@ -184,19 +199,17 @@ fn show_paginate(paginate: &Paginate) -> String {
         Paginate::Cursor { from, to } => format!("cursor from {} to {}", show_place(from), show_slot(to)),
         Paginate::NextUrl { from } => format!("next_url from {}", show_place(from)),
         Paginate::LinkHeader => "link_header".to_owned(),
-        Paginate::PageNumber { to, first } => format!("page_number in {}, first {first}", show_slot(to)),
-        Paginate::Offset { to, first } => format!("offset in {}, first {first}", show_slot(to)),
+        Paginate::PageNumber { to, first, .. } => format!("page_number in {}, first {first}", show_slot(to)),
+        Paginate::Offset { to, first, .. } => format!("offset in {}, first {first}", show_slot(to)),
+        Paginate::Keyset { key, to } => format!("keyset {key} to {}", show_slot(to)),
+        Paginate::Template { to, .. } => format!("template to {}", show_slot(to)),
+        Paginate::Relay { connection, to } => format!("relay at {connection} to {}", show_slot(to)),
+        Paginate::Auto => "auto".to_owned(),
     }
 }
 
 fn show_incremental(incremental: &Incremental) -> String {
-    let format = match incremental.format {
-        CursorFormat::Rfc3339 => "rfc3339",
-        CursorFormat::Date => "date",
-        CursorFormat::EpochSeconds => "epoch_s",
-        CursorFormat::EpochMillis => "epoch_ms",
-        CursorFormat::Integer => "integer",
-    };
+    let format = incremental.format.as_str();
     format!(
         "{} ({format}) to {}, start {}, lookback {}",
         incremental.cursor,
@@ -218,6 +231,7 @@ fn show_slot(slot: &TokenSlot) -> String {
         TokenSlot::Query(name) => format!("parameter {name}"),
         TokenSlot::Header(name) => format!("header {name}"),
         TokenSlot::BodyField(path) => format!("body field {}", path.join(".")),
+        TokenSlot::Template => "templates".to_owned(),
     }
 }
 

@@ -6,11 +6,20 @@
 //!
 //! Nothing here touches the network or the lake. Secrets stay references until they are used.
 
+pub mod auth;
 mod defaults;
+pub mod errors;
 pub mod explain;
+pub mod format;
+pub mod incremental;
+pub mod paginate;
+pub mod rate;
 pub mod read;
+pub mod request;
 pub mod secret;
+pub mod slice;
 pub mod template;
+pub mod text;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -18,7 +27,17 @@ use url::Url;
 
 use crate::{
     clock::Timestamp,
-    config::secret::Secret,
+    config::{
+        auth::{Auth, Tls},
+        errors::{Breaker, ErrorRule, Retry},
+        format::{Files, Format, Job},
+        incremental::{Incremental, Reconcile},
+        paginate::Paging,
+        rate::RateLimit,
+        request::Request,
+        secret::Secret,
+        slice::Slicing,
+    },
     error::{Error, ErrorKind, Result},
     json::JsonPath,
 };
@@ -111,6 +130,9 @@ pub struct Project {
     pub memory_bytes_max: u64,
     /// The APIs to load, in the order of the file.
     pub sources: Vec<Source>,
+    /// Where rotated refresh tokens are kept, outside the lake and readable by the owner only. Default
+    /// `.landfall/credentials` in the project.
+    pub credentials_dir: PathBuf,
     /// SHA-256 of `landfall.yml` as read, lowercase hex; stored in every raw log entry.
     pub config_hash: String,
 }
@@ -131,77 +153,30 @@ pub struct Source {
     pub name: Name,
     /// Every request path is joined to this URL. Pages never leave its origin.
     pub base_url: Url,
+    /// Other addresses of the same API, asked while the base URL fails. Credentials go there too.
+    pub replicas: Vec<Url>,
+    /// Values of the user's own, `config.NAME` in templates.
+    pub config: Vec<(String, serde_json::Value)>,
     /// How requests prove who sends them.
     pub auth: Auth,
+    /// Certificates of our own.
+    pub tls: Tls,
     /// Sent with every request.
     pub headers: Vec<(String, Secret)>,
     /// The budget of the credential, shared by all streams of the source.
     pub rate_limit: Option<RateLimit>,
-    /// When and how often a failed request is sent again.
+    /// What failed answers mean, for every stream.
+    pub errors: Vec<ErrorRule>,
+    /// When and how often a failed request is sent again; a stream may have its own.
     pub retry: Retry,
+    /// When the host is left alone.
+    pub breaker: Breaker,
     /// How long to wait for the server.
     pub timeouts: Timeouts,
     /// Bounds on what the server may send.
     pub limits: Limits,
     /// Its endpoints, in the order of the file.
     pub streams: Vec<Stream>,
-}
-
-/// How requests prove who sends them.
-#[derive(Clone, Debug)]
-pub enum Auth {
-    /// Not at all.
-    None,
-    /// A key in a header.
-    ApiKeyHeader {
-        /// The header.
-        name: String,
-        /// The key.
-        value: Secret,
-    },
-    /// A key in the query string. It is masked wherever the URL is written down.
-    ApiKeyQuery {
-        /// The query parameter.
-        name: String,
-        /// The key.
-        value: Secret,
-    },
-    /// RFC 7617.
-    Basic {
-        /// The user, or the key of APIs that leave the password empty.
-        username: Secret,
-        /// May be empty.
-        password: Secret,
-    },
-    /// RFC 6750; some APIs want another word than `Bearer`.
-    Bearer {
-        /// The word before the token.
-        scheme: String,
-        /// The token.
-        token: Secret,
-    },
-}
-
-/// A token bucket: at most `requests` in any `per`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RateLimit {
-    /// Requests granted per window; at least 1.
-    pub requests: u32,
-    /// The window; more than zero.
-    pub per: Duration,
-}
-
-/// When and how often a failed request is sent again. Waits are full jitter between zero and the cap of the attempt.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Retry {
-    /// Requests sent for one page, the first included. Default 6.
-    pub attempts_max: u32,
-    /// The cap of the first wait; doubles with each attempt. Default 1 s.
-    pub backoff_start: Duration,
-    /// No backoff is longer. Default 60 s.
-    pub backoff_max: Duration,
-    /// The longest wait a server may ask for with `Retry-After`; beyond it the stream fails at once. Default 5 min.
-    pub retry_after_max: Duration,
 }
 
 /// How long to wait for the server.
@@ -235,12 +210,26 @@ pub struct Stream {
     pub name: StreamName,
     /// The first request of a window.
     pub request: Request,
+    /// What the bodies are written in.
+    pub format: Format,
     /// Where the records are in a page.
     pub records: JsonPath,
-    /// How the next page is found.
-    pub paginate: Paginate,
+    /// How the pages follow each other.
+    pub paginate: Paging,
+    /// How the stream is asked for in parts.
+    pub slices: Option<Slicing>,
     /// How only changed records are asked for.
     pub incremental: Option<Incremental>,
+    /// Complete passes over an incremental stream.
+    pub reconcile: Option<Reconcile>,
+    /// For a stream whose pages come from an export job.
+    pub job: Option<Job>,
+    /// Files that records point to.
+    pub files: Option<Files>,
+    /// What failed answers mean, before those of the source.
+    pub errors: Vec<ErrorRule>,
+    /// When and how often a failed request of this stream is sent again.
+    pub retry: Retry,
     /// How accepted records become rows.
     pub table: Table,
     /// The contract file, absolute, existing or still to be drafted.
@@ -249,115 +238,6 @@ pub struct Stream {
     pub drift: DriftPolicy,
     /// When fetched pages are committed.
     pub commit: CommitEvery,
-}
-
-/// The first request of a window.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// GET or POST.
-    pub method: Method,
-    /// Joined to the base URL.
-    pub path: String,
-    /// Query parameters, in order.
-    pub params: Vec<(String, Secret)>,
-    /// Sent besides those of the source.
-    pub headers: Vec<(String, Secret)>,
-    /// A JSON body for POST.
-    pub body: Option<serde_json::Value>,
-}
-
-/// HTTP methods that read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// GET
-    Get,
-    /// POST
-    Post,
-}
-
-/// A place in a response.
-#[derive(Clone, Debug)]
-pub enum Place {
-    /// The first value at a path in the JSON body.
-    Body(JsonPath),
-    /// A response header, by lowercase name.
-    Header(String),
-}
-
-/// Where a page token goes in the next request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TokenSlot {
-    /// A query parameter.
-    Query(String),
-    /// A header.
-    Header(String),
-    /// A top-level or dotted field of the JSON request body.
-    BodyField(Vec<String>),
-}
-
-/// How the next page is found.
-#[derive(Clone, Debug)]
-pub enum Paginate {
-    /// One page is all.
-    Single,
-    /// An opaque token in the response, sent back unchanged. Ends when absent, null or empty.
-    Cursor {
-        /// Where the response holds it.
-        from: Place,
-        /// Where the next request holds it.
-        to: TokenSlot,
-    },
-    /// A whole URL in the response, of the same origin. Ends when absent, null or empty.
-    NextUrl {
-        /// Where the response holds it.
-        from: Place,
-    },
-    /// The `next` relation of the Link header (RFC 8288).
-    LinkHeader,
-    /// A page number; ends with the first page without records.
-    PageNumber {
-        /// Where the request holds the number.
-        to: TokenSlot,
-        /// The number of the first page.
-        first: u64,
-    },
-    /// A record offset; ends with the first page without records.
-    Offset {
-        /// Where the request holds the offset.
-        to: TokenSlot,
-        /// The offset of the first record.
-        first: u64,
-    },
-}
-
-/// How only changed records are asked for.
-#[derive(Clone, Debug)]
-pub struct Incremental {
-    /// The cursor within a record.
-    pub cursor: JsonPath,
-    /// Where the lower bound goes in the request.
-    pub to: TokenSlot,
-    /// How cursor values are written, and how the bound is.
-    pub format: CursorFormat,
-    /// The first bound, as written in the file; none asks for everything.
-    pub start: Option<String>,
-    /// How far before the watermark the next window begins. Time formats only.
-    pub lookback: Duration,
-}
-
-/// How cursor values are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CursorFormat {
-    /// RFC 3339 date-time.
-    Rfc3339,
-    /// `YYYY-MM-DD`.
-    Date,
-    /// Seconds since 1970, a JSON number or digits in text.
-    EpochSeconds,
-    /// Milliseconds since 1970.
-    EpochMillis,
-    /// A growing whole number without a unit.
-    Integer,
 }
 
 /// How accepted records become rows.

@@ -135,6 +135,7 @@ fn project(value: Value<'_>, text: &str, dir: &Path) -> Option<Project> {
     Some(Project {
         lake: lake?,
         memory_bytes_max,
+        credentials_dir: dir.join(".landfall/credentials"),
         sources: sources?,
         config_hash: sha256_hex(text),
         dir,

@@ -111,6 +111,20 @@ impl Secret {
         references.map(Part::reveal).collect()
     }
 
+    /// The text with every reference replaced by `{{ __reference_N }}`, numbered from 0 in the order of
+    /// [`Self::reveal_references`].
+    pub(crate) fn as_template(&self) -> String {
+        let mut number = 0;
+        let parts = self.0.iter().map(|part| match part {
+            Part::Literal(text) => text.clone(),
+            _ => {
+                number += 1;
+                format!("{{{{ __reference_{} }}}}", number - 1)
+            }
+        });
+        parts.collect()
+    }
+
     /// The text as it stands in the project file: references by name, literals in full. Never for a log.
     pub(crate) fn as_written(&self) -> String {
         let parts = self.0.iter().map(|part| match part {

@@ -5,7 +5,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use crate::{
-    config::Auth,
+    config::auth::Auth,
     error::{Error, ErrorKind, Result},
     extract::request::set_query,
 };
@@ -32,6 +32,16 @@ pub fn apply(auth: &Auth, url: &mut Url, headers: &mut HeaderMap) -> Result<()> 
             headers.insert(
                 AUTHORIZATION,
                 sensitive("authorization", &format!("{scheme} {}", token.reveal()?))?,
+            );
+        }
+        Auth::ApiKeyBody { .. }
+        | Auth::OAuth2(_)
+        | Auth::Jwt { .. }
+        | Auth::Session(_)
+        | Auth::Select { .. }
+        | Auth::Pool(_) => {
+            return Err(
+                Error::new(ErrorKind::Config, "apply credential").with("problem", "not available yet")
             );
         }
     }

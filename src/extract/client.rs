@@ -1,23 +1,21 @@
 //! The one place that sends.
 
-use std::{error::Error as StdError, time::Duration};
+use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
     Method as HttpMethod, Version,
-    header::{
-        ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING,
-    },
+    header::{CONTENT_ENCODING, HeaderMap, TRANSFER_ENCODING},
 };
 use url::Url;
 
 use crate::{
-    config::{Auth, Limits, Method, Request, Source, secret::Secret},
+    config::{Limits, Source, request::Method, request::Request},
     error::{Error, ErrorKind, Result},
     extract::{
         auth,
         decode::{self, Coding, Undecoded},
-        request::{PageRequest, set_query},
+        request::PageRequest,
         retry::FailureKind,
     },
 };
@@ -36,8 +34,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Follows no redirect, decodes nothing by itself, repeats nothing, asks no proxy: each of these is decided elsewhere or not at all.
 pub struct Client {
     http: reqwest::Client,
-    auth: Auth,
-    headers: Vec<(String, Secret)>,
+    source: Arc<Source>,
     limits: Limits,
 }
 
@@ -111,8 +108,7 @@ impl Client {
         })?;
         Ok(Self {
             http,
-            auth: source.auth.clone(),
-            headers: source.headers.clone(),
+            source: Arc::new(source.clone()),
             limits: source.limits,
         })
     }
@@ -167,32 +163,18 @@ impl Client {
     }
 
     fn prepare(&self, stream: &Request, request: &PageRequest) -> Result<reqwest::RequestBuilder> {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(decode::ACCEPT_ENCODING));
-        if request.body.is_some() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        for (name, value) in self.headers.iter().chain(&stream.headers) {
-            headers.insert(auth::header_name(name)?, auth::sensitive(name, &value.reveal()?)?);
-        }
-        for (name, value) in &request.headers {
-            headers.insert(auth::header_name(name)?, auth::sensitive(name, value)?);
-        }
-        let mut url = request.url.clone();
-        for (name, value) in stream.params.iter().filter(|(_, value)| value.is_reference()) {
-            if !request.placed.contains(name) {
-                set_query(&mut url, name, &value.reveal()?);
-            }
-        }
-        auth::apply(&self.auth, &mut url, &mut headers)?;
-        let method = match request.method {
+        let mut prepared = request.prepare(&self.source, stream)?;
+        auth::apply(&self.source.auth, &mut prepared.url, &mut prepared.headers)?;
+        let method = match prepared.method {
             Method::Get => HttpMethod::GET,
             Method::Post => HttpMethod::POST,
+            Method::Put => HttpMethod::PUT,
+            Method::Patch => HttpMethod::PATCH,
+            Method::Delete => HttpMethod::DELETE,
         };
-        let mut builder = self.http.request(method, url).headers(headers);
-        if let Some(body) = &request.body {
-            builder = builder.body(body.to_string());
+        let mut builder = self.http.request(method, prepared.url).headers(prepared.headers);
+        if let Some(body) = prepared.body.to_bytes() {
+            builder = builder.body(body);
         }
         Ok(builder)
     }
@@ -301,6 +283,8 @@ fn broken_task(cause: tokio::task::JoinError) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::HeaderValue;
+
     use super::*;
 
     #[test]

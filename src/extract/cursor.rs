@@ -6,7 +6,7 @@ use chrono::{DateTime, NaiveDate, SecondsFormat};
 
 use crate::{
     clock::Timestamp,
-    config::{CursorFormat, Incremental},
+    config::{incremental::CursorFormat, incremental::Incremental},
     error::{Error, ErrorKind, Result},
     json,
 };
@@ -28,12 +28,12 @@ pub type Rank = i128;
 /// Fractions of epoch numbers are cut off: a bound that is too early repeats records, one too late would lose them.
 ///
 /// ```
-/// use landfall::{config::CursorFormat, extract::cursor::{canonical, rank_of_json}};
+/// use landfall::{config::incremental::CursorFormat, extract::cursor::{canonical, rank_of_json}};
 /// let format = CursorFormat::Rfc3339;
 /// let rank = rank_of_json(format, br#""2024-05-01T02:00:00+02:00""#).unwrap();
 /// assert_eq!(canonical(format, rank), "2024-05-01T00:00:00Z");
 /// ```
-pub fn rank_of_json(format: CursorFormat, value: &[u8]) -> Option<Rank> {
+pub fn rank_of_json(format: &CursorFormat, value: &[u8]) -> Option<Rank> {
     if value.first() == Some(&b'"') {
         return rank_of_text(format, json::text(value)?.as_ref());
     }
@@ -44,7 +44,7 @@ pub fn rank_of_json(format: CursorFormat, value: &[u8]) -> Option<Rank> {
 }
 
 /// The rank of a value's text, or `None` if it is not written in `format`.
-pub fn rank_of_text(format: CursorFormat, text: &str) -> Option<Rank> {
+pub fn rank_of_text(format: &CursorFormat, text: &str) -> Option<Rank> {
     match format {
         CursorFormat::Rfc3339 => DateTime::parse_from_rfc3339(text)
             .ok()
@@ -55,13 +55,14 @@ pub fn rank_of_text(format: CursorFormat, text: &str) -> Option<Rank> {
                 date.signed_duration_since(NaiveDate::default()).num_days(),
             ))
         }
-        CursorFormat::EpochSeconds | CursorFormat::EpochMillis => whole(text),
+        CursorFormat::EpochSeconds | CursorFormat::EpochMillis | CursorFormat::EpochMicros => whole(text),
         CursorFormat::Integer => text.parse().ok().filter(|_| !text.starts_with('+')),
+        CursorFormat::Pattern(_) | CursorFormat::Feed => None,
     }
 }
 
 /// The one text of a rank: RFC 3339 in UTC with no more digits than needed, `YYYY-MM-DD`, or the number.
-pub fn canonical(format: CursorFormat, rank: Rank) -> String {
+pub fn canonical(format: &CursorFormat, rank: Rank) -> String {
     match format {
         CursorFormat::Rfc3339 => {
             let seconds = i64::try_from(rank.div_euclid(NANOS_PER_SECOND)).unwrap_or(i64::MAX);
@@ -80,7 +81,7 @@ pub fn canonical(format: CursorFormat, rank: Rank) -> String {
 }
 
 /// The greatest rank that counts at `now`, or `None` if the format does not mean a time.
-pub fn horizon(format: CursorFormat, now: Timestamp) -> Option<Rank> {
+pub fn horizon(format: &CursorFormat, now: Timestamp) -> Option<Rank> {
     let latest = nanos(now) + SKEW_MAX.as_nanos().cast_signed();
     let seconds = latest.div_euclid(NANOS_PER_SECOND);
     match format {
@@ -88,7 +89,8 @@ pub fn horizon(format: CursorFormat, now: Timestamp) -> Option<Rank> {
         CursorFormat::Date => Some(seconds.div_euclid(SECONDS_PER_DAY)),
         CursorFormat::EpochSeconds => Some(seconds),
         CursorFormat::EpochMillis => Some(latest.div_euclid(1_000_000)),
-        CursorFormat::Integer => None,
+        CursorFormat::EpochMicros => Some(latest.div_euclid(1000)),
+        CursorFormat::Integer | CursorFormat::Pattern(_) | CursorFormat::Feed => None,
     }
 }
 
@@ -96,27 +98,21 @@ pub fn horizon(format: CursorFormat, now: Timestamp) -> Option<Rank> {
 /// if the format does not mean a time.
 ///
 /// A record that changes while its window is fetched may be on a page already passed. The next window asks for it again.
-pub fn cap(format: CursorFormat, opened_at: Timestamp) -> Option<Rank> {
+pub fn cap(format: &CursorFormat, opened_at: Timestamp) -> Option<Rank> {
     let seconds = i128::from(opened_at.timestamp());
     match format {
         CursorFormat::Rfc3339 => Some(seconds * NANOS_PER_SECOND),
         CursorFormat::Date => Some(seconds.div_euclid(SECONDS_PER_DAY)),
         CursorFormat::EpochSeconds => Some(seconds),
         CursorFormat::EpochMillis => Some(seconds * 1000),
-        CursorFormat::Integer => None,
+        CursorFormat::EpochMicros => Some(seconds * 1_000_000),
+        CursorFormat::Integer | CursorFormat::Pattern(_) | CursorFormat::Feed => None,
     }
 }
 
 /// What a watermark of `incremental` is a value of: the path of the cursor and its format.
 pub fn identity(incremental: &Incremental) -> String {
-    let format = match incremental.format {
-        CursorFormat::Rfc3339 => "rfc3339",
-        CursorFormat::Date => "date",
-        CursorFormat::EpochSeconds => "epoch_s",
-        CursorFormat::EpochMillis => "epoch_ms",
-        CursorFormat::Integer => "integer",
-    };
-    format!("{} {format}", incremental.cursor)
+    format!("{} {}", incremental.cursor, incremental.format.as_str())
 }
 
 /// Checks that a watermark kept as a value of `stored` is one of the cursor the stream has now.
@@ -149,7 +145,7 @@ pub fn bound(incremental: &Incremental, watermark: Option<&str>) -> Result<Optio
     let Some(watermark) = watermark else {
         return Ok(incremental.start.clone());
     };
-    let format = incremental.format;
+    let format = &incremental.format;
     let Some(rank) = rank_of_text(format, watermark) else {
         return Err(Error::new(ErrorKind::Config, "read watermark")
             .with("watermark", watermark)
@@ -166,7 +162,8 @@ pub fn bound(incremental: &Incremental, watermark: Option<&str>) -> Result<Optio
         CursorFormat::Date => i128::from(lookback.as_secs().div_ceil(86_400)),
         CursorFormat::EpochSeconds => i128::from(lookback.as_secs() + u64::from(lookback.subsec_nanos() > 0)),
         CursorFormat::EpochMillis => lookback.as_millis().cast_signed(),
-        CursorFormat::Integer => 0,
+        CursorFormat::EpochMicros => lookback.as_micros().cast_signed(),
+        CursorFormat::Integer | CursorFormat::Pattern(_) | CursorFormat::Feed => 0,
     };
     let since = rank.saturating_sub(back);
     let start = incremental
@@ -196,7 +193,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{config::TokenSlot, json::JsonPath};
+    use crate::{
+        config::{
+            incremental::{Filter, OnExpired, Order},
+            request::TokenSlot,
+        },
+        json::JsonPath,
+    };
 
     fn incremental(format: CursorFormat, start: Option<&str>, lookback_seconds: u64) -> Incremental {
         Incremental {
@@ -205,6 +208,12 @@ mod tests {
             format,
             start: start.map(str::to_owned),
             lookback: Duration::from_secs(lookback_seconds),
+            also: Vec::new(),
+            until: None,
+            order: Order::Any,
+            filter: Filter::Api,
+            skew: Incremental::SKEW_DEFAULT,
+            on_expired: OnExpired::Stop,
         }
     }
 
@@ -242,18 +251,18 @@ mod tests {
             (Integer, "+1", None),
         ];
         for (format, text, expected) in table {
-            let found = rank_of_text(format, text).map(|rank| canonical(format, rank));
+            let found = rank_of_text(&format, text).map(|rank| canonical(&format, rank));
             assert_eq!(found.as_deref(), expected, "{format:?} {text}");
         }
     }
 
     #[test]
     fn r057_json_numbers_and_text_both_count_for_numeric_formats() {
-        assert_eq!(rank_of_json(CursorFormat::EpochMillis, b"12"), Some(12));
-        assert_eq!(rank_of_json(CursorFormat::EpochMillis, b"\"12\""), Some(12));
-        assert_eq!(rank_of_json(CursorFormat::EpochMillis, b"null"), None);
-        assert_eq!(rank_of_json(CursorFormat::Rfc3339, b"12"), None);
-        assert_eq!(rank_of_json(CursorFormat::Integer, b"{}"), None);
+        assert_eq!(rank_of_json(&CursorFormat::EpochMillis, b"12"), Some(12));
+        assert_eq!(rank_of_json(&CursorFormat::EpochMillis, b"\"12\""), Some(12));
+        assert_eq!(rank_of_json(&CursorFormat::EpochMillis, b"null"), None);
+        assert_eq!(rank_of_json(&CursorFormat::Rfc3339, b"12"), None);
+        assert_eq!(rank_of_json(&CursorFormat::Integer, b"{}"), None);
     }
 
     #[test]
@@ -289,7 +298,7 @@ mod tests {
             (Integer, None, 10, Some("100"), Some("100")),
         ];
         for (format, start, lookback, watermark, expected) in table {
-            let found = bound(&incremental(format, start, lookback), watermark).unwrap();
+            let found = bound(&incremental(format.clone(), start, lookback), watermark).unwrap();
             assert_eq!(
                 found.as_deref(),
                 expected,
@@ -306,16 +315,16 @@ mod tests {
         #[test]
         fn r057_canonical_text_keeps_the_rank(rank in -10_000_000_000_000_000_000i128..100_000_000_000_000_000_000) {
             for format in [CursorFormat::Rfc3339, CursorFormat::EpochMillis, CursorFormat::Integer] {
-                prop_assert_eq!(rank_of_text(format, &canonical(format, rank)), Some(rank));
+                prop_assert_eq!(rank_of_text(&format, &canonical(&format, rank)), Some(rank));
             }
             let days = rank.rem_euclid(2_000_000) - 700_000;
-            prop_assert_eq!(rank_of_text(CursorFormat::Date, &canonical(CursorFormat::Date, days)), Some(days));
+            prop_assert_eq!(rank_of_text(&CursorFormat::Date, &canonical(&CursorFormat::Date, days)), Some(days));
         }
 
         #[test]
         fn r057_reading_never_panics(text in "[-+.0-9TZ:e]{0,30}") {
             for format in [CursorFormat::Rfc3339, CursorFormat::Date, CursorFormat::EpochSeconds, CursorFormat::Integer] {
-                let _ = rank_of_text(format, &text);
+                let _ = rank_of_text(&format, &text);
             }
         }
     }

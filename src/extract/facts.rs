@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Timestamp,
-    config::Method,
+    config::request::Method,
     extract::{
         client::Head,
         mask::Masks,
@@ -67,10 +67,7 @@ pub fn of(
 
 /// The method's name on the wire.
 pub fn method(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Post => "POST",
-    }
+    method.as_str()
 }
 
 /// The server's own name for a request, for the log.
@@ -124,6 +121,8 @@ mod tests {
     use url::Url;
 
     use super::*;
+    use crate::config::text::Vars;
+    use crate::extract::request::PageBody;
 
     #[test]
     fn r050_chosen_headers_are_kept_and_masked() {
@@ -152,9 +151,10 @@ mod tests {
             method: Method::Get,
             url: head.url.clone(),
             headers: Vec::new(),
-            body: None,
+            body: PageBody::None,
             token: START.to_owned(),
             placed: Vec::new(),
+            vars: Vars::default(),
         };
         let facts = of(
             &request,

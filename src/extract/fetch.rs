@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::{
     clock::{Clock, Timestamp},
-    config::{Method, Source, Stream},
+    config::{Source, Stream, request::Method},
     error::{Error, ErrorKind, Result},
     extract::{
         client::{Client, Failure, Framing, Head, Response},

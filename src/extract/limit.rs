@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::{
     clock::{Clock, Timestamp},
-    config::RateLimit,
+    config::rate::{Bucket, RateLimit},
     extract::quota::{self, Quota},
 };
 
@@ -25,12 +25,12 @@ const SPACING_MAX: Duration = Duration::from_secs(5);
 /// Part of the window added to it, because requests arrive less evenly than they are sent.
 const WINDOW_MARGIN: u32 = 50;
 
-/// Lets requests go as the budget allows: never more than [`RateLimit::requests`] in any [`RateLimit::per`].
+/// Lets requests go as the budget allows: never more than [`Bucket::requests`] in any [`Bucket::per`].
 ///
 /// Requests up to the budget go at once, so a short extraction does not wait. A wait that the server asks of one
 /// request is a wait for all.
 pub struct Limiter {
-    rate: Option<RateLimit>,
+    rate: Option<Bucket>,
     clock: Clock,
     ledger: Mutex<Ledger>,
     /// Held by the one who waits next, so that requests go in the order they came.
@@ -61,9 +61,9 @@ struct Spacing {
 
 impl Limiter {
     /// A budget that is full. Without a rate only the server's own words slow requests down.
-    pub fn new(rate: Option<RateLimit>, clock: Clock) -> Self {
+    pub fn new(rate: Option<&RateLimit>, clock: Clock) -> Self {
         Self {
-            rate,
+            rate: rate.and_then(|rate| rate.buckets.first().cloned()),
             clock,
             ledger: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
@@ -86,7 +86,7 @@ impl Limiter {
     /// Takes one request from the budget, or returns how long to wait before asking again.
     pub fn try_acquire(&self) -> Option<Duration> {
         let now = self.clock.now();
-        self.ledger().try_take(self.rate, now)
+        self.ledger().try_take(self.rate.as_ref(), now)
     }
 
     /// No request goes for `wait` from now.
@@ -117,7 +117,7 @@ impl Limiter {
 }
 
 impl Ledger {
-    fn try_take(&mut self, rate: Option<RateLimit>, now: Timestamp) -> Option<Duration> {
+    fn try_take(&mut self, rate: Option<&Bucket>, now: Timestamp) -> Option<Duration> {
         if self.last.is_some_and(|last| now < last) {
             self.turn_back(now);
         }
@@ -137,7 +137,7 @@ impl Ledger {
         None
     }
 
-    fn rate_wait(&mut self, rate: RateLimit, now: Timestamp) -> Option<Duration> {
+    fn rate_wait(&mut self, rate: &Bucket, now: Timestamp) -> Option<Duration> {
         let window = rate.per.saturating_add(rate.per / WINDOW_MARGIN);
         while self
             .groups
@@ -249,6 +249,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::rate::{Share, WindowKind};
 
     /// A limiter and the milliseconds its clock shows.
     fn limiter(requests: u32, per_ms: u64) -> (Limiter, Arc<AtomicI64>) {
@@ -256,10 +257,16 @@ mod tests {
         let shown = Arc::clone(&millis);
         let clock = Clock::from_fn(move || Timestamp::from_timestamp_millis(shown.load(SeqCst)).unwrap());
         let rate = (requests > 0).then(|| RateLimit {
-            requests,
-            per: Duration::from_millis(per_ms),
+            buckets: vec![Bucket {
+                requests,
+                per: Duration::from_millis(per_ms),
+                window: WindowKind::Moving,
+                matches: None,
+            }],
+            share: Share::Process,
+            processes: 1,
         });
-        (Limiter::new(rate, clock), millis)
+        (Limiter::new(rate.as_ref(), clock), millis)
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -3,7 +3,7 @@
 use url::{Url, form_urlencoded};
 
 use crate::{
-    config::{Auth, Request, Source, secret::Secret},
+    config::{Source, auth::Auth, request::Request, secret::Secret},
     error::Result,
 };
 
@@ -74,18 +74,22 @@ impl Masks {
                 }
             }
             Auth::Bearer { token, .. } => masks.credentials.extend(values_of(token)?),
+            Auth::ApiKeyBody { .. }
+            | Auth::OAuth2(_)
+            | Auth::Jwt { .. }
+            | Auth::Session(_)
+            | Auth::Select { .. }
+            | Auth::Pool(_) => {}
         }
         for (name, value) in request.params.iter().filter(|(_, value)| value.is_reference()) {
             masks.names.push(name.clone());
-            masks.values.extend(values_of(value)?);
+            masks.values.extend(value.reveal_references()?);
         }
-        for (_, value) in source
-            .headers
-            .iter()
-            .chain(&request.headers)
-            .filter(|(_, value)| value.is_reference())
-        {
+        for (_, value) in source.headers.iter().filter(|(_, value)| value.is_reference()) {
             masks.credentials.extend(values_of(value)?);
+        }
+        for (_, value) in request.headers.iter().filter(|(_, value)| value.is_reference()) {
+            masks.credentials.extend(value.reveal_references()?);
         }
         masks
             .credentials
@@ -220,8 +224,10 @@ fn without_user(place: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::request::Body;
+    use crate::config::text::Text;
     use crate::{
-        config::{Method, Paginate},
+        config::{paginate::Paginate, request::Method},
         extract::tests::server::{secret_file, source},
     };
 
@@ -243,10 +249,10 @@ mod tests {
     fn request() -> Request {
         Request {
             method: Method::Get,
-            path: "/o".to_owned(),
+            path: Text::literal("/o"),
             params: Vec::new(),
             headers: Vec::new(),
-            body: None,
+            body: Body::None,
         }
     }
 
@@ -306,7 +312,10 @@ mod tests {
         let (_short, five) = secret_file("5");
         let (_long, tenant) = secret_file("tenant-key");
         let mut request = request();
-        request.params = vec![("limit".to_owned(), five), ("tenant".to_owned(), tenant)];
+        request.params = vec![
+            ("limit".to_owned(), five.into()),
+            ("tenant".to_owned(), tenant.into()),
+        ];
         let masks = of(Auth::None, request);
         let mut url =
             Url::parse("https://a.example/o?page=5&limit=5&x=tenant-key&tenant=tenant-key").unwrap();
@@ -321,7 +330,7 @@ mod tests {
         let (file, _) = secret_file("s3cr3t-t0ken");
         let longer = Secret::parse(&format!("Token ${{file:{}}}", file.path().display())).unwrap();
         let mut request = request();
-        request.headers = vec![("Authorization".to_owned(), longer.clone())];
+        request.headers = vec![("Authorization".to_owned(), longer.clone().into())];
         let (name, value) = ("X-Key".to_owned(), longer);
         for masks in [
             of(Auth::None, request),
@@ -352,7 +361,7 @@ mod tests {
         let (_one, short) = secret_file("abcdef");
         let (_other, long) = secret_file("abcdef-ghi");
         let mut request = request();
-        request.params = vec![("a".to_owned(), short), ("b".to_owned(), long)];
+        request.params = vec![("a".to_owned(), short.into()), ("b".to_owned(), long.into())];
         assert_eq!(of(Auth::None, request).text("abcdef-ghi"), "****");
     }
 }

@@ -4,7 +4,7 @@ use reqwest::header::HeaderValue;
 use url::Url;
 
 use crate::{
-    config::{Paginate, Place, Stream, TokenSlot},
+    config::{Stream, paginate::Paginate, request::Place, request::TokenSlot},
     error::{Error, ErrorKind, Result},
     extract::{
         client::Head,
@@ -50,7 +50,7 @@ pub fn next(
     body: &[u8],
     records: u64,
 ) -> Result<Next> {
-    let token = match &stream.paginate {
+    let token = match &stream.paginate.next {
         Paginate::Single => None,
         Paginate::Cursor { from, to } => {
             let form = if matches!(to, TokenSlot::BodyField(_)) {
@@ -71,6 +71,9 @@ pub fn next(
         }
         Paginate::PageNumber { first, .. } => following(stream, request, *first, records, 1)?,
         Paginate::Offset { first, .. } => following(stream, request, *first, records, records)?,
+        Paginate::Keyset { .. } | Paginate::Template { .. } | Paginate::Relay { .. } | Paginate::Auto => {
+            return Err(Error::new(ErrorKind::Config, "paginate").with("problem", "not available yet"));
+        }
     };
     match token {
         None => Ok(Next::End),
@@ -85,9 +88,13 @@ pub fn next(
 
 /// Whether `token` could have been written by the paginator the stream has now.
 pub fn fits(stream: &Stream, token: &str) -> bool {
-    match &stream.paginate {
+    match &stream.paginate.next {
         Paginate::Single => token == START,
-        Paginate::Cursor { .. } => true,
+        Paginate::Cursor { .. }
+        | Paginate::Keyset { .. }
+        | Paginate::Template { .. }
+        | Paginate::Relay { .. }
+        | Paginate::Auto => true,
         Paginate::NextUrl { .. } | Paginate::LinkHeader => token == START || Url::parse(token).is_ok(),
         Paginate::PageNumber { first, .. } | Paginate::Offset { first, .. } => {
             number(stream, token, *first).is_ok()

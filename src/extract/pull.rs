@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::{
     clock::Timestamp,
-    config::Incremental,
+    config::incremental::Incremental,
     error::{Error, ErrorKind, Result},
     extract::{
         cursor::{self, Rank},
@@ -21,7 +21,7 @@ use crate::{
         paginate::{self, Next},
         progress::add,
         reading::{Reading, Unreadable},
-        request::{PageRequest, START},
+        request::{Ask, PageRequest, START},
         retry::server_time,
         shape,
         window::{Fetched, Position, Probe},
@@ -82,7 +82,7 @@ impl Pull {
             None => open(bound),
         };
         let cursor_max = match (incremental, &window.cursor_max) {
-            (Some(incremental), Some(text)) => cursor::rank_of_text(incremental.format, text),
+            (Some(incremental), Some(text)) => cursor::rank_of_text(&incremental.format, text),
             _ => None,
         };
         let start = if window.next == START {
@@ -130,9 +130,9 @@ impl Pull {
         }
         let (request, answer) = self.fetch().await?;
         self.count(&answer);
-        let reading = match answer.reading {
-            Ok(reading) => reading,
-            Err(reason) => return Ok(self.evidence(&request, answer, reason)),
+        let reading = match &answer.reading {
+            Ok(reading) => reading.clone(),
+            &Err(reason) => return Ok(self.evidence(&request, answer, reason)),
         };
         let next = self.following(&request, &answer, reading.records).await?;
         if request.token == START {
@@ -202,7 +202,16 @@ impl Pull {
 
     fn request(&self) -> Result<PageRequest> {
         let Fetcher { source, stream, .. } = &self.fetcher;
-        PageRequest::build(source, stream, self.window.since.as_deref(), &self.window.next)
+        PageRequest::build(source, stream, &self.ask(&self.window.next))
+    }
+
+    fn ask(&self, token: &str) -> Ask {
+        Ask {
+            token: token.to_owned(),
+            page: self.window.pages + 1,
+            since: self.window.since.clone(),
+            ..Ask::default()
+        }
     }
 
     /// The token after this page, without our secrets; `None` at the end of the window.
@@ -229,7 +238,7 @@ impl Pull {
             Next::End => return Ok(None),
             Next::Token(token) => token,
         };
-        if !paginate::is_url(&self.fetcher.stream.paginate) {
+        if !paginate::is_url(&self.fetcher.stream.paginate.next) {
             return Ok(Some(token));
         }
         let mut url = Url::parse(&token)
@@ -266,7 +275,7 @@ impl Pull {
         if let Some(incremental) = &self.fetcher.stream.incremental {
             self.window.cursor_max = self
                 .cursor_max
-                .map(|rank| cursor::canonical(incremental.format, rank));
+                .map(|rank| cursor::canonical(&incremental.format, rank));
         }
     }
 
@@ -309,13 +318,13 @@ impl Pull {
         } = &self.fetcher;
         if let Some(incremental) = &stream.incremental {
             let known = self.bookmark.watermark.as_ref();
-            let known = known.and_then(|text| cursor::rank_of_text(incremental.format, text));
+            let known = known.and_then(|text| cursor::rank_of_text(&incremental.format, text));
             let cap = self.window.opened_at;
-            let cap = cap.and_then(|opened_at| cursor::cap(incremental.format, opened_at));
+            let cap = cap.and_then(|opened_at| cursor::cap(&incremental.format, opened_at));
             let found = self.cursor_max.map(|rank| cap.map_or(rank, |cap| rank.min(cap)));
             // Never back: a window without news leaves the watermark where it is.
             if let Some(rank) = known.max(found) {
-                self.bookmark.watermark = Some(cursor::canonical(incremental.format, rank));
+                self.bookmark.watermark = Some(cursor::canonical(&incremental.format, rank));
                 self.bookmark.cursor = Some(cursor::identity(incremental));
             }
         }
@@ -354,8 +363,7 @@ impl Pull {
     /// See [`Extraction::probe`](crate::extract::window::Extraction::probe).
     pub(crate) async fn probe(&self) -> Result<Probe> {
         let Fetcher { source, stream, .. } = &self.fetcher;
-        let since = self.window.since.as_deref();
-        let request = PageRequest::build(source, stream, since, START)?;
+        let request = PageRequest::build(source, stream, &self.ask(START))?;
         let answer = self
             .fetcher
             .fetch(&request, 1, None)
@@ -363,7 +371,7 @@ impl Pull {
             .map_err(|unanswered| unanswered.error)?;
         let response = &answer.response;
         let url = answer.masks.url(response.head.url.as_str());
-        let reading = answer.reading.map_err(|reason| {
+        let reading = answer.reading.clone().map_err(|reason| {
             self.error(ErrorKind::Refused, "read page")
                 .with("url", &url)
                 .with("status", response.head.status)

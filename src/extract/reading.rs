@@ -2,18 +2,22 @@
 
 use std::{fmt, time::Duration};
 
+use bytes::Bytes;
+
 use crate::{
     clock::Timestamp,
-    config::{Incremental, Stream},
+    config::{Stream, incremental::Incremental},
     extract::cursor::{self, Rank},
     json::{self, Defect, Found, JsonPath},
 };
 
 /// What extraction wants to know of a page. Nothing about the records is judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// Records at the records path.
     pub records: u64,
+    /// The last record as it stands in the body.
+    pub last: Option<Bytes>,
     /// The greatest cursor that counts.
     pub cursor_max: Option<Rank>,
     /// The cursor of the last record that has one.
@@ -59,7 +63,7 @@ impl fmt::Display for Unreadable {
 /// [`Unreadable`] is a value about the body, to be decided upon.
 pub fn read(
     stream: &Stream,
-    body: &[u8],
+    body: &Bytes,
     now: Timestamp,
     previous: Option<Rank>,
 ) -> Result<Reading, Unreadable> {
@@ -70,7 +74,9 @@ pub fn read(
         cursor_last: previous,
         ..Reading::default()
     };
+    let mut last = None;
     let found = stream.records.select(body, &mut |range| {
+        last = Some(range.clone());
         if let Some(incremental) = &stream.incremental {
             reading.take(incremental, &body[range], now);
         }
@@ -81,6 +87,7 @@ pub fn read(
         }
         Found::Values(records) => Ok(Reading {
             records: records as u64,
+            last: last.map(|range| body.slice(range)),
             ..reading
         }),
     }
@@ -119,7 +126,7 @@ fn throttled(body: &[u8]) -> Option<Duration> {
 
 impl Reading {
     fn take(&mut self, incremental: &Incremental, record: &[u8], now: Timestamp) {
-        let format = incremental.format;
+        let format = &incremental.format;
         // A record is checked with its page; a defect is reported there.
         let value = incremental.cursor.first(record).ok().flatten();
         let Some(rank) = value.and_then(|value| cursor::rank_of_json(format, value)) else {

@@ -1,79 +1,179 @@
 //! The request for one page: the stream's request with a lower bound and a page token in it.
 
-use serde_json::Value;
+use std::fmt;
+
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde_json::{Map, Value, json};
 use url::{Url, form_urlencoded};
 
 use crate::{
-    config::{Incremental, Method, Paginate, Source, Stream, TokenSlot},
+    config::{
+        Source, Stream,
+        paginate::{OnFirst, Paginate},
+        request::{Body, Method, Request, TokenSlot, Tree},
+        text::Vars,
+    },
     error::{Error, ErrorKind, Result},
-    extract::{auth::header_name, paginate::is_url},
+    extract::{
+        auth::{header_name, sensitive},
+        decode,
+        paginate::is_url,
+    },
 };
 
 /// The token of the first page of a window. No server can send it: an empty token ends a window.
 pub const START: &str = "";
 
-/// A request without credentials and without secrets; both are added as it is sent.
-#[derive(Clone, Debug, PartialEq)]
+/// What one page is asked for with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ask {
+    /// The token of the page; [`START`] for the first.
+    pub token: String,
+    /// Its number within the window, from 1.
+    pub page: u64,
+    /// Records to ask for, if the stream has a page size; else none.
+    pub size: Option<u64>,
+    /// The lower bound of the window.
+    pub since: Option<String>,
+    /// The upper bound of the window.
+    pub until: Option<String>,
+    /// The values of the slice.
+    pub slice: Map<String, Value>,
+    /// The stream's watermark.
+    pub watermark: Option<String>,
+}
+
+/// A request without credentials; they are added as it is sent.
+#[derive(Clone, Debug)]
 pub struct PageRequest {
-    /// GET or POST.
+    /// GET, POST, PUT, PATCH or DELETE.
     pub method: Method,
     /// Where to, without secret parameters.
     pub url: Url,
     /// Headers that carry the token or the bound.
     pub headers: Vec<(String, String)>,
-    /// The JSON body of a POST.
-    pub body: Option<Value>,
+    /// What it carries.
+    pub body: PageBody,
     /// The page token it was built from; [`START`] for the first page.
     pub token: String,
     /// Query parameters that carry the token or the bound. No parameter of the project file replaces them.
     pub placed: Vec<String>,
+    /// What its templates are rendered with.
+    pub vars: Vars,
+}
+
+/// What a request carries. `Debug` shows its kind only: a body may hold secrets.
+#[derive(Clone, PartialEq)]
+pub enum PageBody {
+    /// Nothing.
+    None,
+    /// JSON.
+    Json(Value),
+    /// Form fields in order.
+    Form(Vec<(String, String)>),
+    /// Text as it stands.
+    Text(String),
+}
+
+/// A request with everything in it but the credential.
+pub struct Prepared {
+    /// The method.
+    pub method: Method,
+    /// Where to, secrets and all.
+    pub url: Url,
+    /// Every header.
+    pub headers: HeaderMap,
+    /// What it carries.
+    pub body: PageBody,
+}
+
+impl Ask {
+    /// The variables of the request's templates: `config`, `slice`, `window`, `page`, `state`.
+    pub fn vars(&self, source: &Source) -> Vars {
+        let config: Map<String, Value> = source.config.iter().cloned().collect();
+        Vars::default()
+            .with("config", &config)
+            .with("slice", &self.slice)
+            .with("window", &json!({"since": self.since, "until": self.until}))
+            .with(
+                "page",
+                &json!({"token": self.token, "number": self.page, "size": self.size}),
+            )
+            .with("state", &json!({"watermark": self.watermark}))
+    }
 }
 
 impl PageRequest {
-    /// The request for the page `token` of a window that begins at `since`.
+    /// The request for the page `ask` describes.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] if `token` was not written by the stream's paginator; [`ErrorKind::Refused`] if it
-    /// is a URL of another origin.
-    pub fn build(source: &Source, stream: &Stream, since: Option<&str>, token: &str) -> Result<Self> {
-        let base = &source.base_url;
-        let mut request = Self {
-            method: stream.request.method,
-            url: join(base, &stream.request.path),
-            headers: Vec::new(),
-            body: stream.request.body.clone(),
-            token: token.to_owned(),
-            placed: Vec::new(),
-        };
-        if token != START && is_url(&stream.paginate) {
+    /// [`ErrorKind::Corrupt`] if the token was not written by the stream's paginator; [`ErrorKind::Refused`] if it
+    /// is a URL of another origin; [`ErrorKind::Config`] if a template or a reference cannot be rendered.
+    pub fn build(source: &Source, stream: &Stream, ask: &Ask) -> Result<Self> {
+        let token = ask.token.as_str();
+        let paginate = &stream.paginate.next;
+        let mut request = Self::of(source, &stream.request, ask.vars(source))?;
+        request.token = token.to_owned();
+        if token != START && is_url(paginate) {
             let url = Url::parse(token).map_err(|source| bad_token(stream).caused_by(source))?;
             // The next URL carries parameters and bound itself.
-            return request.at(base, url);
+            return request.at(&source.base_url, url);
         }
-        for (name, value) in stream
-            .request
-            .params
-            .iter()
-            .filter(|(_, value)| !value.is_reference())
-        {
-            append_query(&mut request.url, name, &value.reveal()?);
+        if let Some(incremental) = &stream.incremental {
+            if let Some(since) = &ask.since {
+                request.place(&incremental.to, since, Value::String(since.clone()))?;
+            }
+            if let (Some(until), Some(text)) = (&incremental.until, &ask.until) {
+                request.place(&until.to, text, Value::String(text.clone()))?;
+            }
         }
-        if let (Some(Incremental { to, .. }), Some(since)) = (&stream.incremental, since) {
-            request.place(to, since, Value::String(since.to_owned()))?;
+        if let (Some(size), Some(records)) = (&stream.paginate.size, ask.size) {
+            request.place(&size.to, &records.to_string(), Value::from(records))?;
         }
-        match &stream.paginate {
-            Paginate::Single | Paginate::NextUrl { .. } | Paginate::LinkHeader => {}
-            Paginate::Cursor { to, .. } => {
+        match paginate {
+            Paginate::Single | Paginate::NextUrl { .. } | Paginate::LinkHeader | Paginate::Auto => {}
+            Paginate::Cursor { to, .. }
+            | Paginate::Keyset { to, .. }
+            | Paginate::Template { to, .. }
+            | Paginate::Relay { to, .. } => {
                 if token != START {
                     request.place(to, token, body_token(to, token))?;
                 }
             }
-            Paginate::PageNumber { to, first } | Paginate::Offset { to, first } => {
+            Paginate::PageNumber { to, first, on_first }
+            | Paginate::Offset {
+                to, first, on_first, ..
+            } => {
                 let number = number(stream, token, *first)?;
-                request.place(to, &number.to_string(), Value::from(number))?;
+                if token != START || *on_first == OnFirst::Sent {
+                    request.place(to, &number.to_string(), Value::from(number))?;
+                }
             }
         }
         Ok(request)
+    }
+
+    /// Any request of a source, rendered with `vars`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if a template or a reference cannot be rendered.
+    pub fn of(source: &Source, request: &Request, vars: Vars) -> Result<Self> {
+        let mut url = join(&source.base_url, &request.path.render(&vars)?);
+        for (name, value) in request.params.iter().filter(|(_, value)| !value.is_reference()) {
+            let text = value.render(&vars)?;
+            if !(text.is_empty() && value.is_template()) {
+                append_query(&mut url, name, &text);
+            }
+        }
+        Ok(Self {
+            method: request.method,
+            url,
+            headers: Vec::new(),
+            body: body(&request.body, &vars)?,
+            token: START.to_owned(),
+            placed: Vec::new(),
+            vars,
+        })
     }
 
     /// The same request to another URL of the source.
@@ -84,6 +184,47 @@ impl PageRequest {
         Ok(Self {
             url: same_origin(base, url)?,
             ..self.clone()
+        })
+    }
+
+    /// The request as it is sent, but for the credential.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if a secret cannot be read or does not fit into a header.
+    pub fn prepare(&self, source: &Source, request: &Request) -> Result<Prepared> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(decode::ACCEPT_ENCODING));
+        match &self.body {
+            PageBody::None | PageBody::Text(_) => {}
+            PageBody::Json(_) => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            }
+            PageBody::Form(_) => {
+                let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+                headers.insert(CONTENT_TYPE, form);
+            }
+        }
+        for (name, value) in &source.headers {
+            headers.insert(header_name(name)?, sensitive(name, &value.reveal()?)?);
+        }
+        for (name, value) in &request.headers {
+            headers.insert(header_name(name)?, sensitive(name, &value.render(&self.vars)?)?);
+        }
+        for (name, value) in &self.headers {
+            headers.insert(header_name(name)?, sensitive(name, value)?);
+        }
+        let mut url = self.url.clone();
+        for (name, value) in request.params.iter().filter(|(_, value)| value.is_reference()) {
+            if !self.placed.contains(name) {
+                set_query(&mut url, name, &value.render(&self.vars)?);
+            }
+        }
+        Ok(Prepared {
+            method: self.method,
+            url,
+            headers,
+            body: self.body.clone(),
         })
     }
 
@@ -99,21 +240,113 @@ impl PageRequest {
                     .retain(|(known, _)| !known.eq_ignore_ascii_case(name));
                 self.headers.push((name.clone(), text.to_owned()));
             }
-            TokenSlot::BodyField(path) => {
-                let mut place = self
-                    .body
-                    .get_or_insert_with(|| Value::Object(serde_json::Map::new()));
-                for name in path {
-                    if !place.is_object() {
-                        *place = Value::Object(serde_json::Map::new());
-                    }
-                    place = &mut place[name.as_str()];
-                }
-                *place = json;
-            }
+            TokenSlot::BodyField(path) => self.body.set(path, text, json),
+            TokenSlot::Template => {}
         }
         Ok(())
     }
+}
+
+impl PageBody {
+    /// Sets a field, outermost name first; a form has the names joined by dots.
+    pub fn set(&mut self, path: &[String], text: &str, json: Value) {
+        if let Self::Form(fields) = self {
+            let name = path.join(".");
+            fields.retain(|(known, _)| *known != name);
+            fields.push((name, text.to_owned()));
+            return;
+        }
+        if !matches!(self, Self::Json(_)) {
+            *self = Self::Json(Value::Object(Map::new()));
+        }
+        let Self::Json(mut place) = std::mem::replace(self, Self::None) else {
+            return;
+        };
+        set_field(&mut place, path, json);
+        *self = Self::Json(place);
+    }
+
+    /// The bytes on the wire; none for no body.
+    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::None => None,
+            Self::Json(value) => Some(value.to_string().into_bytes()),
+            Self::Form(fields) => {
+                let mut form = form_urlencoded::Serializer::new(String::new());
+                form.extend_pairs(fields);
+                Some(form.finish().into_bytes())
+            }
+            Self::Text(text) => Some(text.clone().into_bytes()),
+        }
+    }
+}
+
+impl fmt::Debug for PageBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Json(_) => "Json(****)",
+            Self::Form(_) => "Form(****)",
+            Self::Text(_) => "Text(****)",
+        })
+    }
+}
+
+fn set_field(root: &mut Value, path: &[String], json: Value) {
+    let mut place = root;
+    for name in path {
+        if !place.is_object() {
+            *place = Value::Object(Map::new());
+        }
+        place = &mut place[name.as_str()];
+    }
+    *place = json;
+}
+
+fn body(body: &Body, vars: &Vars) -> Result<PageBody> {
+    Ok(match body {
+        Body::None => PageBody::None,
+        Body::Json(tree) => PageBody::Json(tree_value(tree, vars)?),
+        Body::Form(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| Ok((name.clone(), value.render(vars)?)));
+            PageBody::Form(fields.collect::<Result<_>>()?)
+        }
+        Body::Text(text) => PageBody::Text(text.render(vars)?),
+        Body::GraphQl {
+            query,
+            variables,
+            operation,
+        } => {
+            let variables = variables
+                .iter()
+                .map(|(name, tree)| Ok((name.clone(), tree_value(tree, vars)?)));
+            let variables: Map<String, Value> = variables.collect::<Result<_>>()?;
+            let mut request = json!({"query": query.render(vars)?, "variables": variables});
+            if let Some(operation) = operation {
+                request["operationName"] = Value::String(operation.clone());
+            }
+            PageBody::Json(request)
+        }
+    })
+}
+
+fn tree_value(tree: &Tree, vars: &Vars) -> Result<Value> {
+    Ok(match tree {
+        Tree::Scalar(value) => value.clone(),
+        Tree::Text(text) => text.render_json(vars)?,
+        Tree::Array(items) => {
+            let items = items.iter().map(|item| tree_value(item, vars));
+            Value::Array(items.collect::<Result<_>>()?)
+        }
+        Tree::Object(members) => {
+            let members = members
+                .iter()
+                .map(|(name, tree)| Ok((name.clone(), tree_value(tree, vars)?)));
+            Value::Object(members.collect::<Result<_>>()?)
+        }
+    })
 }
 
 /// The number a page-number or offset token stands for.

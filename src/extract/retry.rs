@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
-use crate::{clock::Timestamp, config::Retry, error::ErrorKind, extract::quota};
+use crate::{clock::Timestamp, config::errors::Retry, error::ErrorKind, extract::quota};
 
 /// How one attempt ended.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +92,7 @@ pub fn decide(retry: &Retry, outcome: &Outcome<'_>, attempt: u32, now: Timestamp
 ///
 /// ```
 /// use std::time::Duration;
-/// use landfall::{config::Retry, extract::retry::backoff};
+/// use landfall::{config::errors::Retry, extract::retry::backoff};
 /// let retry = Retry {
 ///     attempts_max: 6,
 ///     backoff_start: Duration::from_secs(1),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    config::{Auth, Project, Source, Stream, secret::Secret},
+    config::{Project, Source, Stream, auth::Auth, secret::Secret},
     contract::{
         Column, Contract, columns,
         drift::{self, ChangeKind},
@@ -88,7 +88,7 @@ pub fn offline(project: &Project) -> Vec<Finding> {
             .params
             .iter()
             .chain(&request.headers)
-            .map(|(name, value)| (name.as_str(), value));
+            .map(|(name, value)| (name.as_str(), value.secret()));
         check_secrets(&mut findings, &stream.name, secrets);
         match check_contract(stream) {
             Ok(Some(contract)) => {
@@ -125,7 +125,7 @@ pub async fn connect(workspace: &Workspace) -> Vec<Finding> {
         Err(error) => findings.add(Level::Wrong, &"lake", error.chain()),
     }
     for source in &workspace.project.sources {
-        let limiter = Arc::new(Limiter::new(source.rate_limit, workspace.clock.clone()));
+        let limiter = Arc::new(Limiter::new(source.rate_limit.as_ref(), workspace.clock.clone()));
         let client = match Client::new(source) {
             Ok(client) => Arc::new(client),
             Err(error) => {
@@ -309,6 +309,10 @@ fn secrets_of(source: &Source) -> impl Iterator<Item = (&str, &Secret)> {
         Auth::ApiKeyHeader { value, .. } | Auth::ApiKeyQuery { value, .. } => vec![("auth.value", value)],
         Auth::Basic { username, password } => vec![("auth.username", username), ("auth.password", password)],
         Auth::Bearer { token, .. } => vec![("auth.token", token)],
+        Auth::ApiKeyBody { value, .. } => vec![("auth.value", value)],
+        Auth::OAuth2(_) | Auth::Jwt { .. } | Auth::Session(_) | Auth::Select { .. } | Auth::Pool(_) => {
+            Vec::new()
+        }
     };
     auth.into_iter()
         .chain(source.headers.iter().map(|(name, value)| (name.as_str(), value)))

@@ -129,7 +129,7 @@ impl Channel {
     fn open(source: &Source, clock: &Clock) -> Result<Self> {
         Ok(Self {
             client: Arc::new(Client::new(source)?),
-            limiter: Arc::new(Limiter::new(source.rate_limit, clock.clone())),
+            limiter: Arc::new(Limiter::new(source.rate_limit.as_ref(), clock.clone())),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     config::{
-        Auth,
+        auth::Auth,
         read::{
             sections,
             values::{header_name, reference, secret, token_word, warn_literal},

@@ -6,12 +6,14 @@ use chrono::NaiveDate;
 
 use crate::{
     config::{
-        CursorFormat, Incremental, Method, parse_timestamp,
+        incremental::{CursorFormat, Filter, Incremental, OnExpired, Order},
+        parse_timestamp,
         read::{
             paginate::slot,
             sections,
             values::{DURATION_MAX, duration, json_path},
         },
+        request::Method,
     },
     yaml::{fields::Value, quoted},
 };
@@ -29,12 +31,19 @@ pub(super) fn incremental(value: Value<'_>, method: Method) -> Option<Incrementa
     let cursor = fields.required("cursor", json_path);
     let to = slot(&fields, method, None);
     let format = match fields.value("format") {
-        Some(value) => value.choice(&formats, &[]),
+        Some(value) => {
+            let places: Vec<(&'static str, usize)> = formats
+                .iter()
+                .enumerate()
+                .map(|(place, (name, _))| (*name, place))
+                .collect();
+            value.choice(&places, &[]).map(|place| formats[place].1.clone())
+        }
         None => Some(CursorFormat::Rfc3339),
     };
     let start = fields.optional("start", |value| {
         let text = value.scalar()?;
-        check_start(value, text, format?)?;
+        check_start(value, text, format.as_ref()?)?;
         Some(text.to_owned())
     });
     let lookback = fields.optional("lookback", |value| {
@@ -48,12 +57,18 @@ pub(super) fn incremental(value: Value<'_>, method: Method) -> Option<Incrementa
         cursor: cursor?,
         to: to?,
         format: format?,
+        also: Vec::new(),
         start,
         lookback: lookback.unwrap_or(Duration::ZERO),
+        until: None,
+        order: Order::Any,
+        filter: Filter::Api,
+        skew: Incremental::SKEW_DEFAULT,
+        on_expired: OnExpired::Stop,
     })
 }
 
-fn check_start(value: Value<'_>, text: &str, format: CursorFormat) -> Option<()> {
+fn check_start(value: Value<'_>, text: &str, format: &CursorFormat) -> Option<()> {
     let whole_number = || {
         let digits = text.strip_prefix('-').unwrap_or(text);
         let plain = digits == "0" || !digits.starts_with('0');
@@ -66,7 +81,9 @@ fn check_start(value: Value<'_>, text: &str, format: CursorFormat) -> Option<()>
         CursorFormat::Date => (date(), "a date: 2024-01-01"),
         CursorFormat::EpochSeconds => (whole_number(), "seconds since 1970: 1704067200"),
         CursorFormat::EpochMillis => (whole_number(), "milliseconds since 1970: 1704067200000"),
+        CursorFormat::EpochMicros => (whole_number(), "microseconds since 1970: 1704067200000000"),
         CursorFormat::Integer => (whole_number(), "a whole number"),
+        CursorFormat::Pattern(_) | CursorFormat::Feed => (true, "a value of the format"),
     };
     if good {
         return Some(());

@@ -2,11 +2,14 @@
 
 use crate::{
     config::{
-        Method, Paginate, Place, TokenSlot,
+        paginate::{OffsetStep, OnFirst, Paginate},
         read::{
             sections,
             values::{header_name, json_path},
         },
+        request::Method,
+        request::Place,
+        request::TokenSlot,
     },
     yaml::fields::{Fields, Section, Value},
 };
@@ -49,7 +52,11 @@ fn page_number(fields: &Fields<'_>, method: Method) -> Option<Paginate> {
     let first = fields
         .optional("first", |value| value.integer(0..=FIRST_MAX))
         .unwrap_or(1);
-    Some(Paginate::PageNumber { to: to?, first })
+    Some(Paginate::PageNumber {
+        to: to?,
+        first,
+        on_first: OnFirst::Sent,
+    })
 }
 
 fn offset(fields: &Fields<'_>, method: Method) -> Option<Paginate> {
@@ -57,7 +64,12 @@ fn offset(fields: &Fields<'_>, method: Method) -> Option<Paginate> {
     let first = fields
         .optional("first", |value| value.integer(0..=FIRST_MAX))
         .unwrap_or(0);
-    Some(Paginate::Offset { to: to?, first })
+    Some(Paginate::Offset {
+        to: to?,
+        first,
+        on_first: OnFirst::Sent,
+        step: OffsetStep::Records,
+    })
 }
 
 /// `$.path` in the body, or `header:Name`.

@@ -6,7 +6,10 @@ use url::{Host, Url};
 
 use crate::{
     config::{
-        Auth, Limits, Name, RateLimit, Retry, Source, Timeouts,
+        Limits, Name, Source, Timeouts,
+        auth::{Auth, Tls},
+        errors::{Breaker, Retry},
+        rate::{Bucket, RateLimit, Share, WindowKind},
         read::{
             auth::auth,
             sections,
@@ -57,17 +60,29 @@ pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Opt
         }
         let streams: Vec<_> = entries
             .iter()
-            .filter_map(|entry| stream(value.child(entry), name.as_ref(), dir))
+            .filter_map(|entry| {
+                stream(
+                    value.child(entry),
+                    name.as_ref(),
+                    dir,
+                    retry.unwrap_or(Retry::DEFAULT),
+                )
+            })
             .collect();
         Some(streams)
     });
     Some(Source {
         name: name?,
         base_url: base_url?,
+        replicas: Vec::new(),
+        config: Vec::new(),
         auth: auth?,
+        tls: Tls::default(),
         headers: headers.unwrap_or_default(),
         rate_limit,
+        errors: Vec::new(),
         retry: retry.unwrap_or(Retry::DEFAULT),
+        breaker: Breaker::DEFAULT,
         timeouts: timeouts.unwrap_or(Timeouts::DEFAULT),
         limits: limits.unwrap_or(Limits::DEFAULT),
         streams: streams?,
@@ -136,8 +151,14 @@ fn rate_limit(value: Value<'_>) -> Option<RateLimit> {
     let requests = fields.required("requests", |value| value.integer_u32(1..=1_000_000_000));
     let per = fields.required("per", |value| duration(value, MILLISECOND..=DURATION_MAX));
     Some(RateLimit {
-        requests: requests?,
-        per: per?,
+        buckets: vec![Bucket {
+            requests: requests?,
+            per: per?,
+            window: WindowKind::Moving,
+            matches: None,
+        }],
+        share: Share::Process,
+        processes: RateLimit::PROCESSES_DEFAULT,
     })
 }
 

@@ -4,8 +4,12 @@ use std::{path::Path, time::Duration};
 
 use crate::{
     config::{
-        CommitEvery, DriftPolicy, Incremental, Method, Name, OnMismatch, OnUnknown, Paginate, Request,
-        Stream, StreamName, TokenSlot,
+        CommitEvery, DriftPolicy, Name, OnMismatch, OnUnknown, Stream, StreamName,
+        errors::Retry,
+        format::Format,
+        incremental::Incremental,
+        paginate::Paginate,
+        paginate::Paging,
         read::{
             incremental::incremental,
             paginate::paginate,
@@ -14,6 +18,10 @@ use crate::{
             table::table,
             values::{absolute, duration, headers, json_path, params, size},
         },
+        request::Request,
+        request::TokenSlot,
+        request::{Body, Method, Tree},
+        text::Text,
     },
     json::JsonPath,
     yaml::{
@@ -27,7 +35,7 @@ use crate::{
 const NAME_SEPARATOR: &str = "__";
 
 /// Reads one entry of `streams`. Without a source name problems are still found, but nothing is returned.
-pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path) -> Option<Stream> {
+pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry: Retry) -> Option<Stream> {
     let stream = name(value);
     if value.key.contains(NAME_SEPARATOR) {
         value.problems.add(
@@ -65,9 +73,16 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path) -> Opt
     Some(Stream {
         name: name?,
         request,
+        format: Format::JSON,
         records: records?,
-        paginate,
+        paginate: Paging::plain(paginate),
+        slices: None,
         incremental,
+        reconcile: None,
+        job: None,
+        files: None,
+        errors: Vec::new(),
+        retry,
         table: table?,
         contract: contract?,
         drift,
@@ -101,10 +116,16 @@ fn request(value: Value<'_>, dir: &Path) -> Option<Request> {
     });
     Some(Request {
         method: method?,
-        path: path?,
-        params,
-        headers,
-        body,
+        path: Text::literal(path?),
+        params: params
+            .into_iter()
+            .map(|(name, value)| (name, value.into()))
+            .collect(),
+        headers: headers
+            .into_iter()
+            .map(|(name, value)| (name, value.into()))
+            .collect(),
+        body: body.map_or(Body::None, |body| Body::Json(Tree::from(body))),
     })
 }
 
@@ -220,7 +241,7 @@ fn check_slots(
         let taken = match slot {
             TokenSlot::Query(name) => request.params.iter().any(|(param, _)| param == name),
             TokenSlot::Header(name) => request.headers.iter().any(|(header, _)| header == name),
-            TokenSlot::BodyField(_) => false,
+            TokenSlot::BodyField(_) | TokenSlot::Template => false,
         };
         if taken {
             let hint = format!("remove it from the request; {key} sets it");
@@ -242,5 +263,6 @@ fn show(slot: &TokenSlot) -> String {
         TokenSlot::Query(name) => format!("parameter {}", quoted(name)),
         TokenSlot::Header(name) => format!("header {}", quoted(name)),
         TokenSlot::BodyField(path) => format!("body field {}", quoted(&path.join("."))),
+        TokenSlot::Template => "templates".to_owned(),
     }
 }

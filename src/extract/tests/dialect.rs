@@ -1,7 +1,9 @@
 //! A data set served in the dialect of each paginator.
 
 use super::server::{Received, Reply, json, json_with, path};
-use crate::config::{Paginate, Place, TokenSlot};
+use crate::config::paginate::OffsetStep;
+use crate::config::paginate::OnFirst;
+use crate::config::{paginate::Paginate, request::Place, request::TokenSlot};
 
 /// A query parameter as a slot.
 pub(super) fn query(name: &str) -> TokenSlot {
@@ -89,6 +91,7 @@ pub(super) fn paginators() -> Vec<(&'static str, Paginate)> {
             Paginate::PageNumber {
                 to: query("page"),
                 first: 1,
+                on_first: OnFirst::Sent,
             },
         ),
         (
@@ -96,6 +99,7 @@ pub(super) fn paginators() -> Vec<(&'static str, Paginate)> {
             Paginate::PageNumber {
                 to: query("page"),
                 first: 0,
+                on_first: OnFirst::Sent,
             },
         ),
         (
@@ -103,6 +107,8 @@ pub(super) fn paginators() -> Vec<(&'static str, Paginate)> {
             Paginate::Offset {
                 to: query("at"),
                 first: 0,
+                on_first: OnFirst::Sent,
+                step: OffsetStep::Records,
             },
         ),
     ]

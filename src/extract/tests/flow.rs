@@ -1,5 +1,8 @@
 //! Whole windows with every paginator, and what is sent and kept.
 
+use crate::config::paginate::OffsetStep;
+use crate::config::paginate::OnFirst;
+use crate::config::request::Body;
 use proptest::prelude::*;
 
 use super::{
@@ -7,7 +10,9 @@ use super::{
     server::{Server, cursor, extract, extraction, json, json_with, path, secret_file, source, status},
 };
 use crate::{
-    config::{Auth, Method, Paginate, Place, TokenSlot, secret::Secret},
+    config::{
+        auth::Auth, paginate::Paginate, request::Method, request::Place, request::TokenSlot, secret::Secret,
+    },
     error::ErrorKind,
     extract::window::Position,
     raw::Bookmark,
@@ -47,6 +52,8 @@ async fn r025_a_short_page_is_no_end_and_the_offset_follows_the_records() {
             Paginate::Offset {
                 to: query("at"),
                 first: 10,
+                on_first: OnFirst::Sent,
+                step: OffsetStep::Records,
             },
         ),
         Bookmark::default(),
@@ -126,7 +133,7 @@ async fn r024_tokens_in_a_body_keep_their_type_and_in_a_header_their_text() {
             },
         );
         source.streams[0].request.method = Method::Post;
-        source.streams[0].request.body = Some(serde_json::json!({"page": {"size": 2}}));
+        source.streams[0].request.body = Body::Json(serde_json::json!({"page": {"size": 2}}).into());
         extract(&source, Bookmark::default()).await.result.unwrap();
         assert_eq!(server.received()[0].body, r#"{"page":{"size":2}}"#);
         assert_eq!(server.received()[1].body, expected);
@@ -138,7 +145,14 @@ async fn r024_tokens_in_a_body_keep_their_type_and_in_a_header_their_text() {
     let server = Server::start(|number, _| json(&format!(r#"{{"data":{}}}"#, ids(0, 1 - number)))).await;
     let to = TokenSlot::Header("X-Page".to_owned());
     extract(
-        &source(&server.url, Paginate::PageNumber { to, first: 1 }),
+        &source(
+            &server.url,
+            Paginate::PageNumber {
+                to,
+                first: 1,
+                on_first: OnFirst::Sent,
+            },
+        ),
         Bookmark::default(),
     )
     .await

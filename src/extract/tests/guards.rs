@@ -1,5 +1,8 @@
 //! Links and redirects stay at home, secrets stay unseen, loops end.
 
+use crate::config::rate::{Bucket, Share, WindowKind};
+use crate::config::request::Body;
+use crate::config::text::Text;
 use std::{sync::Arc, time::Duration};
 
 use url::Url;
@@ -7,7 +10,9 @@ use url::Url;
 use super::server::{Server, cursor, extract, json, json_with, now, path, secret_file, source, status};
 use crate::{
     clock::Clock,
-    config::{Auth, Method, Paginate, Place, RateLimit, secret::Secret},
+    config::{
+        auth::Auth, paginate::Paginate, rate::RateLimit, request::Method, request::Place, secret::Secret,
+    },
     error::ErrorKind,
     extract::{client::Client, limit::Limiter, window::Extraction},
     raw::Bookmark,
@@ -86,7 +91,7 @@ async fn f056_redirects_end_and_a_post_stays_a_post() {
     .await;
     let mut post = source(&server.url, Paginate::Single);
     post.streams[0].request.method = Method::Post;
-    post.streams[0].request.body = Some(serde_json::json!({"q": 1}));
+    post.streams[0].request.body = Body::Json(serde_json::json!({"q": 1}).into());
     extract(&post, Bookmark::default()).await.result.unwrap();
     let second = server.received()[1].clone();
     assert!(second.head.starts_with("POST /b "), "{}", second.head);
@@ -249,8 +254,8 @@ async fn r050_parameters_given_by_reference_are_masked_too() {
     let (_file, secret) = secret_file("tenant-key");
     let mut source = source(&server.url, Paginate::Single);
     source.streams[0].request.params = vec![
-        ("limit".to_owned(), Secret::literal("5")),
-        ("tenant".to_owned(), secret),
+        ("limit".to_owned(), Text::literal("5")),
+        ("tenant".to_owned(), secret.into()),
     ];
     let outcome = extract(&source, Bookmark::default()).await;
     assert_eq!(server.queries(), ["limit=5&tenant=tenant-key"]);
@@ -270,7 +275,7 @@ async fn r050_a_parameter_given_by_reference_does_not_replace_the_page_token() {
     .await;
     let (_file, secret) = secret_file("first-page");
     let mut source = source(&server.url, cursor());
-    source.streams[0].request.params = vec![("cursor".to_owned(), secret)];
+    source.streams[0].request.params = vec![("cursor".to_owned(), secret.into())];
     extract(&source, Bookmark::default()).await.result.unwrap();
     assert_eq!(server.queries(), ["cursor=first-page", "cursor=B"]);
 }
@@ -296,11 +301,17 @@ async fn r039_the_budget_is_shared_and_counts_every_request() {
     .await;
     let mut source = source(&server.url, Paginate::Single);
     source.rate_limit = Some(RateLimit {
-        requests: 3,
-        per: Duration::from_secs(3600),
+        buckets: vec![Bucket {
+            requests: 3,
+            per: Duration::from_secs(3600),
+            window: WindowKind::Moving,
+            matches: None,
+        }],
+        share: Share::Process,
+        processes: 1,
     });
     let clock = Clock::from_fn(now);
-    let limiter = Arc::new(Limiter::new(source.rate_limit, clock.clone()));
+    let limiter = Arc::new(Limiter::new(source.rate_limit.as_ref(), clock.clone()));
     let client = Arc::new(Client::new(&source).unwrap());
     for _ in 0..2 {
         let (client, limiter) = (Arc::clone(&client), Arc::clone(&limiter));
@@ -326,8 +337,8 @@ async fn r024_a_base_url_with_a_path_keeps_it() {
         &Url::parse(&format!("{}/", server.url)).unwrap(),
         Paginate::Single,
     );
-    source.streams[0].request.path = "orders?b=1".to_owned();
-    source.streams[0].request.params = vec![("b".to_owned(), Secret::literal("2 3"))];
+    source.streams[0].request.path = Text::literal("orders?b=1");
+    source.streams[0].request.params = vec![("b".to_owned(), Text::literal("2 3"))];
     extract(&source, Bookmark::default()).await.result.unwrap();
     assert_eq!(server.received()[0].target, "/v1/orders?b=1&b=2+3");
     let agent = server.received()[0].header("user-agent").unwrap().to_owned();

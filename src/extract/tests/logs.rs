@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::server::{Server, cursor, extract, json, json_with, secret_file, source, status};
-use crate::{config::Auth, raw::Bookmark};
+use crate::{config::auth::Auth, raw::Bookmark};
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);

@@ -1,5 +1,9 @@
 //! Where windows begin, resume and end: bounds, watermarks, stored tokens.
 
+use crate::config::paginate::OffsetStep;
+use crate::config::paginate::OnFirst;
+use crate::config::paginate::Paging;
+use crate::config::text::Text;
 use std::time::Duration;
 
 use super::{
@@ -10,7 +14,7 @@ use super::{
     },
 };
 use crate::{
-    config::{CursorFormat, Paginate, Place, parse_timestamp, secret::Secret},
+    config::{incremental::CursorFormat, paginate::Paginate, parse_timestamp, request::Place},
     error::ErrorKind,
     raw::{Bookmark, Window},
 };
@@ -71,8 +75,8 @@ async fn r032_filter_cursor_and_limit_travel_together() {
     let stream = &mut source.streams[0];
     stream.incremental = Some(incremental);
     stream.request.params = vec![
-        ("limit".to_owned(), Secret::literal("2")),
-        ("sort".to_owned(), Secret::literal("t")),
+        ("limit".to_owned(), Text::literal("2")),
+        ("sort".to_owned(), Text::literal("t")),
     ];
     extract(&source, Bookmark::default()).await.result.unwrap();
     let first = "limit=2&sort=t&since=2024-01-01T00%3A00%3A00Z";
@@ -208,6 +212,8 @@ async fn r065_a_token_of_another_paginator_begins_the_window_again() {
         &Paginate::Offset {
             to: query("at"),
             first: 0,
+            on_first: OnFirst::Sent,
+            step: OffsetStep::Records,
         },
     ))
     .await;
@@ -228,6 +234,8 @@ async fn r065_a_token_of_another_paginator_begins_the_window_again() {
             Paginate::Offset {
                 to: query("at"),
                 first: 0,
+                on_first: OnFirst::Sent,
+                step: OffsetStep::Records,
             },
         ),
         bookmark,
@@ -335,7 +343,7 @@ async fn r065_a_window_of_another_request_begins_again_at_the_watermark() {
     let open = extract(&source, known).await.pages[0].bookmark.clone();
     assert!(open.window.is_some());
     extract(&source, open.clone()).await.result.unwrap();
-    source.streams[0].request.params = vec![("status".to_owned(), Secret::literal("paid"))];
+    source.streams[0].request.params = vec![("status".to_owned(), Text::literal("paid"))];
     let outcome = extract(&source, open).await;
     let bound = "since=2024-04-01T00%3A00%3A00Z";
     assert_eq!(
@@ -360,7 +368,7 @@ async fn r057_a_watermark_of_another_cursor_is_refused() {
     seconds.format = CursorFormat::EpochSeconds;
     let closed = {
         let mut single = source.clone();
-        single.streams[0].paginate = Paginate::Single;
+        single.streams[0].paginate = Paging::plain(Paginate::Single);
         single.streams[0].incremental = Some(seconds.clone());
         extract(&single, Bookmark::default()).await.bookmark()
     };

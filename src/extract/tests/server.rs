@@ -15,9 +15,23 @@ use url::Url;
 use crate::{
     clock::{Clock, Timestamp},
     config::{
-        Auth, CommitEvery, CursorFormat, Deletes, DriftPolicy, Incremental, Limits, Method, Name, OnMismatch,
-        OnUnknown, Paginate, Place, Request, Retry, ScdType, Source, Stream, StreamName, Table, Timeouts,
-        TokenSlot, parse_timestamp, secret::Secret,
+        CommitEvery, Deletes, DriftPolicy, Limits, Name, OnMismatch, OnUnknown, ScdType, Source, Stream,
+        StreamName, Table, Timeouts,
+        auth::{Auth, Tls},
+        errors::{Breaker, Retry},
+        format::Format,
+        incremental::CursorFormat,
+        incremental::Incremental,
+        incremental::{Filter, OnExpired, Order},
+        paginate::{Paginate, Paging},
+        parse_timestamp,
+        request::Body,
+        request::Method,
+        request::Place,
+        request::Request,
+        request::TokenSlot,
+        secret::Secret,
+        text::Text,
     },
     error::Result,
     extract::{
@@ -32,6 +46,14 @@ use crate::{
 
 /// Requests answered by one server before it gives up on a client that never ends.
 const REQUESTS_MAX: usize = 2000;
+
+/// Retries without waits worth noticing.
+const RETRY: Retry = Retry {
+    attempts_max: 3,
+    backoff_start: Duration::from_millis(1),
+    backoff_max: Duration::from_millis(2),
+    retry_after_max: Duration::from_secs(300),
+};
 
 /// One request as received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,8 +248,14 @@ pub(in crate::extract) fn incremental(lookback: Duration) -> Incremental {
         cursor: path("$.t"),
         to: TokenSlot::Query("since".to_owned()),
         format: CursorFormat::Rfc3339,
+        also: Vec::new(),
         start: None,
         lookback,
+        until: None,
+        order: Order::Any,
+        filter: Filter::Api,
+        skew: Incremental::SKEW_DEFAULT,
+        on_expired: OnExpired::Stop,
     }
 }
 
@@ -237,14 +265,21 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
         name: StreamName::parse("shop.orders").unwrap(),
         request: Request {
             method: Method::Get,
-            path: "/orders".to_owned(),
+            path: Text::literal("/orders"),
             params: Vec::new(),
             headers: Vec::new(),
-            body: None,
+            body: Body::None,
         },
+        format: Format::JSON,
         records: path("$.data[*]"),
-        paginate,
+        paginate: Paging::plain(paginate),
+        slices: None,
         incremental: None,
+        reconcile: None,
+        job: None,
+        files: None,
+        errors: Vec::new(),
+        retry: RETRY,
         table: Table {
             keys: vec!["id".to_owned()],
             sequence_by: Vec::new(),
@@ -267,15 +302,15 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
     Source {
         name: Name::new("shop").unwrap(),
         base_url: url.clone(),
+        replicas: Vec::new(),
+        config: Vec::new(),
         auth: Auth::None,
+        tls: Tls::default(),
         headers: Vec::new(),
         rate_limit: None,
-        retry: Retry {
-            attempts_max: 3,
-            backoff_start: Duration::from_millis(1),
-            backoff_max: Duration::from_millis(2),
-            retry_after_max: Duration::from_secs(300),
-        },
+        errors: Vec::new(),
+        retry: RETRY,
+        breaker: Breaker::DEFAULT,
         timeouts: Timeouts {
             connect: Duration::from_secs(10),
             read: Duration::from_secs(10),
@@ -300,7 +335,7 @@ pub(super) fn extraction(source: &Source, bookmark: Bookmark) -> Extraction {
 pub(super) fn try_extraction(source: &Source, bookmark: Bookmark) -> Result<Extraction> {
     let clock = clock();
     let client = Arc::new(Client::new(source).unwrap());
-    let limiter = Arc::new(Limiter::new(source.rate_limit, clock.clone()));
+    let limiter = Arc::new(Limiter::new(source.rate_limit.as_ref(), clock.clone()));
     Extraction::new(source, &source.streams[0], client, limiter, clock, bookmark)
 }
 

@@ -15,7 +15,7 @@ use url::Url;
 
 use super::server::{Outcome, Reply, Server, clock, extract, json, source, status, wire};
 use crate::{
-    config::Paginate,
+    config::paginate::Paginate,
     error::ErrorKind,
     extract::{
         client::Client,

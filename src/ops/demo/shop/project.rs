@@ -28,7 +28,7 @@ pub(super) fn files(dir: &Path, base_url: &str) -> Vec<(&'static str, String)> {
 mod tests {
     use super::*;
     use crate::{
-        config::{Auth, Deletes, Paginate, read},
+        config::{Deletes, auth::Auth, paginate::Paginate, read},
         contract::{ColumnType, odcs},
     };
 
@@ -51,10 +51,10 @@ mod tests {
         let [orders, customers] = source.streams.as_slice() else {
             panic!("two streams")
         };
-        assert!(matches!(orders.paginate, Paginate::Cursor { .. }));
+        assert!(matches!(orders.paginate.next, Paginate::Cursor { .. }));
         assert_eq!(orders.table.apply_as_deletes.as_deref(), Some("deleted = true"));
         assert_eq!(orders.table.deletes, Deletes::Soft);
-        assert!(matches!(customers.paginate, Paginate::LinkHeader));
+        assert!(matches!(customers.paginate.next, Paginate::LinkHeader));
         for (stream, (name, _)) in [orders, customers].into_iter().zip(&files[1..]) {
             assert_eq!(stream.contract, dir.join(name));
         }

@@ -1,0 +1,89 @@
+//! How a stream is asked for in parts: the settings.
+
+use crate::{
+    config::{
+        Name,
+        text::{Expr, Text},
+    },
+    json::JsonPath,
+};
+
+/// A stream asked for once for every combination of some values. Each combination is a slice with a bookmark of its own.
+#[derive(Clone, Debug)]
+pub struct Slicing {
+    /// Where the values come from; several give their cartesian product. At least one.
+    pub by: Vec<SliceBy>,
+    /// Slices extracted at the same time. Default 4.
+    pub at_once: u32,
+    /// Most slices of one pass. Default 1,000,000.
+    pub slices_max: u64,
+    /// Most slices whose own bookmark is kept. Default 10,000; beyond it the least recently changed are forgotten and
+    /// begin at `start` again.
+    pub kept_max: u64,
+    /// What the watermark belongs to.
+    pub state: SliceState,
+    /// Names of slice values put into every record of the slice as members of that name.
+    pub include: Vec<String>,
+}
+
+/// What the watermark of a sliced stream belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SliceState {
+    /// Each slice has its own. The default.
+    PerSlice,
+    /// All slices share one: what a new slice has from before it is not asked for.
+    Shared,
+}
+
+/// Where the values of slices come from. In templates they are `slice.NAME`.
+#[derive(Clone, Debug)]
+pub enum SliceBy {
+    /// The values stand in the project file.
+    List {
+        /// What a value is called.
+        name: String,
+        /// The values, as texts.
+        values: Vec<Text>,
+    },
+    /// One slice for each record of another stream of the source, read from its raw log.
+    Parent(Parent),
+}
+
+/// The records of another stream as slices.
+#[derive(Clone, Debug)]
+pub struct Parent {
+    /// The other stream.
+    pub stream: Name,
+    /// Values taken out of each of its records: name, and path within the record. At least one; a record that lacks
+    /// one is passed over and counted.
+    pub values: Vec<(String, JsonPath)>,
+    /// Only records for which this holds, over `parent`.
+    pub only: Option<Expr>,
+    /// Which of its records.
+    pub records: ParentRecords,
+    /// That many values of the first name in one slice, as an array. Default 1: no array.
+    pub group: u32,
+}
+
+/// Which records of a parent become slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParentRecords {
+    /// Every one there ever was, or those of the last complete pass if the parent is always read whole. The default.
+    All,
+    /// Those landed since the last complete pass of this stream.
+    New,
+}
+
+impl Slicing {
+    /// Slices by `by` with every other setting at its default.
+    pub fn by(by: Vec<SliceBy>) -> Self {
+        Self {
+            by,
+            at_once: Self::AT_ONCE_DEFAULT,
+            slices_max: Self::SLICES_MAX_DEFAULT,
+            kept_max: Self::KEPT_MAX_DEFAULT,
+            state: SliceState::PerSlice,
+            include: Vec::new(),
+        }
+    }
+}
