@@ -9,6 +9,7 @@
 
 pub mod fields;
 pub mod parse;
+pub mod section;
 
 use std::{cell::RefCell, fmt};
 

@@ -8,8 +8,11 @@ use crate::{
         streams::Streams,
         workspace,
     },
-    config::StreamName,
-    ops::{self, Workspace, extract::Outcome},
+    extract::window::Scope,
+    ops::{
+        self, Workspace,
+        extract::{Options, Outcome},
+    },
     report::{Format, counted, grid::Grid},
 };
 
@@ -20,16 +23,49 @@ use crate::{
 pub(super) struct Args {
     #[command(flatten)]
     streams: Streams,
+    #[command(flatten)]
+    range: Range,
     /// Also print one row per stream: table, json (one object a line) or csv
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
     format: Option<Format>,
+}
+
+/// What is asked for instead of what changed.
+#[derive(Debug, clap::Args)]
+pub(super) struct Range {
+    /// Ask for everything again, whatever is landed already
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    complete: bool,
+    /// Backfill: read history again from here, written as the stream's cursor; the watermark does not move
+    #[arg(long, value_name = "CURSOR", requires = "to")]
+    from: Option<String>,
+    /// Where the backfill ends
+    #[arg(long, value_name = "CURSOR", requires = "from")]
+    to: Option<String>,
+}
+
+impl Range {
+    pub(super) fn scope(&self) -> Scope {
+        match (&self.from, &self.to) {
+            (Some(from), Some(to)) => Scope::Backfill {
+                from: from.clone(),
+                to: to.clone(),
+            },
+            _ if self.complete => Scope::Complete,
+            _ => Scope::Changes,
+        }
+    }
 }
 
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let workspace = workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
     workspace.prove_store().await?;
-    let outcomes = extract(&workspace, &streams, global.verbose > 0).await;
+    let options = Options {
+        streams,
+        scope: args.range.scope(),
+    };
+    let outcomes = extract(&workspace, &options, global.verbose > 0).await;
     if let Some(format) = args.format {
         super::output::rows(&grid(&outcomes), format)?;
     }
@@ -37,9 +73,9 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
 }
 
 /// Extracts with progress on stderr and a line for every stream at the end.
-pub(super) async fn extract(workspace: &Workspace, streams: &[StreamName], logging: bool) -> Vec<Outcome> {
+pub(super) async fn extract(workspace: &Workspace, options: &Options, logging: bool) -> Vec<Outcome> {
     let board = Board::new(logging);
-    let outcomes = ops::extract::extract(workspace, streams, &|name, progress| {
+    let outcomes = ops::extract::extract(workspace, options, &|name, progress| {
         board.add(name, move || {
             let counts = progress.counts();
             Fetched {
@@ -53,6 +89,9 @@ pub(super) async fn extract(workspace: &Workspace, streams: &[StreamName], loggi
     drop(board);
     for outcome in &outcomes {
         say(&line(outcome));
+        for note in outcome.result.iter().flat_map(|extracted| &extracted.notes) {
+            say(&format!("{}  note: {note}", outcome.stream));
+        }
     }
     outcomes
 }

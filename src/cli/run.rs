@@ -2,12 +2,14 @@
 
 use crate::{
     cli::{
-        DONE, Ended, Global, extract,
+        DONE, Ended, Global,
+        extract::{self, Range},
         output::{parse_format, rows},
         streams::Streams,
         transform::{self, MaxQuarantine},
         workspace,
     },
+    ops::extract::Options,
     report::Format,
 };
 
@@ -19,6 +21,8 @@ pub(super) struct Args {
     #[command(flatten)]
     streams: Streams,
     #[command(flatten)]
+    range: Range,
+    #[command(flatten)]
     quarantine: MaxQuarantine,
     /// Also print rows, one per stream and step: table, json (one object a line) or csv
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
@@ -29,7 +33,11 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let workspace = workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
     workspace.prove_store().await?;
-    let extracted = extract::extract(&workspace, &streams, global.verbose > 0).await;
+    let options = Options {
+        streams: streams.clone(),
+        scope: args.range.scope(),
+    };
+    let extracted = extract::extract(&workspace, &options, global.verbose > 0).await;
     let transformed = transform::transform(&workspace, &streams).await;
     if let Some(format) = args.format {
         rows(&extract::grid(&extracted), format)?;

@@ -2,10 +2,10 @@
 
 use crate::{
     cli::{DONE, Ended, output::print},
-    config::read,
+    config::read::{reference::reference, schema::schema},
 };
 
-/// Print the JSON Schema of a project file, for editors
+/// Print what landfall.yml may hold, as a JSON Schema for editors or a reference for people
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -14,13 +14,16 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Which {
-    /// The schema of landfall.yml
+    /// The JSON Schema of landfall.yml
     Config,
+    /// Every key of landfall.yml in Markdown: its meaning, its default and an example
+    Reference,
 }
 
 pub(super) fn run(args: &Args) -> Ended {
     match args.which {
-        Which::Config => print(read::SCHEMA)?,
+        Which::Config => print(&format!("{:#}\n", schema()))?,
+        Which::Reference => print(&reference())?,
     }
     Ok(DONE)
 }

@@ -1,22 +1,27 @@
 //! How only changed records are asked for: the settings.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{config::request::TokenSlot, json::JsonPath};
+use chrono::Weekday;
+
+use crate::{
+    config::{read::values::show_duration, request::TokenSlot},
+    json::JsonPath,
+};
 
 /// How only changed records are asked for.
 #[derive(Clone, Debug)]
 pub struct Incremental {
     /// The cursor within a record.
     pub cursor: JsonPath,
-    /// Where the lower bound goes in the request.
+    /// Where the lower bound goes in the request; [`TokenSlot::Template`] for `window.since`, or if the API has no filter.
     pub to: TokenSlot,
     /// How cursor values are written, and how the bounds are.
     pub format: CursorFormat,
     /// Further forms in which cursor values occur, tried in order after `format`.
     pub also: Vec<CursorFormat>,
-    /// The first bound, as written in the file; none asks for everything.
-    pub start: Option<String>,
+    /// The first bound: the latest of these moments. None asks for everything.
+    pub start: Vec<Moment>,
     /// How far before the watermark the next window begins. Time formats only.
     pub lookback: Duration,
     /// Where the upper bound goes in the request, and how long a window is.
@@ -38,11 +43,45 @@ pub struct Until {
     /// Where the bound goes; [`TokenSlot::Template`] for `window.until`.
     pub to: TokenSlot,
     /// How long one window is; none makes one window up to the present. Time formats only.
-    pub step: Option<Duration>,
-    /// The last moment asked for, as written in the file; none is the present.
-    pub end: Option<String>,
-    /// The smallest difference between two cursors: an upper bound that the API includes is lowered by it.
+    pub step: Option<Step>,
+    /// Whole periods of the calendar only: each window begins with one, and a period not yet over is left for later.
+    pub align: Option<Calendar>,
+    /// The last moment asked for: the earliest of these and the present.
+    pub end: Vec<Moment>,
+    /// The smallest difference between two cursors: an upper bound that the API includes is lowered by it. Zero for an
+    /// API that leaves the bound out.
     pub granularity: Duration,
+}
+
+/// A moment, fixed or as seen from the present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A value of the cursor's format, as written in the file.
+    At(String),
+    /// So long before the window opens. Time formats only.
+    Ago(Duration),
+}
+
+/// How long one window is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More than zero.
+    Fixed(Duration),
+    /// Months of the calendar, at least one.
+    Months(u32),
+}
+
+/// A period of the calendar, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calendar {
+    /// From midnight.
+    Day,
+    /// From the midnight before this day of the week.
+    Week(Weekday),
+    /// From the first of the month.
+    Month,
+    /// From the first of January.
+    Year,
 }
 
 /// In which order the API sends records.
@@ -87,13 +126,44 @@ pub enum CursorFormat {
     EpochMillis,
     /// Microseconds since 1970.
     EpochMicros,
-    /// A strftime pattern; without an offset in it, UTC.
+    /// A strftime pattern as [chrono has it](https://docs.rs/chrono/latest/chrono/format/strftime/); without an offset in
+    /// it, UTC. What it does not say is the least there is: the first of the month, midnight.
     Pattern(Arc<str>),
     /// A growing whole number without a unit.
     Integer,
     /// A position of a change feed: opaque, neither compared nor counted with. The page token of the last page is the
     /// next position.
     Feed,
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(text) => f.write_str(text),
+            Self::Ago(duration) => write!(f, "{} ago", show_duration(*duration)),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(duration) => f.write_str(&show_duration(*duration)),
+            Self::Months(months) => write!(f, "{months}mo"),
+        }
+    }
+}
+
+impl fmt::Display for Calendar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Day => f.write_str("day"),
+            Self::Week(Weekday::Mon) => f.write_str("week"),
+            Self::Week(day) => write!(f, "week from {day}"),
+            Self::Month => f.write_str("month"),
+            Self::Year => f.write_str("year"),
+        }
+    }
 }
 
 impl CursorFormat {

@@ -7,6 +7,7 @@
 //! Nothing here touches the network or the lake. Secrets stay references until they are used.
 
 pub mod auth;
+pub mod cursor;
 mod defaults;
 pub mod errors;
 pub mod explain;

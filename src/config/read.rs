@@ -4,6 +4,9 @@ mod auth;
 mod incremental;
 mod lake;
 mod paginate;
+pub mod reference;
+pub mod samples;
+pub mod schema;
 pub mod sections;
 mod source;
 mod stream;
@@ -34,9 +37,6 @@ use crate::{
 
 /// The file that makes a folder a project.
 pub const FILE_NAME: &str = "landfall.yml";
-
-/// The JSON Schema of [`FILE_NAME`], for editors.
-pub const SCHEMA: &str = include_str!("schema.json");
 
 /// Least memory a command can work with.
 const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;

@@ -8,7 +8,11 @@
 //! Templates are those of [minijinja](https://docs.rs/minijinja): no loader, no include, undefined values are errors,
 //! and both work and output have limits, so that no template of a stranger takes the program down.
 
-use std::{collections::BTreeMap, fmt, io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    path::Path,
+};
 
 use minijinja::{
     Environment, UndefinedBehavior,
@@ -26,6 +30,9 @@ pub const FUEL_MAX: u64 = 100_000;
 
 /// Longest text a template may render to, in bytes.
 pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Functions that every template can call.
+const FUNCTIONS: [&str; 1] = ["range"];
 
 /// Text with `{{ … }}` templates and `${…}` references in it.
 ///
@@ -99,6 +106,18 @@ impl Text {
         self.secret.is_reference()
     }
 
+    /// The top-level names its templates use and do not set themselves, in order; functions are not among them.
+    pub fn variables(&self) -> BTreeSet<String> {
+        let environment = environment();
+        let template = self
+            .template
+            .as_deref()
+            .and_then(|source| environment.template_from_str(source).ok());
+        template.map_or_else(BTreeSet::new, |template| {
+            foreign(template.undeclared_variables(false))
+        })
+    }
+
     /// The values of its references alone, read now.
     ///
     /// # Errors
@@ -120,7 +139,7 @@ impl Text {
         let template = environment.template_from_str(source).map_err(failed)?;
         let mut output = Capped(Vec::new());
         template
-            .render_captured_to(Variable::from(self.variables(vars)?), &mut output)
+            .render_captured_to(Variable::from(self.values(vars)?), &mut output)
             .map_err(failed)?;
         String::from_utf8(output.0)
             .map_err(|cause| Error::new(ErrorKind::Internal, "render template").caused_by(cause))
@@ -151,7 +170,7 @@ impl Text {
         self.secret.as_written()
     }
 
-    fn variables(&self, vars: &Vars) -> Result<BTreeMap<String, Variable>> {
+    fn values(&self, vars: &Vars) -> Result<BTreeMap<String, Variable>> {
         let mut all: BTreeMap<String, Variable> = vars
             .0
             .iter()
@@ -220,6 +239,15 @@ impl Expr {
         self.eval(vars).map(|value| value.is_true())
     }
 
+    /// The top-level names it uses, in order; functions are not among them.
+    pub fn variables(&self) -> BTreeSet<String> {
+        let environment = environment();
+        let expression = environment.compile_expression(&self.0).ok();
+        expression.map_or_else(BTreeSet::new, |expression| {
+            foreign(expression.undeclared_variables(false))
+        })
+    }
+
     /// The expression as written.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -263,6 +291,12 @@ fn environment() -> Environment<'static> {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL_MAX));
     environment
+}
+
+/// Without functions and what stands for references.
+fn foreign(names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+    let ours = |name: &String| name.starts_with("__") || FUNCTIONS.contains(&name.as_str());
+    names.into_iter().filter(|name| !ours(name)).collect()
 }
 
 fn failed(cause: minijinja::Error) -> Error {

@@ -1,112 +1,71 @@
-//! Values of an incremental cursor: compared as what they mean, written in one canonical form.
-
-use std::time::Duration;
-
-use chrono::{DateTime, NaiveDate, SecondsFormat};
+//! The cursor of an incremental stream: what its records say, where its windows begin.
 
 use crate::{
     clock::Timestamp,
-    config::{incremental::CursorFormat, incremental::Incremental},
+    config::{
+        cursor::{NANOS_PER_SECOND, nanos},
+        incremental::{CursorFormat, Incremental, Moment},
+    },
     error::{Error, ErrorKind, Result},
     json,
 };
 
-/// How far ahead of this machine's clock a cursor value may be and still count.
-///
-/// Values beyond it never become the watermark: one record dated 2999 would hide every later change.
-/// A server whose clock is further ahead costs repeated reads, never a record.
-pub const SKEW_MAX: Duration = Duration::from_secs(5 * 60);
+/// A cursor value as a number that orders like the value; see [`crate::config::cursor::Rank`].
+pub type Rank = crate::config::cursor::Rank;
 
-const NANOS_PER_SECOND: i128 = 1_000_000_000;
-const SECONDS_PER_DAY: i128 = 86_400;
-
-/// A cursor value as a number that orders like the value: nanoseconds, days, seconds, milliseconds or the number itself.
-pub type Rank = i128;
-
-/// The rank of a JSON value, or `None` if it is not written in `format`.
+/// The rank of a cursor found in a record, read in the first of the stream's formats that fits.
 ///
-/// Fractions of epoch numbers are cut off: a bound that is too early repeats records, one too late would lose them.
-///
-/// ```
-/// use landfall::{config::incremental::CursorFormat, extract::cursor::{canonical, rank_of_json}};
-/// let format = CursorFormat::Rfc3339;
-/// let rank = rank_of_json(format, br#""2024-05-01T02:00:00+02:00""#).unwrap();
-/// assert_eq!(canonical(format, rank), "2024-05-01T00:00:00Z");
-/// ```
-pub fn rank_of_json(format: &CursorFormat, value: &[u8]) -> Option<Rank> {
+/// A JSON number counts for formats that may consist of digits alone.
+pub fn rank(incremental: &Incremental, value: &[u8]) -> Option<Rank> {
+    let formats = || std::iter::once(&incremental.format).chain(&incremental.also);
     if value.first() == Some(&b'"') {
-        return rank_of_text(format, json::text(value)?.as_ref());
+        let text = json::text(value)?;
+        return formats().find_map(|format| format.rank(&text));
     }
-    match format {
-        CursorFormat::Rfc3339 | CursorFormat::Date => None,
-        _ => rank_of_text(format, std::str::from_utf8(value).ok()?),
-    }
+    let text = std::str::from_utf8(value).ok()?;
+    // `true` and brackets are no numbers, whatever a pattern makes of them.
+    text.parse::<f64>().ok()?;
+    formats()
+        .filter(|format| !matches!(format, CursorFormat::Rfc3339 | CursorFormat::Date))
+        .find_map(|format| format.rank(text))
 }
 
 /// The rank of a value's text, or `None` if it is not written in `format`.
 pub fn rank_of_text(format: &CursorFormat, text: &str) -> Option<Rank> {
-    match format {
-        CursorFormat::Rfc3339 => DateTime::parse_from_rfc3339(text)
-            .ok()
-            .map(|moment| nanos(moment.to_utc())),
-        CursorFormat::Date => {
-            let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-            Some(i128::from(
-                date.signed_duration_since(NaiveDate::default()).num_days(),
-            ))
-        }
-        CursorFormat::EpochSeconds | CursorFormat::EpochMillis | CursorFormat::EpochMicros => whole(text),
-        CursorFormat::Integer => text.parse().ok().filter(|_| !text.starts_with('+')),
-        CursorFormat::Pattern(_) | CursorFormat::Feed => None,
-    }
+    format.rank(text)
 }
 
-/// The one text of a rank: RFC 3339 in UTC with no more digits than needed, `YYYY-MM-DD`, or the number.
+/// The one text of a rank; see [`CursorFormat::canonical`].
 pub fn canonical(format: &CursorFormat, rank: Rank) -> String {
-    match format {
-        CursorFormat::Rfc3339 => {
-            let seconds = i64::try_from(rank.div_euclid(NANOS_PER_SECOND)).unwrap_or(i64::MAX);
-            let nanos = u32::try_from(rank.rem_euclid(NANOS_PER_SECOND)).unwrap_or(0);
-            let moment = DateTime::from_timestamp(seconds, nanos).unwrap_or(DateTime::UNIX_EPOCH);
-            moment.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-        }
-        CursorFormat::Date => i64::try_from(rank)
-            .ok()
-            .and_then(chrono::Duration::try_days)
-            .and_then(|days| NaiveDate::default().checked_add_signed(days))
-            .unwrap_or_default()
-            .to_string(),
-        _ => rank.to_string(),
-    }
+    format.canonical(rank)
 }
 
 /// The greatest rank that counts at `now`, or `None` if the format does not mean a time.
-pub fn horizon(format: &CursorFormat, now: Timestamp) -> Option<Rank> {
-    let latest = nanos(now) + SKEW_MAX.as_nanos().cast_signed();
-    let seconds = latest.div_euclid(NANOS_PER_SECOND);
-    match format {
-        CursorFormat::Rfc3339 => Some(latest),
-        CursorFormat::Date => Some(seconds.div_euclid(SECONDS_PER_DAY)),
-        CursorFormat::EpochSeconds => Some(seconds),
-        CursorFormat::EpochMillis => Some(latest.div_euclid(1_000_000)),
-        CursorFormat::EpochMicros => Some(latest.div_euclid(1000)),
-        CursorFormat::Integer | CursorFormat::Pattern(_) | CursorFormat::Feed => None,
-    }
+///
+/// Values beyond it never become the watermark: one record dated 2999 would hide every later change. A server whose
+/// clock is further ahead than `skew` costs repeated reads, never a record.
+pub fn horizon(incremental: &Incremental, now: Timestamp) -> Option<Rank> {
+    let skew = incremental.skew.as_nanos().cast_signed();
+    incremental.format.is_time().then(|| nanos(now) + skew)
 }
 
-/// The greatest rank a watermark may have after a window that opened at `opened_at`, in whole seconds or days; `None`
-/// if the format does not mean a time.
+/// The greatest rank a watermark may have after a window that opened at `opened_at`, in whole seconds; `None` if the
+/// format does not mean a time.
 ///
 /// A record that changes while its window is fetched may be on a page already passed. The next window asks for it again.
 pub fn cap(format: &CursorFormat, opened_at: Timestamp) -> Option<Rank> {
-    let seconds = i128::from(opened_at.timestamp());
-    match format {
-        CursorFormat::Rfc3339 => Some(seconds * NANOS_PER_SECOND),
-        CursorFormat::Date => Some(seconds.div_euclid(SECONDS_PER_DAY)),
-        CursorFormat::EpochSeconds => Some(seconds),
-        CursorFormat::EpochMillis => Some(seconds * 1000),
-        CursorFormat::EpochMicros => Some(seconds * 1_000_000),
-        CursorFormat::Integer | CursorFormat::Pattern(_) | CursorFormat::Feed => None,
+    let seconds = Rank::from(opened_at.timestamp());
+    format.is_time().then_some(seconds * NANOS_PER_SECOND)
+}
+
+/// The rank and the text of a moment of the settings, as seen at `now`; `None` if it is not written in `format`.
+pub fn moment(format: &CursorFormat, moment: &Moment, now: Timestamp) -> Option<(Rank, String)> {
+    match moment {
+        Moment::At(text) => Some((format.rank(text)?, text.clone())),
+        Moment::Ago(duration) => {
+            let text = format.canonical(nanos(now) - duration.as_nanos().cast_signed());
+            Some((format.rank(&text)?, text))
+        }
     }
 }
 
@@ -135,67 +94,61 @@ pub fn check(incremental: &Incremental, stored: Option<&str>) -> Result<()> {
     }
 }
 
-/// The lower bound of a window that follows `watermark`: the watermark less the lookback, never before `start`.
+/// The lower bound of a window that follows `watermark` and opens at `now`: the watermark less the lookback, never
+/// before the latest `start`.
 ///
-/// Without a watermark it is `start` as written, or nothing.
+/// Without a watermark it is `start` as written, or nothing. The watermark of a feed is its position, sent as it is.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if the stored watermark is not written in the format the stream has now.
-pub fn bound(incremental: &Incremental, watermark: Option<&str>) -> Result<Option<String>> {
-    let Some(watermark) = watermark else {
-        return Ok(incremental.start.clone());
-    };
+pub fn bound(incremental: &Incremental, watermark: Option<&str>, now: Timestamp) -> Result<Option<String>> {
     let format = &incremental.format;
-    let Some(rank) = rank_of_text(format, watermark) else {
+    if *format == CursorFormat::Feed {
+        let start = || incremental.start.first().map(Moment::to_string);
+        return Ok(watermark.map(str::to_owned).or_else(start));
+    }
+    let starts = incremental.start.iter();
+    let start = starts
+        .filter_map(|start| moment(format, start, now))
+        .max_by_key(|(rank, _)| *rank);
+    let Some(watermark) = watermark else {
+        return Ok(start.map(|(_, text)| text));
+    };
+    let Some(rank) = format.rank(watermark) else {
         return Err(Error::new(ErrorKind::Config, "read watermark")
             .with("watermark", watermark)
-            .with("format", format!("{format:?}"))
+            .with("format", format.as_str())
             .with(
                 "hint",
                 "the cursor format of the stream changed; restore it or start the stream anew",
             ));
     };
-    let lookback = incremental.lookback;
-    let back = match format {
-        CursorFormat::Rfc3339 => lookback.as_nanos().cast_signed(),
-        // Part of a day reaches into the day before.
-        CursorFormat::Date => i128::from(lookback.as_secs().div_ceil(86_400)),
-        CursorFormat::EpochSeconds => i128::from(lookback.as_secs() + u64::from(lookback.subsec_nanos() > 0)),
-        CursorFormat::EpochMillis => lookback.as_millis().cast_signed(),
-        CursorFormat::EpochMicros => lookback.as_micros().cast_signed(),
-        CursorFormat::Integer | CursorFormat::Pattern(_) | CursorFormat::Feed => 0,
+    let lookback = if format.is_time() {
+        incremental.lookback.as_nanos().cast_signed()
+    } else {
+        0
     };
-    let since = rank.saturating_sub(back);
-    let start = incremental
-        .start
-        .as_ref()
-        .filter(|start| rank_of_text(format, start).is_some_and(|start| start > since));
-    Ok(Some(start.cloned().unwrap_or_else(|| canonical(format, since))))
+    let since = rank.saturating_sub(lookback);
+    Ok(match start {
+        Some((start, text)) if start > since => Some(text),
+        _ => Some(format.canonical(since)),
+    })
 }
 
-fn nanos(moment: Timestamp) -> i128 {
-    i128::from(moment.timestamp()) * NANOS_PER_SECOND + i128::from(moment.timestamp_subsec_nanos())
-}
-
-/// A decimal number without exponent, cut to the whole number below it.
-fn whole(text: &str) -> Option<i128> {
-    let (number, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    if fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) || number.starts_with('+') {
-        return None;
-    }
-    let whole: i128 = number.parse().ok()?;
-    let below = number.starts_with('-') && fraction.bytes().any(|byte| byte != b'0');
-    Some(whole - i128::from(below))
+/// Whether a record lies before a window's lower bound. One at the bound does not: others may share its cursor (F052).
+pub fn is_behind(rank: Rank, bound: Option<Rank>) -> bool {
+    bound.is_some_and(|bound| rank < bound)
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use std::time::Duration;
 
     use super::*;
     use crate::{
         config::{
             incremental::{Filter, OnExpired, Order},
+            parse_timestamp,
             request::TokenSlot,
         },
         json::JsonPath,
@@ -206,7 +159,10 @@ mod tests {
             cursor: JsonPath::parse("$.t").unwrap(),
             to: TokenSlot::Query("since".to_owned()),
             format,
-            start: start.map(str::to_owned),
+            start: start
+                .map(|text| Moment::At(text.to_owned()))
+                .into_iter()
+                .collect(),
             lookback: Duration::from_secs(lookback_seconds),
             also: Vec::new(),
             until: None,
@@ -217,57 +173,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn r057_values_are_read_by_meaning() {
-        use CursorFormat::{Date, EpochMillis, EpochSeconds, Integer, Rfc3339};
-        let table = [
-            (Rfc3339, "2024-05-01T02:00:00+02:00", Some("2024-05-01T00:00:00Z")),
-            (
-                Rfc3339,
-                "2024-05-01T00:00:00.120Z",
-                Some("2024-05-01T00:00:00.120Z"),
-            ),
-            (
-                Rfc3339,
-                "2024-05-01T00:00:00.123456789Z",
-                Some("2024-05-01T00:00:00.123456789Z"),
-            ),
-            (
-                Rfc3339,
-                "1969-12-31T23:59:59.5Z",
-                Some("1969-12-31T23:59:59.500Z"),
-            ),
-            (Rfc3339, "2024-05-01T00:00:00", None),
-            (Date, "2024-02-29", Some("2024-02-29")),
-            (Date, "1969-12-31", Some("1969-12-31")),
-            (Date, "2024-02-30", None),
-            (EpochSeconds, "1700000000", Some("1700000000")),
-            (EpochSeconds, "1700000000.9", Some("1700000000")),
-            (EpochSeconds, "-1.5", Some("-2")),
-            (EpochSeconds, "1.7e9", None),
-            (EpochMillis, "1700000000123", Some("1700000000123")),
-            (Integer, "18446744073709551617", Some("18446744073709551617")),
-            (Integer, "1.0", None),
-            (Integer, "+1", None),
-        ];
-        for (format, text, expected) in table {
-            let found = rank_of_text(&format, text).map(|rank| canonical(&format, rank));
-            assert_eq!(found.as_deref(), expected, "{format:?} {text}");
-        }
+    fn noon() -> Timestamp {
+        parse_timestamp("2024-06-01T12:00:00Z").unwrap()
     }
 
     #[test]
     fn r057_json_numbers_and_text_both_count_for_numeric_formats() {
-        assert_eq!(rank_of_json(&CursorFormat::EpochMillis, b"12"), Some(12));
-        assert_eq!(rank_of_json(&CursorFormat::EpochMillis, b"\"12\""), Some(12));
-        assert_eq!(rank_of_json(&CursorFormat::EpochMillis, b"null"), None);
-        assert_eq!(rank_of_json(&CursorFormat::Rfc3339, b"12"), None);
-        assert_eq!(rank_of_json(&CursorFormat::Integer, b"{}"), None);
+        let rank =
+            |format: &CursorFormat, json: &str| rank(&incremental(format.clone(), None, 0), json.as_bytes());
+        assert_eq!(rank(&CursorFormat::EpochMillis, "12"), Some(12_000_000));
+        assert_eq!(rank(&CursorFormat::EpochMillis, "\"12\""), Some(12_000_000));
+        assert_eq!(rank(&CursorFormat::EpochMillis, "null"), None);
+        assert_eq!(rank(&CursorFormat::Rfc3339, "12"), None);
+        assert_eq!(rank(&CursorFormat::Integer, "{}"), None);
+        let days = CursorFormat::Pattern("%Y%m%d".into());
+        assert_eq!(rank(&days, "19700102"), Some(86_400 * NANOS_PER_SECOND));
+    }
+
+    #[test]
+    fn r057_values_in_further_formats_compare_with_the_first() {
+        let mut mixed = incremental(CursorFormat::Rfc3339, None, 0);
+        mixed.also = vec![CursorFormat::Date, CursorFormat::EpochMillis];
+        let rank = |json: &str| rank(&mixed, json.as_bytes()).unwrap();
+        assert!(rank("\"2024-05-01T00:00:01Z\"") > rank("\"2024-05-01\""));
+        assert_eq!(rank("1714521600000"), rank("\"2024-05-01\""));
+        assert_eq!(identity(&mixed), "$.t rfc3339");
     }
 
     #[test]
     fn r057_the_bound_is_the_watermark_less_the_lookback() {
-        use CursorFormat::{Date, EpochMillis, EpochSeconds, Integer, Rfc3339};
+        use CursorFormat::{Date, EpochMillis, EpochSeconds, Feed, Integer, Rfc3339};
+        let pattern = || CursorFormat::Pattern("%d/%m/%Y".into());
         let table = [
             (Rfc3339, None, 0, None, None),
             (
@@ -295,37 +231,43 @@ mod tests {
             (Date, None, 0, Some("2024-03-01"), Some("2024-03-01")),
             (EpochSeconds, None, 10, Some("100"), Some("90")),
             (EpochMillis, None, 10, Some("20000"), Some("10000")),
+            (pattern(), None, 3600, Some("01/03/2024"), Some("29/02/2024")),
             (Integer, None, 10, Some("100"), Some("100")),
+            (Feed, Some("now"), 0, None, Some("now")),
+            (Feed, Some("now"), 0, Some("a1:b2"), Some("a1:b2")),
         ];
         for (format, start, lookback, watermark, expected) in table {
-            let found = bound(&incremental(format.clone(), start, lookback), watermark).unwrap();
+            let found = bound(&incremental(format.clone(), start, lookback), watermark, noon()).unwrap();
             assert_eq!(
                 found.as_deref(),
                 expected,
                 "{format:?} {start:?} {lookback} {watermark:?}"
             );
         }
-        let error = bound(&incremental(Date, None, 0), Some("17")).unwrap_err();
+        let error = bound(&incremental(Date, None, 0), Some("17"), noon()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn r057_of_several_starts_the_latest_counts() {
+        let mut settings = incremental(CursorFormat::Date, Some("2023-01-01"), 0);
+        settings.start.push(Moment::Ago(Duration::from_secs(30 * 86_400)));
+        let bound = |watermark| bound(&settings, watermark, noon()).unwrap().unwrap();
+        assert_eq!(bound(None), "2024-05-02");
+        // What the API no longer serves is not asked for after a long pause either.
+        assert_eq!(bound(Some("2023-06-01")), "2024-05-02");
+        assert_eq!(bound(Some("2024-05-20")), "2024-05-20");
+    }
 
-        #[test]
-        fn r057_canonical_text_keeps_the_rank(rank in -10_000_000_000_000_000_000i128..100_000_000_000_000_000_000) {
-            for format in [CursorFormat::Rfc3339, CursorFormat::EpochMillis, CursorFormat::Integer] {
-                prop_assert_eq!(rank_of_text(&format, &canonical(&format, rank)), Some(rank));
-            }
-            let days = rank.rem_euclid(2_000_000) - 700_000;
-            prop_assert_eq!(rank_of_text(&CursorFormat::Date, &canonical(&CursorFormat::Date, days)), Some(days));
-        }
-
-        #[test]
-        fn r057_reading_never_panics(text in "[-+.0-9TZ:e]{0,30}") {
-            for format in [CursorFormat::Rfc3339, CursorFormat::Date, CursorFormat::EpochSeconds, CursorFormat::Integer] {
-                let _ = rank_of_text(&format, &text);
-            }
-        }
+    #[test]
+    fn f053_the_horizon_is_the_skew_that_is_set() {
+        let mut settings = incremental(CursorFormat::Rfc3339, None, 0);
+        settings.skew = Duration::from_secs(2 * 3600);
+        let latest = CursorFormat::Rfc3339.rank("2024-06-01T14:00:00Z");
+        assert_eq!(horizon(&settings, noon()), latest);
+        settings.format = CursorFormat::Pattern("%Y".into());
+        assert_eq!(horizon(&settings, noon()), latest);
+        settings.format = CursorFormat::Integer;
+        assert_eq!(horizon(&settings, noon()), None);
     }
 }

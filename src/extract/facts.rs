@@ -62,6 +62,7 @@ pub fn of(
         idempotency_key: None,
         event_id: None,
         trace_id: None,
+        slice: None,
     }
 }
 

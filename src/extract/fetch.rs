@@ -30,6 +30,7 @@ pub const REDIRECTS_MAX: u32 = 5;
 const INLINE_BYTES_MAX: usize = 128 * 1024;
 
 /// Fetches the pages of one stream: within the budget, with retries and redirects.
+#[derive(Clone)]
 pub struct Fetcher {
     /// The API.
     pub source: Arc<Source>,
@@ -77,7 +78,8 @@ enum Attempt {
 }
 
 impl Fetcher {
-    /// Fetches page number `page` (from 1); `previous` is the last cursor of the page before.
+    /// Fetches page number `page` (from 1); `previous` is the last cursor of the page before, `bound` the lower bound of
+    /// the window.
     ///
     /// A 2xx answer that cannot be read is returned with its reason once nothing can be gained by asking again.
     ///
@@ -88,12 +90,13 @@ impl Fetcher {
         request: &PageRequest,
         page: u64,
         previous: Option<Rank>,
+        bound: Option<Rank>,
     ) -> Result<Answer, Box<Unanswered>> {
         let masks = Masks::of(&self.source, &self.stream.request)
             .map_err(|error| Box::new(Unanswered { status: None, error }))?;
         let policy = &self.source.retry;
         for attempt in 1..=policy.attempts_max.max(1) {
-            let ended = self.attempt(request, page, previous, &masks).await;
+            let ended = self.attempt(request, page, previous, bound, &masks).await;
             let now = self.clock.now();
             let decision = retry::decide(policy, &ended.outcome(), attempt, now, rand::random());
             let wait = match (decision, ended) {
@@ -134,6 +137,7 @@ impl Fetcher {
         request: &PageRequest,
         page: u64,
         previous: Option<Rank>,
+        bound: Option<Rank>,
         masks: &Masks,
     ) -> Attempt {
         let response = match self.follow(request, page, masks).await {
@@ -144,7 +148,7 @@ impl Fetcher {
             return Attempt::Answered(response);
         }
         let (stream, body, now) = (Arc::clone(&self.stream), response.body.clone(), self.clock.now());
-        let read = off_thread(body.len(), move || reading::read(&stream, &body, now, previous)).await;
+        let read = off_thread(body.len(), move || reading::read(&stream, &body, now, previous, bound)).await;
         match read {
             Err(error) => Attempt::Failed(Failure {
                 kind: FailureKind::Cut,
@@ -167,7 +171,15 @@ impl Fetcher {
     async fn follow(&self, request: &PageRequest, page: u64, masks: &Masks) -> Result<Response, Failure> {
         let mut hop = request.clone();
         for _ in 0..=REDIRECTS_MAX {
-            self.progress.add_waited(self.limiter.acquire().await);
+            let grant = self
+                .limiter
+                .acquire(&self.stream.name, facts::method(hop.method), hop.url.path())
+                .await
+                .map_err(|error| Failure {
+                    kind: FailureKind::Config,
+                    error,
+                })?;
+            self.progress.add_waited(grant.waited);
             add(&self.progress.requests, 1);
             let sent = self.client.send(&self.stream.request, &hop).await;
             self.log(&hop, page, &sent, masks);

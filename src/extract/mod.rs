@@ -27,6 +27,8 @@
 //! Zero records and no records path are different things: only the first is an end.
 
 pub mod auth;
+pub mod bounds;
+pub mod breaker;
 pub mod client;
 pub mod cursor;
 pub mod decode;
@@ -36,6 +38,7 @@ pub mod limit;
 pub mod link;
 pub mod mask;
 pub mod paginate;
+pub mod parents;
 pub mod progress;
 mod pull;
 pub mod quota;
@@ -43,6 +46,7 @@ pub mod reading;
 pub mod request;
 pub mod retry;
 pub mod shape;
+pub mod sweep;
 pub mod window;
 
 #[cfg(test)]

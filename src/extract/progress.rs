@@ -1,9 +1,15 @@
 //! How far an extraction is, readable while it runs.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
+
+/// Most notes of one extraction.
+pub const NOTES_MAX: usize = 50;
 
 /// Counters of one extraction. They only grow.
 #[derive(Debug, Default)]
@@ -28,6 +34,8 @@ pub struct Progress {
     pub cursors_future: AtomicU64,
     /// Records whose cursor is less than the one before.
     pub cursors_unsorted: AtomicU64,
+    /// What somebody should look at.
+    notes: Mutex<Vec<String>>,
 }
 
 /// The counters at one moment.
@@ -69,6 +77,20 @@ impl Progress {
             cursors_missing: self.cursors_missing.load(Relaxed),
             cursors_future: self.cursors_future.load(Relaxed),
             cursors_unsorted: self.cursors_unsorted.load(Relaxed),
+        }
+    }
+
+    /// What somebody should look at although nothing failed; at most [`NOTES_MAX`], each once.
+    pub fn notes(&self) -> Vec<String> {
+        // Nothing panics while it is held.
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds a note.
+    pub(crate) fn note(&self, note: String) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.len() < NOTES_MAX && !notes.contains(&note) {
+            notes.push(note);
         }
     }
 

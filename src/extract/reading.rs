@@ -24,8 +24,11 @@ pub struct Reading {
     pub cursor_last: Option<Rank>,
     /// Records without a readable cursor; they never move the watermark.
     pub cursors_missing: u64,
-    /// Records whose cursor is beyond [`cursor::SKEW_MAX`] from now; they never move the watermark.
+    /// Records whose cursor is further in the future than the stream's skew allows; they are kept and never move the
+    /// watermark.
     pub cursors_future: u64,
+    /// Records whose cursor is less than the lower bound of the window.
+    pub cursors_before: u64,
     /// Records whose cursor is less than that of the record before.
     pub cursors_unsorted: u64,
 }
@@ -57,7 +60,14 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// Reads a body fetched at `now`; `previous` is the last cursor of the page before.
+/// What the cursors of a page are compared with.
+struct Cursors<'a> {
+    incremental: &'a Incremental,
+    horizon: Option<Rank>,
+    bound: Option<Rank>,
+}
+
+/// Reads a body fetched at `now`; `previous` is the last cursor of the page before, `bound` the window's lower bound.
 ///
 /// # Errors
 /// [`Unreadable`] is a value about the body, to be decided upon.
@@ -66,6 +76,7 @@ pub fn read(
     body: &Bytes,
     now: Timestamp,
     previous: Option<Rank>,
+    bound: Option<Rank>,
 ) -> Result<Reading, Unreadable> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Unreadable::Empty);
@@ -74,11 +85,16 @@ pub fn read(
         cursor_last: previous,
         ..Reading::default()
     };
+    let cursors = stream.incremental.as_ref().map(|incremental| Cursors {
+        incremental,
+        horizon: cursor::horizon(incremental, now),
+        bound,
+    });
     let mut last = None;
     let found = stream.records.select(body, &mut |range| {
         last = Some(range.clone());
-        if let Some(incremental) = &stream.incremental {
-            reading.take(incremental, &body[range], now);
+        if let Some(cursors) = &cursors {
+            reading.take(cursors, &body[range]);
         }
     });
     match found.map_err(Unreadable::NotJson)? {
@@ -125,11 +141,18 @@ fn throttled(body: &[u8]) -> Option<Duration> {
 }
 
 impl Reading {
-    fn take(&mut self, incremental: &Incremental, record: &[u8], now: Timestamp) {
-        let format = &incremental.format;
+    /// Whether the page lies before the window: it has records, and each is less than the lower bound.
+    ///
+    /// Where the newest come first, no page after it has anything to say.
+    pub fn is_behind(&self) -> bool {
+        self.records > 0 && self.cursors_before == self.records
+    }
+
+    fn take(&mut self, cursors: &Cursors<'_>, record: &[u8]) {
+        let incremental = cursors.incremental;
         // A record is checked with its page; a defect is reported there.
         let value = incremental.cursor.first(record).ok().flatten();
-        let Some(rank) = value.and_then(|value| cursor::rank_of_json(format, value)) else {
+        let Some(rank) = value.and_then(|value| cursor::rank(incremental, value)) else {
             self.cursors_missing += 1;
             return;
         };
@@ -137,9 +160,12 @@ impl Reading {
             self.cursors_unsorted += 1;
         }
         self.cursor_last = Some(rank);
-        if cursor::horizon(format, now).is_some_and(|horizon| rank > horizon) {
+        if cursors.horizon.is_some_and(|horizon| rank > horizon) {
             self.cursors_future += 1;
             return;
+        }
+        if cursor::is_behind(rank, cursors.bound) {
+            self.cursors_before += 1;
         }
         self.cursor_max = self.cursor_max.max(Some(rank));
     }

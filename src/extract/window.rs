@@ -1,39 +1,69 @@
-//! A window: one pass over a stream, from its first page to its last, across as many runs as it takes.
+//! An extraction: one pass over a stream, from its first page to its last, across as many runs as it takes.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::Map;
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::{
     clock::Clock,
     config::{Source, Stream},
     error::{Error, ErrorKind, Result},
-    extract::{client::Client, fetch::Fetcher, limit::Limiter, progress::Progress, pull::Pull},
+    extract::{
+        client::Client,
+        fetch::Fetcher,
+        limit::Limiter,
+        progress::Progress,
+        pull::{Mark, Pull, Step},
+        sweep::{Slices, Sweep},
+    },
     raw::{Bookmark, Page},
 };
 
 /// Pages fetched ahead of the one the caller holds.
 const LOOKAHEAD_PAGES: usize = 1;
 
-/// The pages of one stream in order, from where a bookmark stands to the end of the window.
+/// The pages of one stream, from where a bookmark stands to the end of the pass.
 ///
 /// A bookmark with an open window resumes at its next page; one without opens a window at its watermark less the
-/// lookback. Memory: the caller's page, [`LOOKAHEAD_PAGES`] more, and the encoded form of the one being read.
-/// Dropping it stops the fetch under way.
+/// lookback. Pages of one slice come in order; slices are pulled side by side. Memory: the caller's page,
+/// [`LOOKAHEAD_PAGES`] more for every slice at work, and the encoded form of those being read. Dropping it stops the
+/// fetches under way.
 pub struct Extraction {
+    fetcher: Fetcher,
+    scope: Scope,
+    bookmark: Bookmark,
     pages: Pages,
     progress: Arc<Progress>,
 }
 
 enum Pages {
-    Ready(Box<Pull>),
-    Running {
-        receiver: mpsc::Receiver<Result<Fetched>>,
+    /// Not begun; the slices of a sliced stream.
+    Ready(Option<Slices>),
+    Whole {
+        receiver: mpsc::Receiver<Result<Step>>,
         task: AbortHandle,
     },
+    Sliced(Box<Sweep>),
     Done,
     Failed,
+}
+
+/// What a pass asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What changed since the watermark; everything if there is none.
+    Changes,
+    /// Everything the API has, whatever the watermark says.
+    Complete,
+    /// A closed range of the cursor.
+    Backfill {
+        /// Its beginning, in the format of the cursor.
+        from: String,
+        /// Its end.
+        to: String,
+    },
 }
 
 /// A page with what it means for the extraction.
@@ -43,8 +73,6 @@ pub struct Fetched {
     pub page: Page,
     /// Records in it.
     pub records: u64,
-    /// Where extraction stands once this page is committed.
-    pub bookmark: Bookmark,
     /// Whether it ends the window.
     pub position: Position,
 }
@@ -52,11 +80,11 @@ pub struct Fetched {
 /// What a page is to its window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// More pages follow.
+    /// More pages follow, here or in another slice.
     Middle,
-    /// The window is complete.
+    /// The pass is complete.
     Last,
-    /// Not a page: landed to show what was answered, for this reason. The next call fails; the bookmark has not moved.
+    /// Not a page: landed to show what was answered, for this reason. The slice fails; its mark has not moved.
     Evidence(String),
 }
 
@@ -84,7 +112,7 @@ pub struct Probe {
 }
 
 impl Extraction {
-    /// Begins or resumes the extraction of `stream`. Nothing is sent yet.
+    /// Begins or resumes the extraction of `stream`, which is not sliced. Nothing is sent yet.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if the bookmark's watermark is not of the stream's cursor or not written in its format.
@@ -105,10 +133,32 @@ impl Extraction {
             clock,
             progress: Arc::clone(&progress),
         };
-        Ok(Self {
-            pages: Pages::Ready(Box::new(Pull::new(fetcher, bookmark)?)),
+        let extraction = Self {
+            fetcher,
+            scope: Scope::Changes,
+            bookmark,
+            pages: Pages::Ready(None),
             progress,
-        })
+        };
+        if stream.slices.is_none() {
+            // Says now what would be wrong later.
+            extraction.pull()?;
+        }
+        Ok(extraction)
+    }
+
+    /// The same for what `scope` says instead of what changed.
+    #[must_use]
+    pub fn with_scope(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// The same over `slices`.
+    #[must_use]
+    pub fn with_slices(mut self, slices: Slices) -> Self {
+        self.pages = Pages::Ready(Some(slices));
+        self
     }
 
     /// The counters, readable while pages are fetched.
@@ -116,54 +166,128 @@ impl Extraction {
         Arc::clone(&self.progress)
     }
 
+    /// Where extraction stands after the last page handed out and whatever came after it without a page.
+    pub fn bookmark(&self) -> &Bookmark {
+        &self.bookmark
+    }
+
     /// The next page, or `None` after the last one. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// The first error ends the extraction. Pages handed out before it are good: commit them with the bookmark of
-    /// the last one, and the next run resumes there.
+    /// The first error ends the extraction; of a sliced stream it comes after the other slices ended. Pages handed out
+    /// before it are good: commit them with [`Self::bookmark`], and the next run resumes there.
     pub async fn next(&mut self) -> Result<Option<Fetched>> {
-        if let Pages::Ready(_) = &self.pages
-            && let Pages::Ready(pull) = std::mem::replace(&mut self.pages, Pages::Failed)
-        {
-            let (sender, receiver) = mpsc::channel(LOOKAHEAD_PAGES);
-            let task = tokio::spawn(pull.run(sender)).abort_handle();
-            self.pages = Pages::Running { receiver, task };
-        }
-        let received = match &mut self.pages {
-            Pages::Done => return Ok(None),
-            Pages::Running { receiver, .. } => receiver.recv().await,
-            Pages::Ready(_) | Pages::Failed => None,
-        };
-        match received {
-            Some(Ok(fetched)) => {
-                if fetched.position == Position::Last {
+        // Ends with the steps, of which a window has at most `pages_max`.
+        loop {
+            let step = match &mut self.pages {
+                Pages::Done => return Ok(None),
+                Pages::Failed => {
+                    return Err(Error::new(ErrorKind::Internal, "fetch pages after a failure"));
+                }
+                Pages::Ready(_) => {
+                    self.begin()?;
+                    continue;
+                }
+                Pages::Whole { receiver, .. } => receiver
+                    .recv()
+                    .await
+                    .unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "fetch pages after a failure"))),
+                Pages::Sliced(sweep) => match sweep.next(&mut self.bookmark).await {
+                    Ok(Some(step)) => Ok(step),
+                    Ok(None) => {
+                        self.pages = Pages::Done;
+                        return Ok(None);
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            let step = step.inspect_err(|_| self.pages = Pages::Failed)?;
+            if let Pages::Whole { .. } = self.pages {
+                self.bookmark = self.moved(step.mark, &step.position);
+                if step.position == Position::Last {
                     self.pages = Pages::Done;
                 }
-                Ok(Some(fetched))
             }
-            Some(Err(error)) => {
-                self.pages = Pages::Failed;
-                Err(error)
+            if let Some(page) = step.page {
+                return Ok(Some(Fetched {
+                    page,
+                    records: step.records,
+                    position: step.position,
+                }));
             }
-            None => Err(Error::new(ErrorKind::Internal, "fetch pages after a failure")),
         }
     }
 
     /// Fetches the first page of a new window and says what is in it. Moves nothing; needs an extraction not yet begun.
     ///
     /// # Errors
-    /// Those of a page that cannot be fetched or read.
+    /// Those of a page that cannot be fetched or read; of a sliced stream also that it has no slice.
     pub async fn probe(&mut self) -> Result<Probe> {
         match &mut self.pages {
-            Pages::Ready(pull) => pull.probe().await,
+            Pages::Ready(None) => self.pull()?.probe().await,
+            Pages::Ready(Some(slices)) => {
+                let slice = slices.first().await?;
+                let pull = Pull::new(self.fetcher.clone(), slice, self.scope.clone(), Mark::default())?;
+                pull.probe().await
+            }
             _ => Err(Error::new(ErrorKind::Internal, "probe an extraction under way")),
         }
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let Pages::Ready(slices) = std::mem::replace(&mut self.pages, Pages::Failed) else {
+            return Ok(());
+        };
+        self.pages = match slices {
+            None => {
+                let (sender, receiver) = mpsc::channel(LOOKAHEAD_PAGES);
+                let task = tokio::spawn(Box::new(self.pull()?).run(sender)).abort_handle();
+                Pages::Whole { receiver, task }
+            }
+            Some(slices) => {
+                let sweep = Sweep::begin(&self.fetcher, &self.scope, slices, &mut self.bookmark);
+                Pages::Sliced(Box::new(sweep))
+            }
+        };
+        Ok(())
+    }
+
+    fn pull(&self) -> Result<Pull> {
+        let mark = Mark {
+            watermark: self.bookmark.watermark.clone(),
+            cursor: self.bookmark.cursor.clone(),
+            window: self.bookmark.window.clone(),
+            paginator: self.bookmark.paginator.clone(),
+            page_size: self.bookmark.page_size,
+        };
+        Pull::new(self.fetcher.clone(), Map::new(), self.scope.clone(), mark)
+    }
+
+    /// The bookmark of a stream without slices after a step.
+    fn moved(&self, mark: Mark, position: &Position) -> Bookmark {
+        let mut bookmark = Bookmark {
+            watermark: mark.watermark,
+            cursor: mark.cursor,
+            window: mark.window,
+            paginator: mark.paginator,
+            page_size: mark.page_size,
+            ..self.bookmark.clone()
+        };
+        if *position == Position::Last {
+            let now = self.fetcher.clock.now();
+            bookmark.last_success_at = Some(now);
+            let first = self.bookmark.watermark.is_none();
+            if self.scope == Scope::Complete || self.fetcher.stream.incremental.is_none() || first {
+                bookmark.complete_at = Some(now);
+            }
+        }
+        bookmark
     }
 }
 
 impl Drop for Extraction {
     fn drop(&mut self) {
-        if let Pages::Running { task, .. } = &self.pages {
+        if let Pages::Whole { task, .. } = &self.pages {
             task.abort();
         }
     }

@@ -1,46 +1,65 @@
 //! `landfall extract`: from an API's pages to raw batches.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt as _, stream};
+use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
 use crate::{
     clock::{Clock, Timestamp},
-    config::{Project, Source, Stream, StreamName},
-    error::Result,
+    config::{Project, Source, Stream, StreamName, slice::SliceBy},
+    error::{Error, ErrorKind, Result},
     extract::{
         client::Client,
         limit::Limiter,
+        parents,
         progress::{Counts, Progress},
-        window::{Extraction, Position},
+        window::{Extraction, Position, Scope},
     },
     failpoint,
-    ops::{Workspace, contract},
+    ops::{Workspace, contract, extract::adopt::adopt},
     raw::{
-        Bookmark,
+        Backfill, Bookmark,
         log::BatchKind,
         write::{Landing, OBJECT_BYTES_MAX},
     },
 };
 
+mod adopt;
+
 /// Most streams extracted at the same time, however much memory there is.
 pub const STREAMS_AT_ONCE_MAX: usize = 8;
 
-/// Pages one extraction holds at most: one being landed, one ahead, and one being read in encoded and decoded form.
+/// Pages one extraction, or one slice of it, holds at most: one being landed, one ahead, and one being read in encoded
+/// and decoded form.
 const PAGES_HELD: u64 = 4;
 
+/// Bytes of one permit of the memory that streams share.
+const PERMIT_BYTES: u64 = 1 << 20;
+
+/// What is to be extracted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The streams; their parents are not added.
+    pub streams: Vec<StreamName>,
+    /// What of them.
+    pub scope: Scope,
+}
+
 /// What one extraction landed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Extracted {
     /// Raw batches committed.
     pub batches: u64,
     /// Pages, records, bytes, requests, retries and waiting.
     pub counts: Counts,
+    /// What somebody should look at although nothing failed.
+    pub notes: Vec<String>,
 }
 
 /// How one stream's extraction ended.
@@ -52,12 +71,14 @@ pub struct Outcome {
     pub result: Result<Extracted>,
 }
 
-/// Extracts `streams`, several at once, each on its own: one failing does not hold the others.
+/// Extracts streams, several at once, each on its own: one failing does not hold the others. A stream whose slices are
+/// the records of another waits for that one's end, good or bad.
 ///
-/// `begun` is called as each stream starts, with counters that move while it runs. Outcomes are in the order of `streams`.
+/// `begun` is called as each stream starts, with counters that move while it runs. Outcomes are in the order of
+/// [`Options::streams`].
 pub async fn extract(
     workspace: &Workspace,
-    streams: &[StreamName],
+    options: &Options,
     begun: &(dyn Fn(&StreamName, Arc<Progress>) + Sync),
 ) -> Vec<Outcome> {
     let run_id = uuid::Uuid::now_v7().to_string();
@@ -68,54 +89,135 @@ pub async fn extract(
             channels.insert(&source.name, channel);
         }
     }
-    let runs = streams.iter().enumerate().map(|(place, name)| {
-        let (channels, run_id) = (&channels, &run_id);
-        async move {
-            let result = async {
-                let (source, stream) = workspace.project.stream(name)?;
-                let channel = match channels.get(&source.name) {
-                    Some(channel) => channel.clone(),
-                    None => Channel::open(source, &workspace.clock)?,
+    let memory = Memory::of(&workspace.project);
+    let ended: BTreeMap<&StreamName, watch::Sender<bool>> = options
+        .streams
+        .iter()
+        .map(|name| (name, watch::Sender::new(false)))
+        .collect();
+    let runs = parents_first(&workspace.project, &options.streams)
+        .into_iter()
+        .map(|place| {
+            let name = &options.streams[place];
+            let (channels, run_id, memory, ended) = (&channels, &run_id, &memory, &ended);
+            async move {
+                let result = async {
+                    let (source, stream) = workspace.project.stream(name)?;
+                    let channel = match channels.get(&source.name) {
+                        Some(channel) => channel.clone(),
+                        None => Channel::open(source, &workspace.clock)?,
+                    };
+                    for parent in parents_of(source, stream) {
+                        if let Some(sender) = ended.get(&parent) {
+                            // The sender lives as long as this map.
+                            let _ = sender.subscribe().wait_for(|ended| *ended).await;
+                        }
+                    }
+                    let _held = memory.take(source, stream).await;
+                    Run {
+                        workspace,
+                        source,
+                        stream,
+                        channel,
+                        run_id,
+                    }
+                    .extract(&options.scope, begun)
+                    .await
                 };
-                Run {
-                    workspace,
-                    source,
-                    stream,
-                    channel,
-                    run_id,
+                let outcome = Outcome {
+                    stream: name.clone(),
+                    result: result.await,
+                };
+                if let Some(sender) = ended.get(name) {
+                    sender.send_replace(true);
                 }
-                .extract(begun)
-                .await
-            };
-            let outcome = Outcome {
-                stream: name.clone(),
-                result: result.await,
-            };
-            (place, outcome)
-        }
-    });
-    // Unordered, so that a stream that waits for its quota keeps only its own place.
-    let at_once = streams_at_once(&workspace.project);
-    let mut outcomes: Vec<(usize, Outcome)> = stream::iter(runs).buffer_unordered(at_once).collect().await;
+                (place, outcome)
+            }
+        });
+    // Unordered, so that a stream that waits for its quota keeps only its own place. Parents come first, so a stream
+    // that waits for one never holds the place that it needs.
+    let mut outcomes: Vec<(usize, Outcome)> = stream::iter(runs)
+        .buffer_unordered(STREAMS_AT_ONCE_MAX)
+        .collect()
+        .await;
     outcomes.sort_by_key(|(place, _)| *place);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// As many streams as the memory limit allows: each may hold one object and a few of the largest pages it accepts.
-fn streams_at_once(project: &Project) -> usize {
-    let page_bytes = project
-        .sources
-        .iter()
-        .map(|source| source.limits.page_bytes_max)
-        .max()
-        .unwrap_or(0);
-    let stream_bytes = PAGES_HELD
-        .saturating_mul(page_bytes)
-        .saturating_add(OBJECT_BYTES_MAX as u64);
-    let fit = project.memory_bytes_max / stream_bytes;
-    usize::try_from(fit)
-        .unwrap_or(STREAMS_AT_ONCE_MAX)
-        .clamp(1, STREAMS_AT_ONCE_MAX)
+/// The streams whose records are slices of `stream`.
+fn parents_of(source: &Source, stream: &Stream) -> Vec<StreamName> {
+    let by = stream.slices.as_ref().map_or(&[][..], |slices| &slices.by);
+    let parents = by.iter().filter_map(|by| match by {
+        SliceBy::Parent(parent) => Some(StreamName {
+            source: source.name.clone(),
+            stream: parent.stream.clone(),
+        }),
+        SliceBy::List { .. } => None,
+    });
+    parents.collect()
+}
+
+/// The places of `streams`, parents before those that wait for them, else in their order.
+fn parents_first(project: &Project, streams: &[StreamName]) -> Vec<usize> {
+    let depth = |name: &StreamName| {
+        let mut names = vec![name.clone()];
+        // The project file has no circle of parents; its reader sees to that.
+        for depth in 0..streams.len() {
+            let above: Vec<StreamName> = names
+                .iter()
+                .filter_map(|name| project.stream(name).ok())
+                .flat_map(|(source, stream)| parents_of(source, stream))
+                .collect();
+            if above.is_empty() {
+                return depth;
+            }
+            names = above;
+        }
+        streams.len()
+    };
+    let mut places: Vec<usize> = (0..streams.len()).collect();
+    places.sort_by_key(|place| depth(&streams[*place]));
+    places
+}
+
+/// The memory that streams share: each may hold one object and, for every slice at work, a few of the largest pages it
+/// accepts.
+struct Memory {
+    permits: Semaphore,
+    total: u32,
+}
+
+impl Memory {
+    fn of(project: &Project) -> Self {
+        let total = permits(project.memory_bytes_max);
+        Self {
+            permits: Semaphore::new(total as usize),
+            total,
+        }
+    }
+
+    /// Waits until there is room for `stream`. One that needs more than there is runs alone.
+    async fn take(&self, source: &Source, stream: &Stream) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        let at_once = stream
+            .slices
+            .as_ref()
+            .map_or(1, |slices| u64::from(slices.at_once));
+        let bytes = PAGES_HELD
+            .saturating_mul(source.limits.page_bytes_max)
+            .saturating_mul(at_once)
+            .saturating_add(OBJECT_BYTES_MAX as u64);
+        // The semaphore is never closed.
+        self.permits
+            .acquire_many(permits(bytes).min(self.total))
+            .await
+            .ok()
+    }
+}
+
+fn permits(bytes: u64) -> u32 {
+    u32::try_from(bytes / PERMIT_BYTES)
+        .unwrap_or(u32::MAX)
+        .clamp(1, 1 << 24)
 }
 
 /// What all streams of a source share: its connections and its budget.
@@ -144,7 +246,11 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn extract(&self, begun: &(dyn Fn(&StreamName, Arc<Progress>) + Sync)) -> Result<Extracted> {
+    async fn extract(
+        &self,
+        asked: &Scope,
+        begun: &(dyn Fn(&StreamName, Arc<Progress>) + Sync),
+    ) -> Result<Extracted> {
         let workspace = self.workspace;
         let mut landing = Landing::open(
             Arc::clone(&workspace.store),
@@ -158,7 +264,11 @@ impl Run<'_> {
         if let Ok(Some(contract)) = contract::read(&self.stream.contract) {
             landing = landing.with_contract_version(contract.version);
         }
-        let bookmark = landing.bookmark();
+        let mut standing = landing.bookmark();
+        adopt(workspace, self.stream, &mut standing).await?;
+        let scope = self.scope(asked, &standing)?;
+        let whose = Whose::of(&scope, standing);
+        let bookmark = whose.begin();
         let mut extraction = Extraction::new(
             self.source,
             self.stream,
@@ -166,18 +276,26 @@ impl Run<'_> {
             Arc::clone(&self.channel.limiter),
             workspace.clock.clone(),
             bookmark.clone(),
-        )?;
+        )?
+        .with_scope(scope.clone());
+        if self.stream.slices.is_some() {
+            let slices = parents::slices(&workspace.store, self.source, self.stream, &bookmark).await?;
+            extraction = extraction.with_slices(slices);
+        }
         let progress = extraction.progress();
         begun(&self.stream.name, Arc::clone(&progress));
-        info!(stream = %self.stream.name, watermark = bookmark.watermark, resumed = bookmark.window.is_some(), "extract began");
+        info!(stream = %self.stream.name, watermark = bookmark.watermark, scope = ?scope,
+            resumed = bookmark.window.is_some() || bookmark.pass.is_some(), "extract began");
+        let complete = scope == Scope::Complete || self.stream.incremental.is_none();
         let mut committer = Committer {
+            landed: landing.bookmark(),
             landing,
-            kind: if self.stream.incremental.is_some() {
-                BatchKind::Pull
-            } else {
+            kind: if complete {
                 BatchKind::Complete
+            } else {
+                BatchKind::Pull
             },
-            bookmark,
+            whose,
             records: 0,
             batches: 0,
             since: workspace.clock.now(),
@@ -185,21 +303,67 @@ impl Run<'_> {
         };
         let begun = Instant::now();
         let ended = self.land(&mut extraction, &mut committer).await;
+        // After a failure too: what came before it is good, and the next run resumes behind it.
+        let over = ended.is_ok();
+        let committed = committer
+            .commit(workspace.clock.now(), extraction.bookmark(), over)
+            .await;
         if let Err(error) = ended {
-            // What came before the failure is good: the next run resumes behind it.
-            if let Err(lost) = committer.commit(workspace.clock.now()).await {
+            if let Err(lost) = committed {
                 warn!(stream = %self.stream.name, error = lost.chain(), "pages fetched before the failure are not landed");
             }
             return Err(error);
         }
+        committed?;
         let extracted = Extracted {
             batches: committer.batches,
             counts: progress.counts(),
+            notes: progress.notes(),
         };
         info!(stream = %self.stream.name, batches = extracted.batches, pages = extracted.counts.pages,
             records = extracted.counts.records, bytes = extracted.counts.bytes, elapsed_ms = begun.elapsed().as_millis(),
             land_ms = committer.landing_time.as_millis(), "extract ended");
         Ok(extracted)
+    }
+
+    /// What this run asks for: a complete pass if one is under way or due, else what was asked.
+    fn scope(&self, asked: &Scope, bookmark: &Bookmark) -> Result<Scope> {
+        match asked {
+            Scope::Changes => {}
+            Scope::Complete => return Ok(Scope::Complete),
+            Scope::Backfill { .. } if self.stream.incremental.is_some() => return Ok(asked.clone()),
+            Scope::Backfill { .. } => {
+                return Err(Error::new(ErrorKind::Config, "backfill stream")
+                    .with("stream", &self.stream.name)
+                    .with(
+                        "problem",
+                        "it is not incremental, so there is no range to ask for",
+                    )
+                    .with("hint", "run it without --from and --to: it is always read whole"));
+            }
+        }
+        let window = bookmark.window.as_ref();
+        let under_way = window.is_some_and(|window| window.complete == Some(true))
+            || bookmark.pass.as_ref().is_some_and(|pass| pass.complete);
+        if under_way {
+            return Ok(Scope::Complete);
+        }
+        let idle = window.is_none() && bookmark.pass.is_none();
+        let (Some(reconcile), true, true) = (self.stream.reconcile, idle, self.stream.incremental.is_some())
+        else {
+            return Ok(Scope::Changes);
+        };
+        let since = bookmark.complete_at.or(bookmark.last_success_at);
+        let now = self.workspace.clock.now();
+        let due = since.is_some_and(|since| {
+            (now - since)
+                .to_std()
+                .is_ok_and(|passed| passed >= reconcile.every)
+        });
+        if due {
+            info!(stream = %self.stream.name, "a complete pass is due");
+        }
+        Ok(if due { Scope::Complete } else { Scope::Changes })
     }
 
     async fn land(&self, extraction: &mut Extraction, committer: &mut Committer) -> Result<()> {
@@ -209,7 +373,6 @@ impl Run<'_> {
             let begun = Instant::now();
             committer.landing.append(fetched.page).await?;
             committer.landing_time += begun.elapsed();
-            committer.bookmark = fetched.bookmark;
             committer.records += fetched.records;
             failpoint::point("extract::page_appended");
             let now = self.workspace.clock.now();
@@ -221,18 +384,72 @@ impl Run<'_> {
                 warn!(stream = %self.stream.name, reason, "answer landed as evidence");
             }
             if due || fetched.position != Position::Middle {
-                committer.commit(now).await?;
+                let over = fetched.position == Position::Last;
+                committer.commit(now, extraction.bookmark(), over).await?;
             }
         }
         Ok(())
     }
 }
 
-/// The batch being filled, and where extraction stands after it.
+/// Whose bookmark the extraction moves: the stream's own, or that of a backfill within it.
+enum Whose {
+    Stream(Bookmark),
+    Backfill {
+        standing: Bookmark,
+        from: String,
+        to: String,
+    },
+}
+
+impl Whose {
+    fn of(scope: &Scope, standing: Bookmark) -> Self {
+        match scope {
+            Scope::Backfill { from, to } => Self::Backfill {
+                standing,
+                from: from.clone(),
+                to: to.clone(),
+            },
+            Scope::Changes | Scope::Complete => Self::Stream(standing),
+        }
+    }
+
+    /// Where the extraction begins.
+    fn begin(&self) -> Bookmark {
+        match self {
+            Self::Stream(standing) => standing.clone(),
+            Self::Backfill { standing, from, to } => {
+                let same = |backfill: &&Box<Backfill>| backfill.from == *from && backfill.to == *to;
+                let under_way = standing.backfill.as_ref().filter(same);
+                under_way.map_or_else(Bookmark::default, |backfill| backfill.bookmark.clone())
+            }
+        }
+    }
+
+    /// The stream's bookmark when the extraction stands at `moved`.
+    fn end(&self, moved: &Bookmark, over: bool) -> Bookmark {
+        match self {
+            Self::Stream(_) => moved.clone(),
+            Self::Backfill { standing, from, to } => Bookmark {
+                backfill: (!over).then(|| {
+                    Box::new(Backfill {
+                        from: from.clone(),
+                        to: to.clone(),
+                        bookmark: moved.clone(),
+                    })
+                }),
+                ..standing.clone()
+            },
+        }
+    }
+}
+
+/// The batch being filled, and what was last committed.
 struct Committer {
     landing: Landing,
+    landed: Bookmark,
     kind: BatchKind,
-    bookmark: Bookmark,
+    whose: Whose,
     records: u64,
     batches: u64,
     since: Timestamp,
@@ -240,17 +457,19 @@ struct Committer {
 }
 
 impl Committer {
-    /// Commits what is pending; nothing pending is nothing to do.
-    async fn commit(&mut self, now: Timestamp) -> Result<()> {
+    /// Commits what is pending, with where the extraction stands; nothing pending and nothing moved is nothing to do.
+    async fn commit(&mut self, now: Timestamp, moved: &Bookmark, over: bool) -> Result<()> {
         self.since = now;
-        if self.landing.pages_pending() == 0 {
+        let bookmark = self.whose.end(moved, over);
+        if self.landing.pages_pending() == 0 && bookmark == self.landed {
             return Ok(());
         }
         let begun = Instant::now();
         self.landing
-            .commit(self.kind, self.bookmark.clone(), Some(self.records))
+            .commit(self.kind, bookmark.clone(), Some(self.records))
             .await?;
         self.landing_time += begun.elapsed();
+        self.landed = bookmark;
         self.records = 0;
         self.batches += 1;
         Ok(())

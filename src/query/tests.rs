@@ -199,6 +199,7 @@ impl Lake {
             idempotency_key: None,
             event_id: None,
             trace_id: None,
+            slice: None,
         };
         landing
             .append(Page {

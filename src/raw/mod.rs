@@ -10,13 +10,14 @@ pub mod durable;
 pub mod frame;
 pub mod layout;
 pub mod log;
+pub mod pass;
 pub mod read;
 pub mod store;
 pub mod write;
 
 mod files;
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ use uuid::{NoContext, Uuid};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
+    raw::pass::{Pass, SliceMark},
 };
 
 /// Position of a batch in its stream's raw log, counted from 0 without gaps.
@@ -172,6 +174,9 @@ pub struct PageFacts {
     /// W3C trace id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+    /// The values of the slice it was asked for, if its stream is sliced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// Where extraction stands after a batch. Stored inside the raw log entry.
@@ -189,9 +194,41 @@ pub struct Bookmark {
     /// The window in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
-    /// When a window was last complete.
+    /// When a window was last complete; of a sliced stream, when a pass over all slices was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success_at: Option<Timestamp>,
+    /// When everything the API has was last read from one end to the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete_at: Option<Timestamp>,
+    /// The pass over the slices in progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass: Option<Pass>,
+    /// Where the slices stand, by their values as JSON.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slices: BTreeMap<String, SliceMark>,
+    /// The last raw batch of each parent stream whose records have been slices of a finished pass.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parents: BTreeMap<String, BatchNumber>,
+    /// The paginator that was found out, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paginator: Option<String>,
+    /// The page size the server could bear, if that is less than the one set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<u64>,
+    /// A backfill in progress. It has a bookmark of its own; nothing else here moves while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<Box<Backfill>>,
+}
+
+/// A closed range of history that is being read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backfill {
+    /// The first moment asked for, as given.
+    pub from: String,
+    /// The end of the range, as given.
+    pub to: String,
+    /// Where it stands.
+    pub bookmark: Bookmark,
 }
 
 /// A pass over the stream that has begun and not ended.
@@ -206,6 +243,12 @@ pub struct Window {
     /// The lower bound sent with its first request, as sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// The upper bound sent with its first request, as sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Whether it asks for everything although the stream is read incrementally.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete: Option<bool>,
     /// The token of the next page to fetch, as the paginator wrote it.
     pub next: String,
     /// Pages landed so far.

@@ -2,25 +2,10 @@
 
 use std::{fmt, ops::RangeInclusive};
 
-use crate::yaml::{Entry, Kind, Node, Place, Problems, parse, quoted};
+use crate::yaml::{Entry, Kind, Node, Place, Problems, parse, quoted, section::Section};
 
 /// Longer words are not compared with the known ones.
 const SUGGEST_BYTES_MAX: usize = 64;
-
-/// The keys a map may have.
-#[derive(Debug)]
-pub struct Section {
-    /// What the map describes, with an article: `a stream`.
-    pub title: &'static str,
-    /// Where the JSON Schema of the format describes the same map, as a JSON pointer; empty if nowhere.
-    pub schema: &'static str,
-    /// Keys that are read.
-    pub keys: &'static [&'static str],
-    /// Keys that will be read one day; refused with words that say so.
-    pub planned: &'static [&'static str],
-    /// Whether a key with nothing behind it counts as absent; else it is a problem.
-    pub null_is_absent: bool,
-}
 
 /// A value on its way from the file into a type, with the key it stands under.
 #[derive(Clone, Copy)]
@@ -78,7 +63,7 @@ impl<'a> Value<'a> {
     pub fn fields(self, section: &'static Section) -> Option<Fields<'a>> {
         let entries = self.entries(section.title)?;
         for entry in entries {
-            if section.keys.contains(&entry.key.as_str()) {
+            if section.known().any(|name| name == entry.key) {
                 continue;
             }
             let name = quoted(&entry.key);
@@ -86,7 +71,8 @@ impl<'a> Value<'a> {
                 self.problems
                     .add(entry.place, format!("{name} is not available yet"), None);
             } else {
-                let hint = suggest(&entry.key, section.keys);
+                let known: Vec<&str> = section.known().collect();
+                let hint = suggest(&entry.key, &known);
                 self.problems
                     .add(entry.place, format!("unknown key {name}"), Some(hint));
             }
@@ -249,7 +235,7 @@ impl<'a> Fields<'a> {
     /// The value under `key`, or `None` if it is absent or, with a problem, has nothing behind it.
     pub fn value(&self, key: &'static str) -> Option<Value<'a>> {
         debug_assert!(
-            self.section.keys.contains(&key),
+            self.section.known().any(|name| name == key),
             "{key} is not in the section of {}",
             self.section.title
         );
@@ -334,13 +320,8 @@ fn clean(word: &str) -> String {
 mod tests {
     use super::*;
 
-    static FRUIT: Section = Section {
-        title: "a fruit",
-        schema: "",
-        keys: &["name", "color", "weight", "ripe", "tags", "seeds"],
-        planned: &["price"],
-        null_is_absent: false,
-    };
+    static FRUIT: Section =
+        Section::names("a fruit", &["name", "color", "weight", "ripe", "tags", "seeds"]).planned(&["price"]);
 
     type Fruit = (String, u8, u64, Option<bool>, Vec<String>);
 

@@ -61,6 +61,7 @@ fn page_at(body: &[u8], seconds: i64) -> Page {
         idempotency_key: None,
         event_id: None,
         trace_id: None,
+        slice: None,
     };
     Page {
         body: Bytes::copy_from_slice(body),

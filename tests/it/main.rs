@@ -15,5 +15,6 @@ mod end_to_end;
 mod faults;
 mod landing;
 mod model;
+mod reference;
 mod servers;
 mod support;

@@ -182,6 +182,7 @@ fn facts() -> PageFacts {
         idempotency_key: None,
         event_id: None,
         trace_id: None,
+        slice: None,
     }
 }
 

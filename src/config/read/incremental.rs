@@ -6,21 +6,64 @@ use chrono::NaiveDate;
 
 use crate::{
     config::{
-        incremental::{CursorFormat, Filter, Incremental, OnExpired, Order},
+        incremental::{CursorFormat, Filter, Incremental, Moment, OnExpired, Order},
         parse_timestamp,
         read::{
-            paginate::slot,
-            sections,
+            paginate::{SLOT, SLOT_RULE, slot},
             values::{DURATION_MAX, duration, json_path},
         },
         request::Method,
     },
-    yaml::{fields::Value, quoted},
+    yaml::{
+        fields::Value,
+        quoted,
+        section::{
+            Section,
+            Takes::{Choice, Duration as Span, Path, Scalar},
+            key,
+        },
+    },
 };
+
+/// `incremental`
+pub(super) static INCREMENTAL: Section = Section::new(
+    "incremental",
+    "incremental",
+    "How only changed records are asked for.",
+    &[
+        key("cursor", Path)
+            .required()
+            .doc("The value within a record that grows with each change.")
+            .example("$.updated_at"),
+        key(
+            "format",
+            Choice(&[
+                ("rfc3339", "2024-01-31T12:00:00Z"),
+                ("date", "2024-01-31"),
+                ("epoch_s", "seconds since 1970"),
+                ("epoch_ms", "milliseconds since 1970"),
+                ("integer", "a growing whole number without a unit"),
+            ]),
+        )
+        .default("rfc3339")
+        .doc("How cursor values are written, and how the bound is.")
+        .example("epoch_s"),
+        key("start", Scalar)
+            .doc("The first bound, in the format. Without it everything is asked for first.")
+            .example("2024-01-01T00:00:00Z"),
+        key("lookback", Span)
+            .default("0s")
+            .doc("How far before the watermark the next window begins. Not for whole numbers.")
+            .example("1h"),
+    ],
+)
+.shared(&[&SLOT])
+.rules(&[SLOT_RULE])
+.example("{ cursor: $.updated_at, param: updated_since }");
 
 /// Reads `incremental`.
 pub(super) fn incremental(value: Value<'_>, method: Method) -> Option<Incremental> {
-    let fields = value.fields(&sections::INCREMENTAL)?;
+    let fields = value.fields(&INCREMENTAL)?;
     let formats = [
         ("rfc3339", CursorFormat::Rfc3339),
         ("date", CursorFormat::Date),
@@ -58,7 +101,7 @@ pub(super) fn incremental(value: Value<'_>, method: Method) -> Option<Incrementa
         to: to?,
         format: format?,
         also: Vec::new(),
-        start,
+        start: start.map(Moment::At).into_iter().collect(),
         lookback: lookback.unwrap_or(Duration::ZERO),
         until: None,
         order: Order::Any,

@@ -3,33 +3,143 @@
 use crate::{
     config::{
         paginate::{OffsetStep, OnFirst, Paginate},
-        read::{
-            sections,
-            values::{header_name, json_path},
-        },
+        read::values::{header_name, json_path},
         request::Method,
         request::Place,
         request::TokenSlot,
     },
-    yaml::fields::{Fields, Section, Value},
+    yaml::{
+        fields::{Fields, Value},
+        section::{
+            Key, Rule, Section,
+            Takes::{self, Integer, Text, Word},
+            key,
+        },
+    },
 };
 
 /// First pages and offsets beyond this are mistakes.
 const FIRST_MAX: u64 = 1_000_000_000_000;
 
+/// Where a value goes in a request: keys of every map that says so.
+pub(super) static SLOT: [Key; 3] = [
+    key("param", Text)
+        .doc("The query parameter that takes the value.")
+        .example("cursor"),
+    key("header", Text)
+        .doc("The header that takes the value.")
+        .example("X-Cursor"),
+    key("body_field", Text)
+        .doc("The field of the JSON request body that takes the value, with dots between names; not for GET.")
+        .example("page.after"),
+];
+
+const SLOT_NAMES: &[&str] = &["param", "header", "body_field"];
+
+/// One of [`SLOT`] has to be given.
+pub(super) const SLOT_RULE: Rule = Rule::One(SLOT_NAMES);
+
+/// The maps of `paginate`, told apart by `type`.
+pub(super) static PAGINATE: [&Section; 6] = [&NONE, &CURSOR, &NEXT_URL, &LINK_HEADER, &PAGE_NUMBER, &OFFSET];
+
+static NONE: Section = Section::new(
+    "paginate_none",
+    "paginate",
+    "One page is all.",
+    &[key("type", Word("none")).required().doc("One page is all.")],
+)
+.example("{ type: none }");
+
+static CURSOR: Section = Section::new(
+    "paginate_cursor",
+    "paginate",
+    "An opaque token in the response, sent back unchanged. Ends when it is absent, null or empty.",
+    &[
+        key("type", Word("cursor"))
+            .required()
+            .doc("A token from the response."),
+        key("from", Takes::Place)
+            .required()
+            .doc("Where the response holds the token.")
+            .example("$.next_cursor")
+            .more(&["header:X-Next"]),
+    ],
+)
+.shared(&[&SLOT])
+.rules(&[SLOT_RULE])
+.example("{ type: cursor, from: $.next_cursor, param: cursor }");
+
+static NEXT_URL: Section = Section::new(
+    "paginate_next_url",
+    "paginate",
+    "A whole URL in the response, of the same origin. Ends when it is absent, null or empty.",
+    &[
+        key("type", Word("next_url"))
+            .required()
+            .doc("A URL from the response."),
+        key("from", Takes::Place)
+            .required()
+            .doc("Where the response holds the URL.")
+            .example("$.links.next")
+            .more(&["header:X-Next"]),
+    ],
+)
+.example("{ type: next_url, from: $.links.next }");
+
+static LINK_HEADER: Section = Section::new(
+    "paginate_link_header",
+    "paginate",
+    "The `next` relation of the Link header (RFC 8288).",
+    &[key("type", Word("link_header"))
+        .required()
+        .doc("The Link header.")],
+)
+.example("{ type: link_header }");
+
+static PAGE_NUMBER: Section = Section::new(
+    "paginate_page_number",
+    "paginate",
+    "A page number, by default in the parameter `page`; ends with the first page without records.",
+    &[
+        key("type", Word("page_number"))
+            .required()
+            .doc("Pages by number."),
+        key("first", Integer(0, FIRST_MAX))
+            .default("1")
+            .doc("The number of the first page.")
+            .example("0"),
+    ],
+)
+.shared(&[&SLOT])
+.rules(&[Rule::AtMostOne(SLOT_NAMES)])
+.example("{ type: page_number, param: page }");
+
+static OFFSET: Section = Section::new(
+    "paginate_offset",
+    "paginate",
+    "A record offset, by default in the parameter `offset`; ends with the first page without records.",
+    &[
+        key("type", Word("offset")).required().doc("Records by offset."),
+        key("first", Integer(0, FIRST_MAX))
+            .default("0")
+            .doc("The offset of the first record.")
+            .example("1"),
+    ],
+)
+.shared(&[&SLOT])
+.rules(&[Rule::AtMostOne(SLOT_NAMES)])
+.example("{ type: offset, param: offset }");
+
 /// Reads `paginate`.
 pub(super) fn paginate(value: Value<'_>, method: Method) -> Option<Paginate> {
     type Read = fn(&Fields<'_>, Method) -> Option<Paginate>;
     let choices: [(&str, (&'static Section, Read)); 6] = [
-        ("none", (&sections::PAGINATE_NONE, |_, _| Some(Paginate::Single))),
-        ("cursor", (&sections::PAGINATE_CURSOR, cursor)),
-        ("next_url", (&sections::PAGINATE_NEXT_URL, next_url)),
-        (
-            "link_header",
-            (&sections::PAGINATE_LINK_HEADER, |_, _| Some(Paginate::LinkHeader)),
-        ),
-        ("page_number", (&sections::PAGINATE_PAGE_NUMBER, page_number)),
-        ("offset", (&sections::PAGINATE_OFFSET, offset)),
+        ("none", (&NONE, |_, _| Some(Paginate::Single))),
+        ("cursor", (&CURSOR, cursor)),
+        ("next_url", (&NEXT_URL, next_url)),
+        ("link_header", (&LINK_HEADER, |_, _| Some(Paginate::LinkHeader))),
+        ("page_number", (&PAGE_NUMBER, page_number)),
+        ("offset", (&OFFSET, offset)),
     ];
     let (section, read) = value.tag("type", &choices, &["keyset"])?;
     read(&value.fields(section)?, method)

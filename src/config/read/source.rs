@@ -12,12 +12,19 @@ use crate::{
         rate::{Bucket, RateLimit, Share, WindowKind},
         read::{
             auth::auth,
-            sections,
+            sections::SOURCE,
             stream::stream,
             values::{DURATION_MAX, duration, headers, show_duration, show_size},
         },
     },
-    yaml::fields::Value,
+    yaml::{
+        fields::Value,
+        section::{
+            Section,
+            Takes::{self, Integer, Size},
+            key,
+        },
+    },
 };
 
 /// Source names that would hide a SQL schema of ours or of the query engine.
@@ -29,6 +36,98 @@ const PAGE_BYTES_LIMIT: u64 = 2 << 30;
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// `rate_limit`
+pub(super) static RATE_LIMIT: Section = Section::new(
+    "rate_limit",
+    "a rate limit",
+    "The budget of the credential, shared by all streams of the source.",
+    &[
+        key("requests", Integer(1, 1_000_000_000))
+            .required()
+            .doc("Requests granted per window.")
+            .example("1000"),
+        key("per", Takes::Duration)
+            .required()
+            .doc("The window.")
+            .example("1h"),
+    ],
+)
+.example("{ requests: 1000, per: 1h }");
+
+/// `retry`
+pub(super) static RETRY: Section = Section::new(
+    "retry",
+    "retry settings",
+    "When and how often a failed request is sent again.",
+    &[
+        key("attempts_max", Integer(1, 100))
+            .default("6")
+            .doc("Requests sent for one page, the first included.")
+            .example("3"),
+        key("backoff_start", Takes::Duration)
+            .default("1s")
+            .doc("The cap of the first wait; doubles with each attempt.")
+            .example("200ms"),
+        key("backoff_max", Takes::Duration)
+            .default("60s")
+            .doc("No backoff is longer.")
+            .example("10s"),
+        key("retry_after_max", Takes::Duration)
+            .default("5m")
+            .doc("The longest wait a server may ask for; beyond it the stream fails at once.")
+            .example("1h"),
+    ],
+)
+.example("{ attempts_max: 3 }");
+
+/// `timeouts`
+pub(super) static TIMEOUTS: Section = Section::new(
+    "timeouts",
+    "timeouts",
+    "How long to wait for the server.",
+    &[
+        key("connect", Takes::Duration)
+            .default("10s")
+            .doc("Until the connection stands.")
+            .example("5s"),
+        key("read", Takes::Duration)
+            .default("30s")
+            .doc("Between two reads.")
+            .example("20s"),
+        key("total", Takes::Duration)
+            .default("5m")
+            .doc("For one whole request.")
+            .example("2m"),
+    ],
+)
+.example("{ read: 20s }");
+
+/// `limits`
+pub(super) static LIMITS: Section = Section::new(
+    "limits",
+    "limits",
+    "Bounds on what the server may send.",
+    &[
+        key("page_bytes_max", Size)
+            .default("64MiB")
+            .doc("Largest body kept, after decoding; at most 2GiB and at most `memory`.")
+            .example("16MiB"),
+        key("decode_ratio_max", Integer(1, 1_000_000))
+            .default("200")
+            .doc("Most decoded bytes per encoded byte, judged beyond the first MiB.")
+            .example("100"),
+        key("pages_max", Integer(1, 1_000_000_000_000))
+            .default("1000000")
+            .doc("Most pages in one window.")
+            .example("5000"),
+        key("empty_pages_max", Integer(1, 1_000_000))
+            .default("10")
+            .doc("Most pages without a record in a row while the server says there is more.")
+            .example("3"),
+    ],
+)
+.example("{ page_bytes_max: 16MiB }");
+
 /// Reads one entry of `sources`.
 pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Option<Source> {
     let name = name(value);
@@ -39,7 +138,7 @@ pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Opt
             Some("choose another name".to_owned()),
         );
     }
-    let fields = value.fields(&sections::SOURCE)?;
+    let fields = value.fields(&SOURCE)?;
     let base_url = fields.required("base_url", base_url);
     let auth = match fields.value("auth") {
         Some(value) => auth(value, dir),
@@ -147,7 +246,7 @@ fn warn_plain_text(value: Value<'_>, url: &Url, auth: &Auth) {
 }
 
 fn rate_limit(value: Value<'_>) -> Option<RateLimit> {
-    let fields = value.fields(&sections::RATE_LIMIT)?;
+    let fields = value.fields(&RATE_LIMIT)?;
     let requests = fields.required("requests", |value| value.integer_u32(1..=1_000_000_000));
     let per = fields.required("per", |value| duration(value, MILLISECOND..=DURATION_MAX));
     Some(RateLimit {
@@ -163,7 +262,7 @@ fn rate_limit(value: Value<'_>) -> Option<RateLimit> {
 }
 
 fn retry(value: Value<'_>) -> Option<Retry> {
-    let fields = value.fields(&sections::RETRY)?;
+    let fields = value.fields(&RETRY)?;
     let wait = |value: Value<'_>| duration(value, MILLISECOND..=DAY);
     let retry = Retry {
         attempts_max: fields
@@ -193,7 +292,7 @@ fn retry(value: Value<'_>) -> Option<Retry> {
 }
 
 fn timeouts(value: Value<'_>) -> Option<Timeouts> {
-    let fields = value.fields(&sections::TIMEOUTS)?;
+    let fields = value.fields(&TIMEOUTS)?;
     let wait = |value: Value<'_>| duration(value, MILLISECOND..=DAY);
     Some(Timeouts {
         connect: fields
@@ -205,7 +304,7 @@ fn timeouts(value: Value<'_>) -> Option<Timeouts> {
 }
 
 fn limits(value: Value<'_>, memory_bytes_max: u64) -> Option<Limits> {
-    let fields = value.fields(&sections::LIMITS)?;
+    let fields = value.fields(&LIMITS)?;
     let page_bytes_max = fields.optional("page_bytes_max", |value| {
         let bytes = super::values::size(value, 1..=PAGE_BYTES_LIMIT)?;
         if bytes > memory_bytes_max {

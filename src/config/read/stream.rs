@@ -13,7 +13,7 @@ use crate::{
         read::{
             incremental::incremental,
             paginate::paginate,
-            sections,
+            sections::STREAM,
             source::name,
             table::table,
             values::{absolute, duration, headers, json_path, params, size},
@@ -28,11 +28,104 @@ use crate::{
         Kind,
         fields::{Fields, Value},
         quoted,
+        section::{
+            Section,
+            Takes::{self, Choice, Integer, Json, Map, Size, Template},
+            key,
+        },
     },
 };
 
 /// Separates a table's name from those of its side views in SQL.
 const NAME_SEPARATOR: &str = "__";
+
+/// `request`
+pub(super) static REQUEST: Section = Section::new(
+    "request",
+    "a request",
+    "What is asked of the API.",
+    &[
+        key(
+            "method",
+            Choice(&[("GET", "has no body"), ("POST", "may have one")]),
+        )
+        .default("GET")
+        .doc("The HTTP method.")
+        .example("POST"),
+        key("path", Takes::Matching("^[^?#]*$", "a path without ? and #"))
+            .required()
+            .doc("Joined to base_url; without a query.")
+            .example("/orders"),
+        key("params", Map(&Template))
+            .doc("Query parameters, in order.")
+            .example("{ limit: 500 }"),
+        key("headers", Map(&Template))
+            .doc("Sent besides those of the source.")
+            .example("{ X-Version: 2 }"),
+        key("body", Json)
+            .doc("A JSON body, for POST.")
+            .example("{ filter: { status: [open, paid] } }")
+            .beside("{ method: POST }"),
+    ],
+)
+.example("{ path: /orders }");
+
+/// `drift`
+pub(super) static DRIFT: Section = Section::new(
+    "drift",
+    "drift",
+    "What to do with what the contract does not say.",
+    &[
+        key(
+            "on_unknown",
+            Choice(&[
+                ("rescue", "kept as JSON in `_rescued`"),
+                ("ignore", "counted only; raw keeps it"),
+                ("quarantine", "the record is set aside"),
+            ]),
+        )
+        .default("rescue")
+        .doc("Fields the contract does not name.")
+        .example("quarantine"),
+        key(
+            "on_mismatch",
+            Choice(&[
+                ("quarantine", "the record is set aside"),
+                ("rescue", "the column is null and the value is kept in `_rescued`"),
+                (
+                    "fail",
+                    "nothing is written and the transform ends with exit code 3",
+                ),
+            ]),
+        )
+        .default("quarantine")
+        .doc("Values that do not fit their column.")
+        .example("rescue"),
+    ],
+)
+.example("{ on_unknown: quarantine }");
+
+/// `commit`
+pub(super) static COMMIT: Section = Section::new(
+    "commit",
+    "commit",
+    "When fetched pages are committed: whichever is reached first.",
+    &[
+        key("pages", Integer(1, 100_000))
+            .default("100")
+            .doc("Pages.")
+            .example("10"),
+        key("bytes", Size)
+            .default("64MiB")
+            .doc("Body bytes; at most 4GiB.")
+            .example("8MiB"),
+        key("elapsed", Takes::Duration)
+            .default("60s")
+            .doc("Time since the last commit.")
+            .example("15s"),
+    ],
+)
+.example("{ pages: 10 }");
 
 /// Reads one entry of `streams`. Without a source name problems are still found, but nothing is returned.
 pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry: Retry) -> Option<Stream> {
@@ -47,7 +140,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
             Some("use one _".to_owned()),
         );
     }
-    let fields = value.fields(&sections::STREAM)?;
+    let fields = value.fields(&STREAM)?;
     let request = fields.required("request", |value| request(value, dir));
     let records = match fields.value("records") {
         Some(value) => json_path(value),
@@ -91,7 +184,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
 }
 
 fn request(value: Value<'_>, dir: &Path) -> Option<Request> {
-    let fields = value.fields(&sections::REQUEST)?;
+    let fields = value.fields(&REQUEST)?;
     let method = match fields.value("method") {
         Some(value) => value.choice(&[("GET", Method::Get), ("POST", Method::Post)], &[]),
         None => Some(Method::Get),
@@ -182,7 +275,7 @@ fn contract(fields: &Fields<'_>, name: Option<&StreamName>, dir: &Path) -> Optio
 }
 
 fn drift(value: Value<'_>) -> Option<DriftPolicy> {
-    let fields = value.fields(&sections::DRIFT)?;
+    let fields = value.fields(&DRIFT)?;
     let unknown = [
         ("rescue", OnUnknown::Rescue),
         ("ignore", OnUnknown::Ignore),
@@ -204,7 +297,7 @@ fn drift(value: Value<'_>) -> Option<DriftPolicy> {
 }
 
 fn commit(value: Value<'_>) -> Option<CommitEvery> {
-    let fields = value.fields(&sections::COMMIT)?;
+    let fields = value.fields(&COMMIT)?;
     let day = Duration::from_secs(24 * 3600);
     Some(CommitEvery {
         pages: fields

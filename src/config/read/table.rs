@@ -1,19 +1,67 @@
 //! How accepted records become rows.
 
 use crate::{
-    config::{Deletes, ScdType, Table, read::sections},
+    config::{Deletes, ScdType, Table},
     yaml::{
         fields::{Fields, Value},
         quoted,
+        section::{
+            Rule, Section,
+            Takes::{Choice, List, Text},
+            key,
+        },
     },
 };
 
 /// Longest deletion condition, in bytes.
 const CONDITION_BYTES_MAX: usize = 4096;
 
+/// `table`
+pub(super) static TABLE: Section = Section::new(
+    "table",
+    "a table",
+    "How accepted records become rows.",
+    &[
+        key("keys", List(&Text))
+            .doc("Columns that identify a row. Needed unless scd_type is append.")
+            .example("[id]"),
+        key("sequence_by", List(&Text))
+            .default("[]")
+            .doc("Columns that order versions of a row; the order of arrival breaks ties.")
+            .example("[updated_at]"),
+        key(
+            "scd_type",
+            Choice(&[
+                ("1", "one current row per key"),
+                ("append", "every record is a row"),
+            ]),
+        )
+        .default("1")
+        .doc("What happens to older versions of a row.")
+        .example("append"),
+        key("apply_as_deletes", Text)
+            .doc("A SQL condition over the columns that marks a record as a deletion; at most 4096 bytes.")
+            .example("deleted = true"),
+        key(
+            "deletes",
+            Choice(&[("soft", "the row stays and `_deleted` is true")]),
+        )
+        .default("soft")
+        .doc("What a deletion does.")
+        .example("soft"),
+        key("partition_by", List(&Text))
+            .default("[]")
+            .doc("Columns the table is partitioned by.")
+            .example("[day]"),
+    ],
+)
+.rules(&[Rule::RequiredUnless("keys", "scd_type", "append")])
+.planned(&["explode", "flatten", "merge"])
+.example("{ keys: [id] }");
+
 /// Reads `table`.
 pub(super) fn table(value: Value<'_>) -> Option<Table> {
-    let fields = value.fields(&sections::TABLE)?;
+    let fields = value.fields(&TABLE)?;
     let scd_type = match fields.value("scd_type") {
         Some(value) => value.choice(
             &[("1", ScdType::Upsert), ("append", ScdType::Append)],

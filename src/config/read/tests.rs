@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{
     Deletes, OnMismatch, ScdType, StreamName,
     auth::Auth,
+    incremental::Moment,
     paginate::Paginate,
     request::{Body, TokenSlot, Tree},
 };
@@ -140,8 +141,8 @@ fn every_setting_reaches_the_project() {
     assert_eq!(body[0].0, "filter");
     assert_eq!(orders.request.params[0].1.secret().reveal().unwrap(), "500");
     assert_eq!(
-        orders.incremental.unwrap().start.as_deref(),
-        Some("2024-01-01T00:00:00Z")
+        orders.incremental.unwrap().start,
+        [Moment::At("2024-01-01T00:00:00Z".to_owned())]
     );
     let Paginate::Cursor { to, .. } = orders.paginate.next else {
         panic!()

@@ -1,100 +1,171 @@
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
-use crate::config::{
-    explain::explain,
-    read::{SCHEMA, parse, sections},
+use serde_json::Value as Json;
+
+use super::{
+    parse,
+    reference::reference,
+    samples::{file, samples, values, with},
+    schema::{schema, yaml},
+    sections,
+};
+use crate::{
+    config::explain::explain,
+    yaml::section::{Rule, Takes},
 };
 
-const MINIMAL: &str = include_str!("../../../fixtures/config/minimal.yml");
-
-/// The objects of the schema that list properties, by pointer.
-fn objects<'s>(node: &'s serde_json::Value, pointer: &str, found: &mut Vec<(String, Vec<&'s str>)>) {
-    let Some(members) = node.as_object() else { return };
-    if let (Some(properties), Some(_)) = (members.get("properties"), members.get("additionalProperties")) {
-        found.push((
-            pointer.to_owned(),
-            properties
-                .as_object()
-                .unwrap()
-                .keys()
-                .map(String::as_str)
-                .collect(),
-        ));
-    }
-    for (name, member) in members {
-        objects(member, &format!("{pointer}/{name}"), found);
-    }
-}
-
-#[test]
-fn r020_parser_and_schema_know_the_same_keys() {
-    let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
-    let mut found = Vec::new();
-    objects(&schema, "", &mut found);
-    let mut known: Vec<(String, Vec<&str>)> = sections::ALL
-        .iter()
-        .map(|section| (section.schema.to_owned(), section.keys.to_vec()))
-        .collect();
-    for (_, keys) in found.iter_mut().chain(&mut known) {
-        keys.sort_unstable();
-    }
-    found.sort();
-    known.sort();
-    assert_eq!(found, known);
-    for (pointer, keys) in &found {
-        let object = schema.pointer(pointer).unwrap();
-        assert_eq!(object["additionalProperties"], false, "{pointer}");
-        assert!(object["description"].is_string(), "{pointer}");
-        for key in keys {
-            let property = &object["properties"][key];
-            let described = property["description"].is_string() || property["$ref"].is_string();
-            assert!(described, "{pointer}/{key}");
+fn explained(file: &Json, about: &str) -> String {
+    match parse(&file.to_string(), Path::new("/srv/shop")) {
+        Ok(loaded) => explain(&loaded.project),
+        Err(problems) => {
+            let problems: String = problems.iter().map(|problem| format!("\n{problem}")).collect();
+            panic!("{about}\n{file:#}{problems}")
         }
     }
 }
 
 #[test]
-fn r020_the_defaults_of_the_schema_hold() {
-    let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
-    // Writing every default out must not change what is explained.
-    let defaults = |pointer: &str| -> String {
-        let object = schema.pointer(pointer).unwrap()["properties"]
-            .as_object()
-            .unwrap()
-            .clone();
-        let pairs: Vec<String> = object
-            .iter()
-            .filter_map(|(key, property)| Some(format!("{key}: {}", property.get("default")?)))
-            .collect();
-        pairs.join(", ")
-    };
-    let memory = defaults("");
-    let mut text = MINIMAL.replace("lake: ./lake", &format!("lake: ./lake\n{memory}"));
-    let mut source = String::new();
-    for key in ["retry", "timeouts", "limits"] {
-        source.push_str(&format!(
-            "{key}: {{ {} }}\n    ",
-            defaults(&format!("/$defs/{key}"))
-        ));
+fn r020_every_example_of_the_reference_is_read() {
+    for sample in samples() {
+        explained(&sample.file, &sample.about);
     }
-    text = text.replace("streams:", &format!("{source}streams:"));
-    let mut stream = String::new();
-    for key in ["drift", "commit"] {
-        stream.push_str(&format!(
-            "{key}: {{ {} }}\n        ",
-            defaults(&format!("/$defs/{key}"))
-        ));
+}
+
+#[test]
+fn r020_every_default_of_the_reference_holds() {
+    for section in sections::all() {
+        for key in section.keys() {
+            let Some(default) = key.default else { continue };
+            let about = format!("{}.{}: {default}", section.id, key.name);
+            let written = with(section, key, &yaml(default));
+            let mut left_out = written.clone();
+            left_out.as_object_mut().unwrap().remove(key.name);
+            let left_out = explained(&file(section, left_out), &about);
+            assert_eq!(explained(&file(section, written), &about), left_out, "{about}");
+        }
     }
-    let other = defaults("/$defs/stream");
-    stream.push_str(&other.replace(", ", "\n        "));
-    text = text.replace(
-        "request: { path: /orders }",
-        &format!(
-            "request: {{ path: /orders, {} }}\n        {stream}",
-            defaults("/$defs/request")
-        ),
-    );
-    text = text.replace("keys: [id]", &format!("keys: [id], {}", defaults("/$defs/table")));
-    let explained = |text: &str| explain(&parse(text, Path::new("/srv/shop")).unwrap().project);
-    assert_eq!(explained(&text), explained(MINIMAL), "{text}");
+}
+
+/// If a setting were not read, or not shown, nobody would notice.
+#[test]
+fn r020_every_setting_is_read_and_explained() {
+    let read = |file: &Json| parse(&file.to_string(), Path::new("/srv/shop")).ok();
+    // The columns of a longer name stand further right.
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let lines = |text: &str| text.lines().map(words).collect::<Vec<String>>();
+    for section in sections::all() {
+        for key in section.keys() {
+            let wrong = with(section, key, &serde_json::json!([[[1]]]));
+            let json = matches!(key.takes, Takes::Json);
+            assert!(
+                json || read(&file(section, wrong)).is_none(),
+                "{}.{} is not read",
+                section.id,
+                key.name
+            );
+            for value in values(key) {
+                let written = with(section, key, &value);
+                let mut left_out = written.clone();
+                left_out.as_object_mut().unwrap().remove(key.name);
+                // What is required cannot be left out.
+                let Some(left_out) = read(&file(section, left_out)) else {
+                    continue;
+                };
+                if key.default.map(yaml).as_ref() == Some(&value) {
+                    continue;
+                }
+                let about = format!("{}.{}: {value}", section.id, key.name);
+                let before = lines(&explain(&left_out.project));
+                let after = lines(&explained(&file(section, written), &about));
+                let told = |line: &&String| !before.contains(*line) && !line.ends_with("(default)");
+                assert!(
+                    after.iter().any(|line| told(&line)),
+                    "{about} is not shown\n{after:#?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn r020_every_key_is_described_and_has_an_example() {
+    let mut ids = BTreeSet::new();
+    for section in sections::all() {
+        assert!(ids.insert(section.id), "{} is the id of two maps", section.id);
+        assert!(section.doc.ends_with('.'), "{}", section.id);
+        let mut names = BTreeSet::new();
+        for key in section.keys() {
+            let about = format!("{}.{}", section.id, key.name);
+            assert!(names.insert(key.name), "{about} is there twice");
+            assert!(key.doc.ends_with('.'), "{about}: {}", key.doc);
+            assert!(!values(key).is_empty(), "{about} has no example");
+            assert!(!key.required || key.default.is_none(), "{about}");
+        }
+        for rule in section.rules {
+            let of_rule: Vec<&str> = match rule {
+                Rule::One(names) | Rule::AtMostOne(names) | Rule::AtLeastOne(names) => names.to_vec(),
+                Rule::RequiredUnless(name, other, _) => vec![name, other],
+            };
+            assert!(of_rule.iter().all(|name| names.contains(name)), "{}", section.id);
+        }
+    }
+}
+
+#[test]
+fn r020_the_schema_has_every_map_and_every_key() {
+    let schema = schema();
+    for section in sections::all() {
+        let map = match section.id {
+            "project" => &schema,
+            id => &schema["$defs"][id],
+        };
+        assert_eq!(map["additionalProperties"], false, "{}", section.id);
+        assert_eq!(map["description"], section.doc);
+        let properties = map["properties"].as_object().unwrap();
+        assert_eq!(properties.len(), section.keys().count(), "{}", section.id);
+        for key in section.keys() {
+            let description = properties[key.name]["description"].as_str().unwrap();
+            assert!(description.starts_with(key.doc), "{}.{}", section.id, key.name);
+        }
+    }
+}
+
+#[test]
+fn r020_the_reference_has_every_map_and_every_key() {
+    let reference = reference();
+    let parts: Vec<&str> = reference.split("\n## ").skip(1).collect();
+    let sections = sections::all();
+    assert_eq!(parts.len(), sections.len());
+    for (part, section) in parts.iter().zip(sections) {
+        let mut lines = part.lines();
+        assert_eq!(lines.next(), Some(section.id));
+        for key in section.keys() {
+            let line = part
+                .lines()
+                .find(|line| line.starts_with(&format!("- `{}` (", key.name)));
+            let line = line.unwrap_or_else(|| panic!("{}.{}", section.id, key.name));
+            assert!(line.contains(key.doc) && line.contains(key.example), "{line}");
+        }
+    }
+    let part = parts.iter().find(|part| part.starts_with("drift\n")).unwrap();
+    insta::assert_snapshot!(part, @"
+    drift
+
+    What to do with what the contract does not say.
+
+    Stands at `drift` of [stream](#stream).
+
+    ```yaml
+    drift: { on_unknown: quarantine }
+    ```
+
+    - `on_unknown` (one of the words below; default `rescue`): Fields the contract does not name. Example: `on_unknown: quarantine`.
+      - `rescue`: kept as JSON in `_rescued`
+      - `ignore`: counted only; raw keeps it
+      - `quarantine`: the record is set aside
+    - `on_mismatch` (one of the words below; default `quarantine`): Values that do not fit their column. Example: `on_mismatch: rescue`.
+      - `quarantine`: the record is set aside
+      - `rescue`: the column is null and the value is kept in `_rescued`
+      - `fail`: nothing is written and the transform ends with exit code 3
+    ");
 }

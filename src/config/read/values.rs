@@ -7,7 +7,10 @@ use std::{
 };
 
 use crate::{
-    config::secret::Secret,
+    config::{
+        secret::Secret,
+        text::{Expr, Text},
+    },
     json::JsonPath,
     yaml::{fields::Value, quoted},
 };
@@ -168,6 +171,47 @@ pub(super) fn reference(value: Value<'_>, dir: &Path) -> Option<Secret> {
             Some("write ${env:NAME} or ${file:PATH}, and $${ where ${ itself is meant".to_owned()),
         ),
     }
+}
+
+/// Text that may hold references and templates over the variables `known`.
+#[allow(dead_code)]
+pub(super) fn text(value: Value<'_>, dir: &Path, known: &[&str]) -> Option<Text> {
+    let written = value.scalar()?;
+    // The text is not repeated in the message: it may be a secret with a stray `${` in it.
+    match Text::parse(written) {
+        Ok(text) => {
+            know(value, text.variables(), known)?;
+            Some(text.relative_to(dir))
+        }
+        Err(error) => value.refuse(error.chain(), None),
+    }
+}
+
+/// An expression over the variables `known`, with or without braces around it.
+#[allow(dead_code)]
+pub(super) fn expr(value: Value<'_>, known: &[&str]) -> Option<Expr> {
+    match Expr::parse(value.text()?) {
+        Ok(expr) => {
+            know(value, expr.variables(), known)?;
+            Some(expr)
+        }
+        Err(error) => value.refuse(error.chain(), None),
+    }
+}
+
+/// Refuses variables that are never given a value here.
+fn know(value: Value<'_>, used: impl IntoIterator<Item = String>, known: &[&str]) -> Option<()> {
+    let Some(unknown) = used.into_iter().find(|name| !known.contains(&name.as_str())) else {
+        return Some(());
+    };
+    let hint = match known {
+        [] => "nothing can be rendered here".to_owned(),
+        _ => format!("known here: {}", known.join(", ")),
+    };
+    value.refuse(
+        format!("{} is not a variable known here", quoted(&unknown)),
+        Some(hint),
+    )
 }
 
 /// A credential. One that stands in the file as it is gets a warning.

@@ -1,19 +1,13 @@
 //! The keys of the standard, as far as they are read or passed over.
 
-use crate::yaml::fields::Section;
+use crate::yaml::section::Section;
 
 const fn section(
     title: &'static str,
     keys: &'static [&'static str],
     planned: &'static [&'static str],
 ) -> Section {
-    Section {
-        title,
-        schema: "",
-        keys,
-        planned,
-        null_is_absent: true,
-    }
+    Section::names(title, keys).planned(planned).null_is_absent()
 }
 
 /// The whole file.

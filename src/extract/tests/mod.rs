@@ -1,9 +1,12 @@
 //! Extraction against servers on loopback: scripted byte for byte, or answering by rule.
 
+mod bounds;
 mod dialect;
 mod flow;
 mod guards;
 mod logs;
+mod parents;
 mod resume;
 pub(super) mod server;
+mod slices;
 mod wire;

@@ -38,10 +38,10 @@ use crate::{
         client::Client,
         limit::Limiter,
         progress::Counts,
-        window::{Extraction, Fetched},
+        window::{Extraction, Position},
     },
     json::JsonPath,
-    raw::Bookmark,
+    raw::{Bookmark, Page},
 };
 
 /// Requests answered by one server before it gives up on a client that never ends.
@@ -249,7 +249,7 @@ pub(in crate::extract) fn incremental(lookback: Duration) -> Incremental {
         to: TokenSlot::Query("since".to_owned()),
         format: CursorFormat::Rfc3339,
         also: Vec::new(),
-        start: None,
+        start: Vec::new(),
         lookback,
         until: None,
         order: Order::Any,
@@ -339,9 +339,17 @@ pub(super) fn try_extraction(source: &Source, bookmark: Bookmark) -> Result<Extr
     Extraction::new(source, &source.streams[0], client, limiter, clock, bookmark)
 }
 
+/// A page as it was handed out, and where the extraction stood then.
+pub(super) struct Handed {
+    pub(super) page: Page,
+    pub(super) records: u64,
+    pub(super) bookmark: Bookmark,
+    pub(super) position: Position,
+}
+
 /// Every page up to the end or the first error.
 pub(super) struct Outcome {
-    pub(super) pages: Vec<Fetched>,
+    pub(super) pages: Vec<Handed>,
     pub(super) result: Result<()>,
     pub(super) counts: Counts,
 }
@@ -375,7 +383,12 @@ pub(super) async fn extract(source: &Source, bookmark: Bookmark) -> Outcome {
     let mut pages = Vec::new();
     let result = loop {
         match extraction.next().await {
-            Ok(Some(fetched)) => pages.push(fetched),
+            Ok(Some(fetched)) => pages.push(Handed {
+                page: fetched.page,
+                records: fetched.records,
+                bookmark: extraction.bookmark().clone(),
+                position: fetched.position,
+            }),
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         }

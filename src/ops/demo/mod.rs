@@ -15,6 +15,7 @@ use crate::{
     clock::Clock,
     config::{StreamName, read},
     error::{Error, ErrorKind, Result},
+    extract::window::Scope,
     ops::{
         self, Workspace,
         extract::Outcome as Extracted,
@@ -148,7 +149,11 @@ async fn day(
     streams: &[StreamName],
     tell: &mut (dyn FnMut(&str) + Send),
 ) -> Result<()> {
-    let landed = ops::extract::extract(workspace, streams, &|_, _| {}).await;
+    let options = ops::extract::Options {
+        streams: streams.to_vec(),
+        scope: Scope::Changes,
+    };
+    let landed = ops::extract::extract(workspace, &options, &|_, _| {}).await;
     let loaded = transform::transform(workspace, streams).await;
     let width = streams
         .iter()

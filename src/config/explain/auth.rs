@@ -1,0 +1,129 @@
+//! How requests prove who sends them, without what proves it.
+
+use crate::config::{
+    auth::{Auth, ClientAuth, Credential, Grant, Jwt, OAuth2, Session, SessionToken, TokenEncoding},
+    explain::lines::{Lines, list, names, show_slot, show_text},
+    read::values::show_duration,
+};
+
+/// Adds `auth` under `name`: its kind on one line, and what belongs to it on others below.
+pub(super) fn explain_auth(lines: &mut Lines, name: &str, auth: &Auth) {
+    match auth {
+        Auth::None => lines.set(name, "none"),
+        Auth::ApiKeyHeader { name: header, value } => {
+            lines.set(name, format!("api_key in header {header}: {value}"));
+        }
+        Auth::ApiKeyQuery { name: param, value } => {
+            lines.set(name, format!("api_key in parameter {param}: {value}"));
+        }
+        Auth::ApiKeyBody { field, value } => {
+            lines.set(
+                name,
+                format!("api_key in body field {}: {value}", field.join(".")),
+            );
+        }
+        Auth::Basic { username, password } => lines.set(name, format!("basic {username}:{password}")),
+        Auth::Bearer { scheme, token } => lines.set(name, format!("bearer, {scheme} {token}")),
+        Auth::OAuth2(oauth2) => {
+            lines.set(name, grant(&oauth2.grant));
+            lines.within(name, |lines| explain_oauth2(lines, oauth2));
+        }
+        Auth::Jwt { jwt, send } => {
+            lines.set(name, "jwt");
+            lines.within(name, |lines| {
+                explain_jwt(lines, jwt);
+                lines.set("send", show_credential(send));
+            });
+        }
+        Auth::Session(session) => {
+            lines.set(name, "session");
+            lines.within(name, |lines| explain_session(lines, session));
+        }
+        Auth::Select { by, among } => {
+            lines.set(name, format!("selected by {}", show_text(by)));
+            for (choice, auth) in among {
+                lines.within(name, |lines| explain_auth(lines, choice, auth));
+            }
+        }
+        Auth::Pool(members) => {
+            lines.set(name, format!("pool of {}", members.len()));
+            for (number, member) in (1..).zip(members) {
+                lines.within(name, |lines| explain_auth(lines, &format!("{number}"), member));
+            }
+        }
+    }
+}
+
+fn grant(grant: &Grant) -> &'static str {
+    match grant {
+        Grant::ClientCredentials => "oauth2_client_credentials",
+        Grant::RefreshToken(_) => "oauth2_refresh_token",
+        Grant::Password { .. } => "oauth2_password",
+        Grant::JwtBearer(_) => "oauth2_jwt_bearer",
+    }
+}
+
+fn explain_oauth2(lines: &mut Lines, oauth2: &OAuth2) {
+    lines.set("token_url", &oauth2.token_url);
+    lines.optional("client_id", oauth2.client_id.as_ref());
+    lines.optional("client_secret", oauth2.client_secret.as_ref());
+    let client_auth = match oauth2.client_auth {
+        ClientAuth::Body => "body",
+        ClientAuth::Basic => "basic",
+    };
+    lines.choose("client_auth", client_auth, oauth2.client_auth == ClientAuth::Body);
+    match &oauth2.grant {
+        Grant::ClientCredentials => {}
+        Grant::RefreshToken(token) => lines.set("refresh_token", token),
+        Grant::Password { username, password } => {
+            lines.set("username", username);
+            lines.set("password", password);
+        }
+        Grant::JwtBearer(jwt) => lines.within("jwt", |lines| explain_jwt(lines, jwt)),
+    }
+    lines.choose("scopes", list(&oauth2.scopes), oauth2.scopes.is_empty());
+    lines.choose("params", names(&oauth2.params), oauth2.params.is_empty());
+    lines.choose("headers", names(&oauth2.headers), oauth2.headers.is_empty());
+    let encoding = match oauth2.encoding {
+        TokenEncoding::Form => "form",
+        TokenEncoding::Json => "json",
+    };
+    lines.choose("encoding", encoding, oauth2.encoding == TokenEncoding::Form);
+    lines.set("lifetime_default", show_duration(oauth2.lifetime_default));
+    lines.set("refresh_early", show_duration(oauth2.refresh_early));
+    lines.set("send", show_credential(&oauth2.send));
+}
+
+fn explain_jwt(lines: &mut Lines, jwt: &Jwt) {
+    lines.set("algorithm", &jwt.algorithm);
+    lines.set("key", &jwt.key);
+    lines.choose("headers", names(&jwt.headers), jwt.headers.is_empty());
+    lines.choose("claims", names(&jwt.claims), jwt.claims.is_empty());
+    lines.set("lifetime", show_duration(jwt.lifetime));
+}
+
+fn explain_session(lines: &mut Lines, session: &Session) {
+    let login = &session.login;
+    lines.set(
+        "login",
+        format!("{} {}", login.method.as_str(), show_text(&login.path)),
+    );
+    if !matches!(session.login_auth, Auth::None) {
+        explain_auth(lines, "login_auth", &session.login_auth);
+    }
+    let token = match &session.token {
+        SessionToken::Body(path) => path.to_string(),
+        SessionToken::Header(name) => format!("header:{name}"),
+        SessionToken::Cookie(name) => format!("cookie:{name}"),
+    };
+    lines.set("token", token);
+    lines.optional("lifetime", session.lifetime.map(show_duration));
+    lines.set("send", show_credential(&session.send));
+}
+
+fn show_credential(send: &Credential) -> String {
+    match send.scheme.as_str() {
+        "" => format!("to {}", show_slot(&send.to)),
+        scheme => format!("{scheme} TOKEN to {}", show_slot(&send.to)),
+    }
+}

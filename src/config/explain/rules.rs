@@ -1,0 +1,112 @@
+//! Budgets, and what failed answers mean.
+
+use crate::config::{
+    errors::{Action, ErrorRule, Retry, Wait, WaitUnit},
+    explain::lines::Lines,
+    rate::{Bucket, RateLimit, Share, WindowKind},
+    read::values::show_duration,
+};
+
+/// Adds `rate_limit`.
+pub(super) fn explain_rate_limit(lines: &mut Lines, limit: Option<&RateLimit>) {
+    let Some(limit) = limit else {
+        return lines.choose("rate_limit", "none", true);
+    };
+    let buckets: Vec<String> = limit.buckets.iter().map(show_bucket).collect();
+    lines.set("rate_limit", buckets.join("; "));
+    lines.within("rate_limit", |lines| {
+        let share = match &limit.share {
+            Share::Process => "this process only".to_owned(),
+            Share::File(path) => format!("file {}", path.display()),
+            Share::Redis { url, key } => format!("redis {url}, key {key}"),
+        };
+        lines.choose("share", share, matches!(limit.share, Share::Process));
+        lines.value("processes", limit.processes, RateLimit::PROCESSES_DEFAULT);
+    });
+}
+
+fn show_bucket(bucket: &Bucket) -> String {
+    let mut text = format!("{} per {}", bucket.requests, show_duration(bucket.per));
+    if bucket.window == WindowKind::Fixed {
+        text.push_str(", fixed windows");
+    }
+    if let Some(pattern) = &bucket.matches {
+        let method = pattern.method.as_deref().unwrap_or("any method");
+        let path = pattern.path.as_deref().unwrap_or("any path");
+        text.push_str(&format!(", for {method} {path}"));
+    }
+    text
+}
+
+/// Adds `errors`, a line for each rule.
+pub(super) fn explain_errors(lines: &mut Lines, rules: &[ErrorRule]) {
+    if rules.is_empty() {
+        lines.choose("errors", "none", true);
+    }
+    for (number, rule) in (1..).zip(rules) {
+        lines.set(&format!("errors.{number}"), show_rule(rule));
+    }
+}
+
+fn show_rule(rule: &ErrorRule) -> String {
+    let mut when = Vec::new();
+    let status = |(first, last): &(u16, u16)| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
+    };
+    if !rule.status.is_empty() {
+        let statuses: Vec<String> = rule.status.iter().map(status).collect();
+        when.push(format!("status {}", statuses.join(", ")));
+    }
+    if let Some((name, part)) = &rule.header {
+        when.push(format!("header {name} with {part:?}"));
+    }
+    if let Some(part) = &rule.body {
+        when.push(format!("body with {part:?}"));
+    }
+    if let Some(condition) = &rule.when {
+        when.push(condition.as_str().to_owned());
+    }
+    let then = match rule.then {
+        Action::Accept => "accept",
+        Action::Ignore => "ignore",
+        Action::Fail => "fail",
+        Action::Retry => "retry",
+        Action::Throttle => "throttle",
+        Action::Renew => "renew",
+        Action::Reset => "reset",
+        Action::Split => "split",
+    };
+    match &rule.wait {
+        Some(wait) => format!("{}: {then} after {}", when.join(" and "), show_wait(wait)),
+        None => format!("{}: {then}", when.join(" and ")),
+    }
+}
+
+fn show_wait(wait: &Wait) -> String {
+    match wait {
+        Wait::Constant(wait) => show_duration(*wait),
+        Wait::Header {
+            name, unit, least, ..
+        } => {
+            let unit = match unit {
+                WaitUnit::Seconds => "seconds",
+                WaitUnit::Millis => "milliseconds",
+                WaitUnit::UntilEpochSeconds => "second since 1970",
+                WaitUnit::UntilEpochMillis => "millisecond since 1970",
+            };
+            format!("header {name} ({unit}), at least {}", show_duration(*least))
+        }
+    }
+}
+
+/// Adds the keys of `retry`.
+pub(super) fn explain_retry(lines: &mut Lines, retry: Retry, usual: Retry) {
+    lines.value("attempts_max", retry.attempts_max, usual.attempts_max);
+    lines.wait("backoff_start", retry.backoff_start, usual.backoff_start);
+    lines.wait("backoff_max", retry.backoff_max, usual.backoff_max);
+    lines.wait("retry_after_max", retry.retry_after_max, usual.retry_after_max);
+}

@@ -1,0 +1,343 @@
+//! One endpoint: how it is asked, how its pages follow each other, and what becomes of its records.
+
+use crate::config::{
+    CommitEvery, Deletes, DriftPolicy, OnMismatch, OnUnknown, ScdType, Source, Stream, Table,
+    explain::{
+        lines::{Lines, list, names, show_place, show_slot, show_text},
+        rules::{explain_errors, explain_retry},
+    },
+    format::{Container, Encoding, Files, Format, Job, Syntax},
+    incremental::{Filter, Incremental, OnExpired, Order},
+    paginate::{OffsetStep, OnFirst, Paginate, Paging},
+    read::values::show_duration,
+    request::{Body, Method, Request},
+    slice::{ParentRecords, SliceBy, SliceState, Slicing},
+};
+
+/// Adds the keys of a stream.
+pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream) {
+    lines.within("request", |lines| explain_request(lines, &stream.request));
+    explain_format(lines, &stream.format);
+    let records = stream.records.to_string();
+    lines.value("records", records.as_str(), "$[*]");
+    explain_paging(lines, &stream.paginate);
+    match &stream.slices {
+        Some(slices) => lines.within("slices", |lines| explain_slices(lines, slices)),
+        None => lines.choose("slices", "none", true),
+    }
+    match &stream.incremental {
+        Some(incremental) => lines.within("incremental", |lines| explain_incremental(lines, incremental)),
+        None => lines.choose("incremental", "none", true),
+    }
+    let every = stream.reconcile.map(|reconcile| show_duration(reconcile.every));
+    lines.optional("reconcile", every.map(|every| format!("every {every}")));
+    match &stream.job {
+        Some(job) => lines.within("job", |lines| explain_job(lines, job)),
+        None => lines.choose("job", "none", true),
+    }
+    match &stream.files {
+        Some(files) => lines.within("files", |lines| explain_files(lines, files)),
+        None => lines.choose("files", "none", true),
+    }
+    explain_errors(lines, &stream.errors);
+    if stream.retry == source.retry {
+        lines.choose("retry", "as the source", true);
+    } else {
+        lines.within("retry", |lines| explain_retry(lines, stream.retry, source.retry));
+    }
+    lines.within("table", |lines| explain_table(lines, &stream.table));
+    lines.set("contract", stream.contract.display());
+    explain_policies(lines, stream);
+}
+
+fn explain_request(lines: &mut Lines, request: &Request) {
+    let method = request.method;
+    lines.choose("method", method.as_str(), method == Method::Get);
+    lines.set("path", show_text(&request.path));
+    lines.choose("params", names(&request.params), request.params.is_empty());
+    lines.choose("headers", names(&request.headers), request.headers.is_empty());
+    let body = match &request.body {
+        Body::None => "none",
+        Body::Json(_) => "json",
+        Body::Form(_) => "form",
+        Body::Text(_) => "text",
+        Body::GraphQl { .. } => "graphql",
+    };
+    lines.choose("body", body, matches!(request.body, Body::None));
+}
+
+fn explain_format(lines: &mut Lines, format: &Format) {
+    let syntax = match &format.syntax {
+        Syntax::Json => "json",
+        Syntax::JsonLines => "json_lines",
+        Syntax::Csv(_) => "csv",
+        Syntax::Xml => "xml",
+    };
+    let container = match format.container {
+        Container::Plain => "",
+        Container::Gzip => " in gzip",
+        Container::Zstd => " in zstd",
+        Container::Zip => " in zip",
+    };
+    lines.choose("format", format!("{syntax}{container}"), *format == Format::JSON);
+    if let Some(name) = &format.key_as {
+        lines.set("format.key_as", name);
+    }
+    if let Syntax::Csv(csv) = &format.syntax {
+        lines.within("format", |lines| {
+            lines.value(
+                "delimiter",
+                format!("{:?}", char::from(csv.delimiter)),
+                "','".to_owned(),
+            );
+            lines.value("quote", format!("{:?}", char::from(csv.quote)), "'\"'".to_owned());
+            let columns = csv.columns.as_deref().map(list);
+            lines.choose(
+                "columns",
+                columns.as_deref().unwrap_or("from the first line"),
+                csv.columns.is_none(),
+            );
+            lines.value("skip_lines", csv.skip_lines, 0);
+            let encoding = match csv.encoding {
+                Encoding::Utf8 => "utf-8",
+                Encoding::Latin1 => "latin1",
+                Encoding::Utf16 => "utf-16",
+            };
+            lines.value("encoding", encoding, "utf-8");
+        });
+    }
+}
+
+fn explain_paging(lines: &mut Lines, paging: &Paging) {
+    let single = matches!(paging.next, Paginate::Single);
+    lines.choose("paginate", show_paginate(&paging.next), single);
+    lines.within("paginate", |lines| {
+        if let Some(size) = &paging.size {
+            let to = show_slot(&size.to);
+            lines.set(
+                "size",
+                format!("{} in {to}, at least {}", size.records, size.records_min),
+            );
+        }
+        let stop = &paging.stop;
+        if let Some(when) = &stop.when {
+            lines.set("stop.when", when.as_str());
+        }
+        if let Some(more) = &stop.more {
+            lines.set("stop.more", show_place(more));
+        }
+        if stop.on_short_page {
+            lines.set("stop.on_short_page", true);
+        }
+        if !stop.on_status.is_empty() {
+            let statuses: Vec<String> = stop.on_status.iter().map(u16::to_string).collect();
+            lines.set("stop.on_status", list(&statuses));
+        }
+        if let Some(pages) = stop.after_pages {
+            lines.set("stop.after_pages", pages);
+        }
+        if let Some(total) = &paging.total {
+            lines.set("total", show_place(total));
+        }
+        if let Some(records) = paging.reset_after_records {
+            lines.set("reset_after_records", records);
+        }
+    });
+}
+
+fn show_paginate(paginate: &Paginate) -> String {
+    let first_page = |on_first: OnFirst| match on_first {
+        OnFirst::Sent => "",
+        OnFirst::Omitted => ", not sent with the first page",
+    };
+    match paginate {
+        Paginate::Single => "none".to_owned(),
+        Paginate::Cursor { from, to } => format!("cursor from {} to {}", show_place(from), show_slot(to)),
+        Paginate::NextUrl { from } => format!("next_url from {}", show_place(from)),
+        Paginate::LinkHeader => "link_header".to_owned(),
+        Paginate::PageNumber { to, first, on_first } => {
+            let first_page = first_page(*on_first);
+            format!("page_number in {}, first {first}{first_page}", show_slot(to))
+        }
+        Paginate::Offset {
+            to,
+            first,
+            on_first,
+            step,
+        } => {
+            let first_page = first_page(*on_first);
+            let step = match step {
+                OffsetStep::Records => "",
+                OffsetStep::PageSize => ", grows by the page size",
+            };
+            format!("offset in {}, first {first}{first_page}{step}", show_slot(to))
+        }
+        Paginate::Keyset { key, to } => format!("keyset {key} to {}", show_slot(to)),
+        Paginate::Template { token, to } => format!("template {} to {}", show_text(token), show_slot(to)),
+        Paginate::Relay { connection, to } => format!("relay at {connection} to {}", show_slot(to)),
+        Paginate::Auto => "auto".to_owned(),
+    }
+}
+
+fn explain_slices(lines: &mut Lines, slices: &Slicing) {
+    for (number, by) in (1..).zip(&slices.by) {
+        lines.set(&format!("by.{number}"), show_slice_by(by));
+    }
+    lines.value("at_once", slices.at_once, Slicing::AT_ONCE_DEFAULT);
+    lines.value("slices_max", slices.slices_max, Slicing::SLICES_MAX_DEFAULT);
+    lines.value("kept_max", slices.kept_max, Slicing::KEPT_MAX_DEFAULT);
+    let state = match slices.state {
+        SliceState::PerSlice => "per_slice",
+        SliceState::Shared => "shared",
+    };
+    lines.choose("state", state, slices.state == SliceState::PerSlice);
+    lines.choose("include", list(&slices.include), slices.include.is_empty());
+}
+
+fn show_slice_by(by: &SliceBy) -> String {
+    match by {
+        SliceBy::List { name, values } => format!("{name}: a list of {}", values.len()),
+        SliceBy::Parent(parent) => {
+            let values: Vec<String> = parent
+                .values
+                .iter()
+                .map(|(name, path)| format!("{name} at {path}"))
+                .collect();
+            let which = match parent.records {
+                ParentRecords::All => "all records",
+                ParentRecords::New => "new records",
+            };
+            let only = parent
+                .only
+                .as_ref()
+                .map_or(String::new(), |only| format!(" with {}", only.as_str()));
+            let group = match parent.group {
+                1 => String::new(),
+                group => format!(", {group} in one slice"),
+            };
+            format!("{}: {which} of {}{only}{group}", values.join(", "), parent.stream)
+        }
+    }
+}
+
+fn explain_incremental(lines: &mut Lines, incremental: &Incremental) {
+    lines.set("cursor", &incremental.cursor);
+    lines.set("to", show_slot(&incremental.to));
+    lines.value("format", incremental.format.as_str(), "rfc3339");
+    let also: Vec<String> = incremental
+        .also
+        .iter()
+        .map(|format| format.as_str().to_owned())
+        .collect();
+    lines.choose("also", list(&also), also.is_empty());
+    lines.optional("start", incremental.start.as_deref());
+    lines.wait("lookback", incremental.lookback, std::time::Duration::ZERO);
+    match &incremental.until {
+        Some(until) => {
+            let step = until.step.map_or("none".to_owned(), show_duration);
+            let end = until.end.as_deref().unwrap_or("now");
+            let granularity = show_duration(until.granularity);
+            let to = show_slot(&until.to);
+            lines.set(
+                "until",
+                format!("{to}, step {step}, end {end}, granularity {granularity}"),
+            );
+        }
+        None => lines.choose("until", "none", true),
+    }
+    let order = match incremental.order {
+        Order::Any => "any",
+        Order::NewestFirst => "newest_first",
+        Order::OldestFirst => "oldest_first",
+    };
+    lines.value("order", order, "any");
+    let filter = match incremental.filter {
+        Filter::Api => "api",
+        Filter::Here => "here",
+    };
+    lines.value("filter", filter, "api");
+    lines.wait("skew", incremental.skew, Incremental::SKEW_DEFAULT);
+    let on_expired = match incremental.on_expired {
+        OnExpired::Stop => "stop",
+        OnExpired::Resync => "resync",
+    };
+    lines.value("on_expired", on_expired, "stop");
+}
+
+fn explain_job(lines: &mut Lines, job: &Job) {
+    lines.set("id", &job.id);
+    lines.set("poll", show_request(&job.poll));
+    lines.set("status", &job.status);
+    lines.set("done", list(&job.done));
+    lines.set("failed", list(&job.failed));
+    lines.set("every", show_duration(job.every));
+    lines.set("timeout", show_duration(job.timeout));
+    lines.optional("urls", job.urls.as_ref());
+    lines.optional("download", job.download.as_ref().map(show_request));
+    lines.optional("delete", job.delete.as_ref().map(show_request));
+    lines.choose("hosts", list(&job.hosts), job.hosts.is_empty());
+}
+
+fn explain_files(lines: &mut Lines, files: &Files) {
+    lines.set("url", &files.url);
+    lines.optional("checksum", files.checksum.as_ref());
+    lines.optional("only", files.only.as_ref().map(|only| only.as_str()));
+    lines.set(
+        "bytes_max",
+        crate::config::read::values::show_size(files.bytes_max),
+    );
+    lines.set("column", &files.column);
+    lines.choose("hosts", list(&files.hosts), files.hosts.is_empty());
+}
+
+fn show_request(request: &Request) -> String {
+    format!("{} {}", request.method.as_str(), show_text(&request.path))
+}
+
+fn explain_table(lines: &mut Lines, table: &Table) {
+    lines.set("keys", list(&table.keys));
+    lines.choose(
+        "sequence_by",
+        list(&table.sequence_by),
+        table.sequence_by.is_empty(),
+    );
+    let scd_type = match table.scd_type {
+        ScdType::Upsert => "1",
+        ScdType::Append => "append",
+    };
+    lines.value("scd_type", scd_type, "1");
+    lines.optional("apply_as_deletes", table.apply_as_deletes.as_deref());
+    let deletes = match table.deletes {
+        Deletes::Soft => "soft",
+    };
+    lines.value("deletes", deletes, "soft");
+    lines.choose(
+        "partition_by",
+        list(&table.partition_by),
+        table.partition_by.is_empty(),
+    );
+}
+
+fn explain_policies(lines: &mut Lines, stream: &Stream) {
+    let (drift, usual) = (stream.drift, DriftPolicy::DEFAULT);
+    let unknown = match drift.on_unknown {
+        OnUnknown::Rescue => "rescue",
+        OnUnknown::Ignore => "ignore",
+        OnUnknown::Quarantine => "quarantine",
+    };
+    lines.choose("drift.on_unknown", unknown, drift.on_unknown == usual.on_unknown);
+    let mismatch = match drift.on_mismatch {
+        OnMismatch::Quarantine => "quarantine",
+        OnMismatch::Rescue => "rescue",
+        OnMismatch::Fail => "fail",
+    };
+    lines.choose(
+        "drift.on_mismatch",
+        mismatch,
+        drift.on_mismatch == usual.on_mismatch,
+    );
+    let (commit, usual) = (stream.commit, CommitEvery::DEFAULT);
+    lines.value("commit.pages", commit.pages, usual.pages);
+    lines.size("commit.bytes", commit.bytes, usual.bytes);
+    lines.wait("commit.elapsed", commit.elapsed, usual.elapsed);
+}

@@ -1,0 +1,401 @@
+//! The slices of a stream: values of the project file and records of parent streams, read from their raw logs.
+//!
+//! Reading parents from raw asks the API nothing twice, and gives every run of a pass the same slices in the same order.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::TryStreamExt as _;
+use object_store::ObjectStore;
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+
+use crate::{
+    config::{
+        Source, Stream, StreamName,
+        slice::{Parent, ParentRecords, SliceBy},
+        text::{Text, Vars},
+    },
+    error::{Error, ErrorKind, Result},
+    extract::{request::Ask, sweep::Slices},
+    json,
+    raw::{
+        BatchNumber, Bookmark,
+        log::{LogEntry, RawLog},
+        read::{PageRead, RawPage, read_object},
+    },
+};
+
+/// Values read ahead of the slices at work.
+const AHEAD: usize = 64;
+
+/// Most values of a list, or of a parent that is multiplied with another: these are held in memory.
+const INNER_MAX: usize = 100_000;
+
+/// Entries looked at to find where the last complete pass of a parent began.
+const ENTRIES_BACK_MAX: i64 = 100_000;
+
+type Values = Map<String, Value>;
+
+/// The slices of `stream` for the pass `bookmark` is in, or for a new one.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] if a parent has nothing landed yet; whatever the store says about its raw log.
+pub async fn slices(
+    store: &Arc<dyn ObjectStore>,
+    source: &Source,
+    stream: &Stream,
+    bookmark: &Bookmark,
+) -> Result<Slices> {
+    let by = stream.slices.as_ref().map_or(&[][..], |slices| &slices.by);
+    let mut parents = BTreeMap::new();
+    let mut reads = Vec::new();
+    for by in by {
+        reads.push(match by {
+            SliceBy::List { name, values } => Read::List(listed(source, name, values)?),
+            SliceBy::Parent(parent) => {
+                let read = ParentRead::open(store, source, stream, parent, bookmark).await?;
+                if let Some(range) = read.range {
+                    parents.insert(parent.stream.to_string(), range);
+                }
+                Read::Parent(Box::new(read))
+            }
+        });
+    }
+    let (sender, values) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        if let Err(error) = produce(reads, &sender).await {
+            // The receiver may be gone; then nobody wants to know.
+            let _ = sender.send(Err(error)).await;
+        }
+    });
+    Ok(Slices { values, parents })
+}
+
+enum Read {
+    List(Vec<Values>),
+    Parent(Box<ParentRead>),
+}
+
+/// A parent's records in a range of its raw batches.
+struct ParentRead {
+    log: RawLog,
+    stream: Stream,
+    parent: Parent,
+    config: Vars,
+    range: Option<(BatchNumber, BatchNumber)>,
+}
+
+fn listed(source: &Source, name: &str, values: &[Text]) -> Result<Vec<Values>> {
+    let vars = Ask::default().vars(source);
+    let value = |text: &Text| Ok(Map::from_iter([(name.to_owned(), text.render_json(&vars)?)]));
+    values.iter().map(value).collect()
+}
+
+/// Sends the product of all reads; the first is never held whole.
+async fn produce(reads: Vec<Read>, sender: &mpsc::Sender<Result<Values>>) -> Result<()> {
+    let mut reads = reads.into_iter();
+    let Some(outer) = reads.next() else {
+        return Ok(());
+    };
+    let mut inner = vec![Map::new()];
+    for read in reads {
+        let values = match read {
+            Read::List(values) => values,
+            Read::Parent(parent) => parent.collect().await?,
+        };
+        if inner.len().saturating_mul(values.len()) > INNER_MAX {
+            return Err(Error::new(ErrorKind::Limit, "multiply slices")
+                .with("inner_max", INNER_MAX)
+                .with("hint", "put the longest list or parent first under slices.by"));
+        }
+        inner = inner
+            .iter()
+            .flat_map(|one| values.iter().map(|other| joined(one, other)))
+            .collect();
+    }
+    match outer {
+        Read::List(values) => {
+            for value in &values {
+                if send(value, &inner, sender).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Ok(())
+        }
+        Read::Parent(parent) => parent.send(&inner, sender).await,
+    }
+}
+
+/// The receiver is gone.
+struct Closed;
+
+async fn send(
+    outer: &Values,
+    inner: &[Values],
+    sender: &mpsc::Sender<Result<Values>>,
+) -> std::result::Result<(), Closed> {
+    for values in inner {
+        sender.send(Ok(joined(outer, values))).await.map_err(|_| Closed)?;
+    }
+    Ok(())
+}
+
+fn joined(one: &Values, other: &Values) -> Values {
+    let pairs = one.iter().chain(other);
+    pairs.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+impl ParentRead {
+    async fn open(
+        store: &Arc<dyn ObjectStore>,
+        source: &Source,
+        stream: &Stream,
+        parent: &Parent,
+        bookmark: &Bookmark,
+    ) -> Result<Self> {
+        let name = StreamName {
+            source: source.name.clone(),
+            stream: parent.stream.clone(),
+        };
+        let found = source.streams.iter().find(|known| known.name == name);
+        let parent_stream = found.ok_or_else(|| {
+            Error::new(ErrorKind::Config, "find parent stream")
+                .with("stream", &stream.name)
+                .with("parent", &name)
+        })?;
+        let log = RawLog {
+            store: Arc::clone(store),
+            stream: name.clone(),
+        };
+        let range = match bookmark
+            .pass
+            .as_ref()
+            .and_then(|pass| pass.parents.get(parent.stream.as_str()))
+        {
+            Some(range) => Some(*range),
+            None => {
+                let head = log.head().await?.ok_or_else(|| {
+                    Error::new(ErrorKind::Refused, "read parent stream")
+                        .with("stream", &stream.name)
+                        .with("parent", &name)
+                        .with("hint", "its records are the slices: extract it first")
+                })?;
+                let first = first_batch(&log, parent_stream, parent, &head, bookmark).await?;
+                (first <= head.number).then_some((first, head.number))
+            }
+        };
+        Ok(Self {
+            log,
+            stream: parent_stream.clone(),
+            parent: parent.clone(),
+            config: Ask::default().vars(source),
+            range,
+        })
+    }
+
+    /// All of its values, for a parent that is multiplied with another.
+    async fn collect(self) -> Result<Vec<Values>> {
+        let (sender, mut receiver) = mpsc::channel(AHEAD);
+        let read = async move { self.send(&[Map::new()], &sender).await };
+        let collected = async {
+            let mut all = Vec::new();
+            // Ends with the parent's records, or at `INNER_MAX`.
+            while let Some(values) = receiver.recv().await {
+                all.push(values?);
+                if all.len() > INNER_MAX {
+                    return Err(
+                        Error::new(ErrorKind::Limit, "read parent stream").with("inner_max", INNER_MAX)
+                    );
+                }
+            }
+            Ok(all)
+        };
+        let (read, all) = tokio::join!(read, collected);
+        read.and(all)
+    }
+
+    /// Sends the values of every record, in raw order, each with every one of `inner`.
+    async fn send(&self, inner: &[Values], sender: &mpsc::Sender<Result<Values>>) -> Result<()> {
+        let Some((first, last)) = self.range else {
+            return Ok(());
+        };
+        let mut group = Vec::new();
+        let mut entries = self.log.entries(first..=last);
+        while let Some(entry) = entries.try_next().await? {
+            for object in 0..entry.objects.len() {
+                let pages = read_object(self.log.store.as_ref(), &entry, object).await?;
+                let (stream, parent, config) =
+                    (self.stream.clone(), self.parent.clone(), self.config.clone());
+                // Decompressing and scanning is work for a thread that may block.
+                let read = tokio::task::spawn_blocking(move || {
+                    let mut all = Vec::new();
+                    for page in pages {
+                        values_of(&stream, &parent, &config, page, &mut all)?;
+                    }
+                    Ok::<_, Error>(all)
+                });
+                let read = read.await.map_err(|cause| {
+                    Error::new(ErrorKind::Internal, "read parent stream").caused_by(cause)
+                })?;
+                for values in read.map_err(|error| error.with("parent", &self.stream.name))? {
+                    group.push(values);
+                    if group.len() >= self.parent.group.max(1) as usize
+                        && send(&self.grouped(&mut group), inner, sender).await.is_err()
+                    {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        if !group.is_empty() {
+            // The receiver may be gone; then nobody wants to know.
+            let _ = send(&self.grouped(&mut group), inner, sender).await;
+        }
+        Ok(())
+    }
+
+    /// One slice of the values collected so far.
+    fn grouped(&self, group: &mut Vec<Values>) -> Values {
+        if self.parent.group <= 1 {
+            return group.pop().unwrap_or_default();
+        }
+        let of = |name: &String| {
+            group
+                .iter()
+                .filter_map(|values| values.get(name))
+                .cloned()
+                .collect()
+        };
+        let names = self.parent.values.iter().map(|(name, _)| name);
+        let slice = names.map(|name| (name.clone(), of(name))).collect();
+        group.clear();
+        slice
+    }
+}
+
+/// The first raw batch of a parent whose records are slices of a new pass.
+async fn first_batch(
+    log: &RawLog,
+    stream: &Stream,
+    parent: &Parent,
+    head: &LogEntry,
+    bookmark: &Bookmark,
+) -> Result<BatchNumber> {
+    match parent.records {
+        ParentRecords::New => Ok(bookmark
+            .parents
+            .get(parent.stream.as_str())
+            .map_or(BatchNumber::FIRST, |last| last.next())),
+        ParentRecords::All if stream.incremental.is_some() => Ok(BatchNumber::FIRST),
+        ParentRecords::All => last_pass(log, head).await,
+    }
+}
+
+/// Where the last complete pass of a stream that is always read whole began; its first batch if it never completed one.
+///
+/// # Errors
+/// Whatever the store says about the raw log.
+pub async fn last_pass(log: &RawLog, head: &LogEntry) -> Result<BatchNumber> {
+    let closed = |entry: &LogEntry| {
+        let bookmark = entry.bookmark.as_ref();
+        bookmark.is_some_and(|bookmark| bookmark.window.is_none() && bookmark.pass.is_none())
+    };
+    let mut first = head.number;
+    let mut ended = closed(head);
+    for back in 1..=ENTRIES_BACK_MAX.min(head.number.get()) {
+        let number = BatchNumber::new(head.number.get() - back)?;
+        let Some(entry) = log.entry(number).await? else {
+            break;
+        };
+        if closed(&entry) && ended {
+            return Ok(first);
+        }
+        ended |= closed(&entry);
+        first = number;
+    }
+    Ok(first)
+}
+
+/// Adds the values of every record of a page that has them all.
+fn values_of(
+    stream: &Stream,
+    parent: &Parent,
+    config: &Vars,
+    page: PageRead,
+    all: &mut Vec<Values>,
+) -> Result<()> {
+    let page = match page {
+        PageRead::Page(page) => page,
+        PageRead::Corrupt(lost) => {
+            return Err(Error::new(ErrorKind::Corrupt, "read page of parent stream")
+                .with("batch", lost.batch)
+                .with("reason", lost.reason));
+        }
+    };
+    let mut failure = None;
+    let found = stream
+        .records
+        .select(
+            &page.body,
+            &mut |range| match record_values(stream, parent, config, &page, &page.body[range]) {
+                Ok(Some(values)) => all.push(values),
+                Ok(None) => {}
+                Err(error) => failure = Some(error),
+            },
+        );
+    // A page without readable records has no slices; the transform reports it.
+    let _ = found;
+    failure.map_or(Ok(()), Err)
+}
+
+fn record_values(
+    stream: &Stream,
+    parent: &Parent,
+    config: &Vars,
+    page: &RawPage,
+    record: &[u8],
+) -> Result<Option<Values>> {
+    if let Some(only) = &parent.only {
+        let value: Value = serde_json::from_slice(record).unwrap_or_default();
+        let vars = config.clone().with("parent", &value);
+        if !only.is_true(&vars)? {
+            return Ok(None);
+        }
+    }
+    let mut values = Map::new();
+    for (name, path) in &parent.values {
+        let own = path.first(record).ok().flatten().and_then(value);
+        let Some(value) = own.or_else(|| included(stream, page, &path.to_string())) else {
+            return Ok(None);
+        };
+        values.insert(name.clone(), value);
+    }
+    Ok(Some(values))
+}
+
+/// A value the record has from the slice it was asked for.
+fn included(stream: &Stream, page: &RawPage, path: &str) -> Option<Value> {
+    let name = path.strip_prefix("$.")?;
+    let include = &stream.slices.as_ref()?.include;
+    include.iter().find(|known| *known == name)?;
+    page.facts.as_ref()?.slice.as_ref()?.get(name).cloned()
+}
+
+/// A text, a number or a boolean; a number that would not come out as it went in is kept as text.
+fn value(json: &[u8]) -> Option<Value> {
+    match json.first()? {
+        b'"' => json::text(json).map(|text| Value::String(text.into_owned())),
+        b'-' | b'0'..=b'9' => {
+            let text = std::str::from_utf8(json).ok()?;
+            let number: Value = serde_json::from_str(text).ok()?;
+            Some(if number.to_string() == text {
+                number
+            } else {
+                Value::String(text.to_owned())
+            })
+        }
+        b't' => Some(Value::Bool(true)),
+        b'f' => Some(Value::Bool(false)),
+        _ => None,
+    }
+}

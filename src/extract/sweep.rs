@@ -1,0 +1,472 @@
+//! A pass over the slices of a stream: several at once, each with a mark of its own.
+//!
+//! ```text
+//! Slices (values in a fixed order) ─ one task ─► Pull per slice, at most `at_once` ─► steps ─► bookmark
+//! ```
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
+
+use serde_json::{Map, Value};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::{AbortHandle, JoinSet},
+};
+use tracing::warn;
+
+use crate::{
+    config::slice::{SliceState, Slicing},
+    error::{Error, ErrorKind, Result},
+    extract::{
+        cursor,
+        fetch::Fetcher,
+        pull::{Mark, Pull, Step},
+        shape,
+        window::{Position, Scope},
+    },
+    raw::{
+        BatchNumber, Bookmark,
+        frame::{hex, sha256},
+        pass::{Done, Pass, SliceMark},
+    },
+};
+
+/// Slices that may fail before a pass is given up: something is wrong with all of them.
+pub const FAILURES_MAX: usize = 100;
+
+/// Values of slices read ahead of the slices at work.
+const AHEAD: usize = 64;
+
+/// The values of the slices of one pass, in an order that is the same for every run of the pass.
+pub struct Slices {
+    /// Values, or why there are no more.
+    pub values: mpsc::Receiver<Result<Map<String, Value>>>,
+    /// Batches of parent streams they are read from: first and last.
+    pub parents: BTreeMap<String, (BatchNumber, BatchNumber)>,
+}
+
+/// A pass under way.
+pub(crate) struct Sweep {
+    fetcher: Fetcher,
+    slicing: Slicing,
+    receiver: mpsc::Receiver<Event>,
+    task: AbortHandle,
+    failures: Vec<Error>,
+    /// Whether the values could not be read to their end.
+    unread: bool,
+    /// Slices that ended well or badly in this run.
+    ended: u64,
+}
+
+/// What the task and its pulls report.
+enum Event {
+    Step {
+        number: Option<u64>,
+        values: Arc<Map<String, Value>>,
+        step: Result<Step>,
+    },
+    /// The values could not be read to their end.
+    Unread(Error),
+}
+
+impl Slices {
+    /// Slices whose values are known.
+    pub fn listed(values: impl Iterator<Item = Map<String, Value>> + Send + 'static) -> Self {
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        tokio::spawn(async move {
+            // Ends with the values, or with the receiver.
+            for slice in values {
+                if sender.send(Ok(slice)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            values: receiver,
+            parents: BTreeMap::new(),
+        }
+    }
+
+    /// The first of them.
+    pub(crate) async fn first(&mut self) -> Result<Map<String, Value>> {
+        match self.values.recv().await {
+            Some(slice) => slice,
+            None => Err(Error::new(ErrorKind::Refused, "find a slice").with(
+                "hint",
+                "extract the parent stream first: its records are the slices",
+            )),
+        }
+    }
+}
+
+/// The key of a slice in a bookmark: its values as JSON, names in order.
+pub fn key(values: &Map<String, Value>) -> String {
+    let sorted: BTreeMap<&String, &Value> = values.iter().collect();
+    // Texts, numbers and arrays of these; they always serialize.
+    serde_json::to_string(&sorted).unwrap_or_default()
+}
+
+impl Sweep {
+    /// Begins a pass, or goes on with the one of `bookmark`.
+    pub(crate) fn begin(fetcher: &Fetcher, scope: &Scope, slices: Slices, bookmark: &mut Bookmark) -> Self {
+        let stream = &fetcher.stream;
+        let slicing = stream.slices.clone().unwrap_or_else(|| Slicing::by(Vec::new()));
+        let shape = pass_shape(fetcher, scope, &slicing);
+        let goes_on = |pass: &&Pass| pass.shape == shape && pass.parents == slices.parents;
+        let pass = bookmark.pass.as_ref().filter(goes_on).cloned();
+        let pass = pass.unwrap_or_else(|| Pass {
+            opened_at: fetcher.clock.now(),
+            shape,
+            complete: *scope == Scope::Complete,
+            cursor_max: None,
+            parents: slices.parents.clone(),
+            done: Done::default(),
+        });
+        let (sender, receiver) = mpsc::channel(slicing.at_once.max(1) as usize);
+        let feed = Feed {
+            fetcher: fetcher.clone(),
+            scope: scope.clone(),
+            slicing: slicing.clone(),
+            done: pass.done.clone(),
+            marks: bookmark.slices.clone(),
+            shared: Mark {
+                watermark: bookmark.watermark.clone(),
+                cursor: bookmark.cursor.clone(),
+                window: None,
+                paginator: bookmark.paginator.clone(),
+                page_size: bookmark.page_size,
+            },
+            sender,
+        };
+        bookmark.pass = Some(pass);
+        let task = tokio::spawn(feed.run(slices.values)).abort_handle();
+        Self {
+            fetcher: fetcher.clone(),
+            slicing,
+            receiver,
+            task,
+            failures: Vec::new(),
+            unread: false,
+            ended: 0,
+        }
+    }
+
+    /// The next step of any slice, with `bookmark` moved past it; `None` when every slice has ended well.
+    ///
+    /// # Errors
+    /// After the last slice, if some failed; at once, if the failure is none of theirs.
+    pub(crate) async fn next(&mut self, bookmark: &mut Bookmark) -> Result<Option<Step>> {
+        // Ends with the slices, of which there are at most `slices_max`.
+        while let Some(event) = self.receiver.recv().await {
+            match event {
+                Event::Step {
+                    number,
+                    values,
+                    step: Ok(mut step),
+                } => {
+                    self.apply(bookmark, number, &values, &step);
+                    if step.position == Position::Last {
+                        step.position = Position::Middle;
+                    }
+                    return Ok(Some(step));
+                }
+                Event::Step {
+                    values,
+                    step: Err(error),
+                    ..
+                } => self.failed(bookmark, &values, error)?,
+                Event::Unread(error) => {
+                    self.unread = true;
+                    self.failures.push(error);
+                }
+            }
+        }
+        self.finish(bookmark)
+    }
+
+    fn apply(
+        &mut self,
+        bookmark: &mut Bookmark,
+        number: Option<u64>,
+        values: &Map<String, Value>,
+        step: &Step,
+    ) {
+        let mark = &step.mark;
+        bookmark.cursor = mark.cursor.clone().or(bookmark.cursor.take());
+        bookmark.paginator = mark.paginator.clone().or(bookmark.paginator.take());
+        bookmark.page_size = mark.page_size.or(bookmark.page_size);
+        let key = key(values);
+        let is_done = step.position == Position::Last;
+        let shared = self.slicing.state == SliceState::Shared;
+        let watermark = mark.watermark.clone().filter(|_| !shared);
+        if is_done {
+            self.ended += 1;
+            if let Some(pass) = &mut bookmark.pass {
+                if let Some(number) = number {
+                    pass.done.insert(number);
+                }
+                if shared {
+                    pass.cursor_max = self.later(pass.cursor_max.take(), mark.watermark.clone());
+                }
+            }
+        }
+        if mark.window.is_none() && watermark.is_none() {
+            bookmark.slices.remove(&key);
+            return;
+        }
+        let failed = bookmark.slices.remove(&key).and_then(|known| known.failed);
+        let slice = SliceMark {
+            watermark,
+            window: mark.window.clone(),
+            changed_at: self.fetcher.clock.now(),
+            failed: failed.filter(|_| !is_done),
+        };
+        bookmark.slices.insert(key, slice);
+        self.forget(bookmark);
+    }
+
+    /// Keeps the number of marks within bounds; never one that is still needed within the pass.
+    fn forget(&self, bookmark: &mut Bookmark) {
+        let kept_max = usize::try_from(self.slicing.kept_max).unwrap_or(usize::MAX);
+        // Rarely, and many at a time.
+        if bookmark.slices.len() <= kept_max.saturating_add(kept_max / 8) {
+            return;
+        }
+        let idle = |mark: &SliceMark| mark.window.is_none() && mark.failed.is_none();
+        let mut moments: Vec<_> = bookmark.slices.values().filter(|mark| idle(mark)).collect();
+        moments.sort_by_key(|mark| mark.changed_at);
+        let surplus = bookmark.slices.len() - kept_max;
+        let Some(last) = moments.get(surplus.min(moments.len()).saturating_sub(1)) else {
+            return;
+        };
+        let until = last.changed_at;
+        let before = bookmark.slices.len();
+        bookmark
+            .slices
+            .retain(|_, mark| !idle(mark) || mark.changed_at > until);
+        warn!(stream = %self.fetcher.stream.name, forgotten = before - bookmark.slices.len(),
+            kept_max = self.slicing.kept_max, "marks of slices are forgotten; these slices begin at their start again");
+    }
+
+    /// Takes note of a slice that failed. Others go on unless nothing of this kind can go well.
+    fn failed(&mut self, bookmark: &mut Bookmark, values: &Map<String, Value>, error: Error) -> Result<()> {
+        warn!(stream = %self.fetcher.stream.name, slice = key(values), error = error.chain(), "slice failed");
+        self.ended += 1;
+        let fatal = matches!(error.kind(), ErrorKind::Config | ErrorKind::Internal);
+        let mark = bookmark.slices.entry(key(values)).or_insert_with(|| SliceMark {
+            watermark: None,
+            window: None,
+            changed_at: self.fetcher.clock.now(),
+            failed: None,
+        });
+        mark.failed = Some(values.clone());
+        self.failures.push(error);
+        if fatal || self.failures.len() >= FAILURES_MAX {
+            self.task.abort();
+            return Err(self.summary());
+        }
+        Ok(())
+    }
+
+    /// The pass is over: what failed is remembered, and does not hold what did not.
+    fn finish(&mut self, bookmark: &mut Bookmark) -> Result<Option<Step>> {
+        if self.unread {
+            return Err(self.summary());
+        }
+        let now = self.fetcher.clock.now();
+        if let Some(pass) = bookmark.pass.take() {
+            for (name, (_, last)) in &pass.parents {
+                bookmark.parents.insert(name.clone(), *last);
+            }
+            // A slice that failed has its window, but the others' watermark would pass over it.
+            if self.failures.is_empty() {
+                let reached = self.capped(&pass);
+                bookmark.watermark = self.later(bookmark.watermark.take(), reached);
+                let first = bookmark.last_success_at.is_none();
+                bookmark.last_success_at = Some(now);
+                if pass.complete || first || self.fetcher.stream.incremental.is_none() {
+                    bookmark.complete_at = Some(now);
+                }
+            }
+        }
+        if self.failures.is_empty() {
+            Ok(None)
+        } else {
+            Err(self.summary())
+        }
+    }
+
+    /// The shared watermark that a pass reached: nothing later than the moment it began.
+    fn capped(&self, pass: &Pass) -> Option<String> {
+        let format = &self.fetcher.stream.incremental.as_ref()?.format;
+        let rank = cursor::rank_of_text(format, pass.cursor_max.as_ref()?)?;
+        let cap = cursor::cap(format, pass.opened_at);
+        Some(cursor::canonical(format, cap.map_or(rank, |cap| rank.min(cap))))
+    }
+
+    /// The later of two cursors.
+    fn later(&self, one: Option<String>, other: Option<String>) -> Option<String> {
+        let incremental = self.fetcher.stream.incremental.as_ref();
+        let rank = |text: &Option<String>| {
+            let text = text.as_ref()?;
+            cursor::rank_of_text(&incremental?.format, text)
+        };
+        if rank(&other) > rank(&one) || one.is_none() {
+            other
+        } else {
+            one
+        }
+    }
+
+    fn summary(&mut self) -> Error {
+        let failed = self.failures.len();
+        let first = self.failures.swap_remove(0);
+        let kind = if failed > 1 && self.failures.iter().all(|error| error.kind() != first.kind()) {
+            ErrorKind::Refused
+        } else {
+            first.kind()
+        };
+        Error::new(kind, "extract slices")
+            .with("stream", &self.fetcher.stream.name)
+            .with("failed", failed)
+            .with("of", self.ended)
+            .with("hint", "the others are landed; the next run asks for these again")
+            .caused_by(first)
+    }
+}
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Starts a pull for every slice that is not done.
+struct Feed {
+    fetcher: Fetcher,
+    scope: Scope,
+    slicing: Slicing,
+    done: Done,
+    marks: BTreeMap<String, SliceMark>,
+    shared: Mark,
+    sender: mpsc::Sender<Event>,
+}
+
+impl Feed {
+    async fn run(self, mut values: mpsc::Receiver<Result<Map<String, Value>>>) {
+        let permits = Arc::new(Semaphore::new(self.slicing.at_once.max(1) as usize));
+        let mut pulls = JoinSet::new();
+        let mut failed: BTreeMap<&String, &Map<String, Value>> = self
+            .marks
+            .iter()
+            .filter_map(|(key, mark)| Some((key, mark.failed.as_ref()?)))
+            .collect();
+        let mut known = HashSet::new();
+        let mut number = 0;
+        // Ends with the values, or at `slices_max`.
+        while let Some(slice) = values.recv().await {
+            let slice = match slice {
+                Ok(slice) if number < self.slicing.slices_max => slice,
+                Ok(_) => return self.unread(self.too_many()).await,
+                Err(error) => return self.unread(error).await,
+            };
+            let key = key(&slice);
+            if !known.insert(hash(&key)) {
+                continue;
+            }
+            failed.remove(&key);
+            if !self.done.contains(number) {
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                    return;
+                };
+                pulls.spawn(self.pull(Some(number), slice, &key, permit));
+            }
+            number += 1;
+            while pulls.try_join_next().is_some() {}
+        }
+        for (key, slice) in failed {
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                return;
+            };
+            pulls.spawn(self.pull(None, slice.clone(), key, permit));
+        }
+        while pulls.join_next().await.is_some() {}
+    }
+
+    fn pull(
+        &self,
+        number: Option<u64>,
+        values: Map<String, Value>,
+        key: &str,
+        permit: OwnedSemaphorePermit,
+    ) -> impl Future<Output = ()> + use<> {
+        let mut mark = self.shared.clone();
+        let known = self.marks.get(key);
+        mark.window = known.and_then(|known| known.window.clone());
+        if self.slicing.state == SliceState::PerSlice {
+            mark.watermark = known.and_then(|known| known.watermark.clone());
+        }
+        let pull = Pull::new(self.fetcher.clone(), values.clone(), self.scope.clone(), mark);
+        let sender = self.sender.clone();
+        async move {
+            let _permit = permit;
+            let values = Arc::new(values);
+            let event = |step: Result<Step>| Event::Step {
+                number,
+                values: Arc::clone(&values),
+                step,
+            };
+            let mut pull = match pull {
+                Ok(pull) => pull,
+                Err(error) => {
+                    // The receiver may be gone; then nobody wants to know.
+                    let _ = sender.send(event(Err(error))).await;
+                    return;
+                }
+            };
+            // `step` fails at `pages_max`. A permit first: no page is fetched that has no place to wait.
+            while let Ok(place) = sender.reserve().await {
+                let stepped = pull.step().await;
+                let more = matches!(&stepped, Ok(step) if step.position != Position::Last);
+                place.send(event(stepped));
+                if !more {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn too_many(&self) -> Error {
+        Error::new(ErrorKind::Limit, "count slices")
+            .with("stream", &self.fetcher.stream.name)
+            .with("slices_max", self.slicing.slices_max)
+            .with(
+                "hint",
+                "raise slices.slices_max, or ask for fewer parents with only:",
+            )
+    }
+
+    async fn unread(&self, error: Error) {
+        // The receiver may be gone; then nobody wants to know.
+        let _ = self.sender.send(Event::Unread(error)).await;
+    }
+}
+
+/// What a pass is made from: another one begins again.
+fn pass_shape(fetcher: &Fetcher, scope: &Scope, slicing: &Slicing) -> String {
+    let by = format!(
+        "{:?} {scope:?} {}",
+        slicing.by,
+        shape::of(&fetcher.source, &fetcher.stream)
+    );
+    hex(&sha256(by.as_bytes()))
+}
+
+fn hash(key: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
