@@ -9,6 +9,7 @@
 //! Nothing here recurses over the text and nothing is allocated per value, so hostile nesting costs neither stack nor heap.
 
 pub(crate) mod scan;
+pub mod split;
 
 use std::{borrow::Cow, fmt, ops::Range, str};
 
@@ -53,16 +54,17 @@ impl fmt::Display for Defect {
 /// What a path led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// The part before the first `[*]` leads nowhere, or to something that is not an array.
+    /// The part before the first `[*]` or `.*` leads nowhere, or to something that is not an array or not an object.
     Missing,
-    /// This many values, 0 for an empty array.
+    /// This many values, 0 for an empty array or object.
     Values(usize),
 }
 
 /// A path to values in a JSON text: a subset of RFC 9535.
 ///
-/// `$`, `.name`, `['name']`, `[3]` and `[*]`; no filters, slices, unions or recursive descent.
-/// Of a member named twice the first is taken.
+/// `$`, `.name`, `['name']`, `[3]`, `[*]` and `.*`; no filters, slices, unions or recursive descent.
+/// `[*]` is every element of an array and `.*` every member of an object; RFC 9535 lets both mean either, and then a
+/// page whose array became an object would go unnoticed. Of a member named twice the first is taken, by `.*` each.
 ///
 /// ```
 /// use landfall::json::{Found, JsonPath};
@@ -74,18 +76,30 @@ pub enum Found {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonPath {
-    text: String,
+    text: Cow<'static, str>,
     segments: Vec<Segment>,
 }
 
+/// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Segment {
+pub(crate) enum Segment {
+    /// `.name`
     Member(String),
+    /// `.*`
+    Members,
+    /// `[3]`
     Index(usize),
+    /// `[*]`
     Every,
 }
 
 impl JsonPath {
+    /// `$`: the whole text.
+    pub const ROOT: Self = Self {
+        text: Cow::Borrowed("$"),
+        segments: Vec::new(),
+    };
+
     /// Reads a path.
     ///
     /// # Errors
@@ -104,7 +118,7 @@ impl JsonPath {
             rest = after;
         }
         Ok(Self {
-            text: text.to_owned(),
+            text: Cow::Owned(text.to_owned()),
             segments,
         })
     }
@@ -117,9 +131,23 @@ impl JsonPath {
     /// # Errors
     /// The first [`Defect`] of the text. Values visited before it was met count for nothing.
     pub fn select(&self, json: &[u8], visit: &mut dyn FnMut(Range<usize>)) -> Result<Found, Defect> {
+        self.select_named(json, &mut |_, range| visit(range))
+    }
+
+    /// As [`JsonPath::select`]; before the range of the value comes that of the name, in its quotes, of the member that
+    /// the last `.*` on the way to it stood for.
+    ///
+    /// # Errors
+    /// The first [`Defect`] of the text.
+    pub fn select_named(
+        &self,
+        json: &[u8],
+        visit: &mut dyn FnMut(Option<Range<usize>>, Range<usize>),
+    ) -> Result<Found, Defect> {
         let mut selection = Selection {
             scanner: Scanner::new(json),
             visit,
+            name: None,
             utf8_until: 0,
             count: 0,
             reached: false,
@@ -145,6 +173,11 @@ impl JsonPath {
             first.get_or_insert(range);
         })?;
         Ok(first.map(|range| &json[range]))
+    }
+
+    /// The steps of the path.
+    pub(crate) fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 }
 
@@ -224,11 +257,13 @@ pub(crate) fn unescape(inner: &str, out: &mut String) -> bool {
 
 struct Selection<'a, 'v> {
     scanner: Scanner<'a>,
-    visit: &'v mut dyn FnMut(Range<usize>),
+    visit: &'v mut dyn FnMut(Option<Range<usize>>, Range<usize>),
+    /// The name that the last `.*` stands for at the moment.
+    name: Option<Range<usize>>,
     /// Everything before this byte is UTF-8 or inside a selected value.
     utf8_until: usize,
     count: usize,
-    /// Whether the first `[*]` met an array, or the value was found if there is none.
+    /// Whether the first `[*]` met an array or the first `.*` an object, or the value was found if there is none.
     reached: bool,
 }
 
@@ -241,11 +276,12 @@ impl Selection<'_, '_> {
             self.utf8_until = range.end;
             self.reached = true;
             self.count += 1;
-            (self.visit)(range);
+            (self.visit)(self.name.clone(), range);
             return Ok(());
         };
         match (segment, self.scanner.peek()) {
             (Segment::Member(wanted), b'{') => self.member(wanted, rest),
+            (Segment::Members, b'{') => self.members(rest),
             (Segment::Index(_) | Segment::Every, b'[') => self.elements(segment, rest),
             _ => self.scanner.skip().map(drop),
         }
@@ -262,6 +298,19 @@ impl Selection<'_, '_> {
             } else {
                 self.scanner.skip()?;
             }
+        }
+        Ok(())
+    }
+
+    fn members(&mut self, rest: &[Segment]) -> Result<(), Defect> {
+        self.scanner.enter()?;
+        self.reached = true;
+        let mut first = true;
+        while let Some(name) = self.scanner.next_member(first)? {
+            first = false;
+            // The token is the inside of the quotes.
+            self.name = Some(name.start - 1..name.end + 1);
+            self.walk(rest)?;
         }
         Ok(())
     }
@@ -309,6 +358,9 @@ fn parse_segment(rest: &str) -> Result<(Segment, &str), String> {
     if rest.starts_with("..") {
         return Err("recursive descent (`..`) is not supported".to_owned());
     }
+    if let Some(after) = rest.strip_prefix(".*") {
+        return Ok((Segment::Members, after));
+    }
     if let Some(rest) = rest.strip_prefix('.') {
         let length = rest.find(|letter| !is_name_letter(letter)).unwrap_or(rest.len());
         let (name, after) = rest.split_at(length);
@@ -320,7 +372,7 @@ fn parse_segment(rest: &str) -> Result<(Segment, &str), String> {
         return Ok((Segment::Member(name.to_owned()), after));
     }
     let Some(rest) = rest.strip_prefix('[') else {
-        let hint = "write `.name`, `['name']`, `[3]` or `[*]`";
+        let hint = "write `.name`, `['name']`, `[3]`, `[*]` or `.*`";
         return Err(format!(
             "`{}` is not understood: {hint}",
             rest.chars().take(20).collect::<String>()
@@ -403,7 +455,15 @@ mod tests {
     #[test]
     fn paths_lead_to_values_in_document_order() {
         let page = r#" {"a": null, "data": [ {"id": 1, "t": [1,2]}, {"t": []}, {"id": "x y", "t": [3]} ], "n": {"k'": [[5]]}} "#;
-        let cases: [(&str, &[&str], Found); 14] = [
+        let cases: [(&str, &[&str], Found); 18] = [
+            (
+                "$.data[*].*",
+                &["1", "[1,2]", "[]", r#""x y""#, "[3]"],
+                Found::Values(5),
+            ),
+            ("$.n.*[*]", &["[5]"], Found::Values(1)),
+            ("$.data.*", &[], Found::Missing),
+            ("$.none.*", &[], Found::Missing),
             ("$.data[*].id", &["1", r#""x y""#], Found::Values(2)),
             ("$.data[*].t[*]", &["1", "2", "3"], Found::Values(3)),
             ("$.data[1].t", &["[]"], Found::Values(1)),
@@ -447,7 +507,7 @@ mod tests {
             ("data", "must start with `$`"),
             ("$..a", "recursive descent"),
             ("$.", "name is missing"),
-            ("$.*", "name is missing"),
+            ("$.*a", "`a` is not understood"),
             ("$.1a", "name is missing"),
             ("$.a-b", "`-b` is not understood"),
             ("$[?(@.a)]", "in brackets"),

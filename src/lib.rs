@@ -8,12 +8,14 @@
 //!            ├─ table      rows → Delta                   merge by key; the `txn` of the commit is the watermark
 //!            ├─ query      SQL over all of it             read only
 //!            └─ report     rows → words
+//! format (bodies → records) stands below extract and transform;
 //! config, clock, error, json, yaml, failpoint stand below all of these; stations never call each other, only `ops` joins them.
 //! ```
 //!
 //! Where to change what: a pagination style in `extract/paginate.rs` and `config/`, a rule for a record in `contract/`, what
 //! drift means in `contract/drift.rs`, merge behaviour in `table/merge.rs`, the disk format in `raw/log.rs` and
-//! `raw/frame.rs`, a report in `report/` and `sql/reports/`, a command in `ops/` and then `cli/`.
+//! `raw/frame.rs`, a file format in `format/` and `config/format.rs`, a report in `report/` and `sql/reports/`, a command
+//! in `ops/` and then `cli/`.
 
 pub mod cli;
 pub mod clock;
@@ -22,6 +24,7 @@ pub mod contract;
 pub mod error;
 pub mod extract;
 pub mod failpoint;
+pub mod format;
 pub mod json;
 pub mod ops;
 pub mod query;

@@ -40,6 +40,7 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
         return Ok(DONE);
     }
     let mut findings = check::offline(&project);
+    findings.extend(check::preflight(&project));
     let wrong_offline = wrong(&findings);
     if args.connect {
         let workspace = Workspace::open(project, Clock::system()).map_err(Failure::Error)?;

@@ -1,5 +1,7 @@
 //! `landfall extract`
 
+use serde_json::Value;
+
 use crate::{
     cli::{
         DONE, Ended, Global,
@@ -16,6 +18,9 @@ use crate::{
     report::{Format, counted, grid::Grid},
 };
 
+/// Requests shown of one stream by a dry run.
+const REQUESTS_SHOWN_MAX: usize = 20;
+
 /// Fetch pages from the APIs and land them raw
 ///
 /// Goes on where the last run stopped. Pages are stored as they came; no schema is involved.
@@ -25,6 +30,9 @@ pub(super) struct Args {
     streams: Streams,
     #[command(flatten)]
     range: Range,
+    /// Show the requests that would be sent first, and send none
+    #[arg(long)]
+    dry_run: bool,
     /// Also print one row per stream: table, json (one object a line) or csv
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
     format: Option<Format>,
@@ -60,16 +68,47 @@ impl Range {
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let workspace = workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
-    workspace.prove_store().await?;
     let options = Options {
         streams,
         scope: args.range.scope(),
     };
+    if args.dry_run {
+        return dry_run(&workspace, &options, args.format.unwrap_or(Format::Table)).await;
+    }
+    workspace.prove_store().await?;
     let outcomes = extract(&workspace, &options, global.verbose > 0).await;
     if let Some(format) = args.format {
         super::output::rows(&grid(&outcomes), format)?;
     }
     Ok(code(&outcomes))
+}
+
+async fn dry_run(workspace: &Workspace, options: &Options, format: Format) -> Ended {
+    let mut grid = Grid::new(&["stream", "method", "url", "since", "until", "slice"]);
+    let mut code = DONE;
+    for (stream, planned) in ops::extract::plan(workspace, options, REQUESTS_SHOWN_MAX).await {
+        let planned = match planned {
+            Ok(planned) => planned,
+            Err(error) => {
+                say(&format!("{stream}  error: {}", error.chain()));
+                code = error.kind().exit_code();
+                continue;
+            }
+        };
+        for request in planned {
+            let slice = (!request.slice.is_empty()).then(|| Value::Object(request.slice).to_string());
+            grid.rows.push(vec![
+                stream.to_string().into(),
+                request.method.into(),
+                request.url.into(),
+                request.since.into(),
+                request.until.into(),
+                slice.into(),
+            ]);
+        }
+    }
+    super::output::rows(&grid, format)?;
+    Ok(code)
 }
 
 /// Extracts with progress on stderr and a line for every stream at the end.

@@ -8,6 +8,7 @@ mod demo;
 mod drift;
 mod explain;
 mod extract;
+mod gaps;
 mod init;
 mod logging;
 mod output;
@@ -94,6 +95,7 @@ enum Command {
     Run(run::Args),
     Sql(sql::Args),
     Status(status::Args),
+    Gaps(gaps::Args),
     Drift(drift::Args),
     Quarantine(quarantine::Args),
     Explain(explain::Args),
@@ -158,6 +160,7 @@ async fn run(command: Command, global: &Global) -> Ended {
         Command::Run(args) => run::run(&args, global).await,
         Command::Sql(args) => sql::run(&args, global).await,
         Command::Status(args) => status::run(&args, global).await,
+        Command::Gaps(args) => gaps::run(&args, global).await,
         Command::Drift(args) => drift::run(&args, global).await,
         Command::Quarantine(args) => quarantine::run(&args, global).await,
         Command::Explain(args) => explain::run(&args, global).await,

@@ -99,8 +99,10 @@ pub struct OAuth2 {
     pub client_auth: ClientAuth,
     /// Asked for, joined with spaces; empty asks for none.
     pub scopes: Vec<String>,
-    /// Further form fields, such as `audience`.
+    /// Further fields, such as `audience`. One named like a field of the grant replaces it.
     pub params: Vec<(String, Secret)>,
+    /// Names of the grant's fields that the endpoint wants spelled in another way: `client_id` as `clientId`.
+    pub names: Vec<(String, String)>,
     /// Further headers of the token request.
     pub headers: Vec<(String, Secret)>,
     /// Whether the token request is a form or JSON.
@@ -113,7 +115,7 @@ pub struct OAuth2 {
     pub refresh_token: JsonPath,
     /// Lifetime of a token whose answer says none or an odd one. Default 5 min.
     pub lifetime_default: Duration,
-    /// A token is renewed this long before it expires. Default 60 s.
+    /// A token is renewed this long before it expires, but never in the first half of its life. Default 60 s.
     pub refresh_early: Duration,
     /// Where the access token is sent.
     pub send: Credential,
@@ -166,7 +168,7 @@ pub struct Jwt {
     pub key_base64: bool,
     /// `kid`, `typ`, `cty` and others for the token's header.
     pub headers: Vec<(String, Text)>,
-    /// `iss`, `sub`, `aud` and others; `iat`, `nbf` and `exp` are set by us.
+    /// `iss`, `sub`, `aud` and others; `iat`, `nbf` and `exp` are set by us. `{{ jwt.id }}` is new in each token.
     pub claims: Vec<(String, Text)>,
     /// From issue to expiry. Default 20 min.
     pub lifetime: Duration,

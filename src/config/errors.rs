@@ -2,32 +2,35 @@
 
 use std::time::Duration;
 
-use crate::config::text::Expr;
+use crate::config::text::{Expr, Text};
 
 /// What an answer means when it is not what it should be. The first rule that matches decides, those of the stream
 /// before those of the source; without one, [`retry::decide`](crate::extract::retry::decide) does.
+///
+/// A rule matches if everything it names does. One that names nothing would match every answer; the reader refuses it.
 #[derive(Clone, Debug)]
 pub struct ErrorRule {
-    /// Statuses, such as 404 or 500 to 599; empty for any.
+    /// Statuses, such as 404 or 500 to 599, ends included; empty for any.
     pub status: Vec<(u16, u16)>,
-    /// A response header by lowercase name, and what its value contains.
+    /// A response header by lowercase name, and what its value contains, in upper or lower case. An empty text asks
+    /// only that the header is there.
     pub header: Option<(String, String)>,
-    /// Text that the body contains.
+    /// Text that the body contains, as written.
     pub body: Option<String>,
-    /// Holds over `status`, `headers` and `response`.
+    /// Holds over `status`, `headers`, `response` and `config`. A variable that is not there does not hold.
     pub when: Option<Expr>,
     /// What it means.
     pub then: Action,
-    /// How long to wait before the next attempt, in place of the backoff.
-    pub wait: Option<Wait>,
-    /// Said to the user in place of our own words.
-    pub message: Option<String>,
+    /// Where to read how long to wait before the next attempt, in place of the backoff; the first that says decides.
+    pub wait: Vec<Wait>,
+    /// Said to the user besides our own words; over the variables of `when`.
+    pub message: Option<Text>,
 }
 
 /// What an answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A good page, whatever its status.
+    /// A good page, whatever its status. Without a body, or without the records path, it is a page of no records.
     Accept,
     /// No page: the window ends here without an error, and the answer is landed as evidence.
     Ignore,
@@ -43,20 +46,27 @@ pub enum Action {
     Reset,
     /// The page is too much for the server: ask for half the records.
     Split,
+    /// The window is too much for the server: ask for each half of it.
+    SplitWindow,
 }
 
 /// Where the length of a wait stands.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Wait {
     /// Always this long.
-    Constant(Duration),
+    Constant {
+        /// At least.
+        time: Duration,
+        /// A random part of this is added, so that not all workers return at once.
+        jitter: Duration,
+    },
     /// In a response header.
     Header {
         /// Its lowercase name.
         name: String,
         /// What its number counts.
         unit: WaitUnit,
-        /// The number is the first group of this pattern in the value; none reads the whole value.
+        /// The number is the first group of this pattern in the value, or the whole match; none reads the whole value.
         pattern: Option<String>,
         /// Least wait, whatever the header says.
         least: Duration,

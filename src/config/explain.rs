@@ -1,6 +1,7 @@
 //! Every setting that is in force, for `landfall check --explain`.
 
 mod auth;
+mod format;
 mod lines;
 mod rules;
 mod stream;
@@ -26,6 +27,11 @@ pub fn explain(project: &Project) -> String {
     for (name, value) in &project.lake.storage {
         lines.set(&format!("storage.{name}"), value);
     }
+    lines.choose(
+        "credentials",
+        project.credentials_dir.display(),
+        project.credentials_dir == project.dir.join(".landfall/credentials"),
+    );
     let memory = project.memory_bytes_max;
     lines.choose(
         "memory",
@@ -116,6 +122,7 @@ mod tests {
         let text = include_str!("../../fixtures/config/minimal.yml");
         insta::assert_snapshot!(explained(text), @r#"
         lake                                                file:///srv/shop/lake
+        credentials                                         /srv/shop/.landfall/credentials  (default)
         memory                                              1GiB  (default)
         sources.shop.base_url                               https://api.shop.example/v1
         sources.shop.replicas                               none  (default)
@@ -153,6 +160,7 @@ mod tests {
         sources.shop.streams.orders.slices                  none  (default)
         sources.shop.streams.orders.incremental             none  (default)
         sources.shop.streams.orders.reconcile               none  (default)
+        sources.shop.streams.orders.fresh_within            none  (default)
         sources.shop.streams.orders.job                     none  (default)
         sources.shop.streams.orders.files                   none  (default)
         sources.shop.streams.orders.errors                  none  (default)

@@ -14,6 +14,8 @@ pub struct Format {
     pub container: Container,
     /// How records are written.
     pub syntax: Syntax,
+    /// How text is written in bytes. A byte order mark wins over it, and so does an XML declaration over the default.
+    pub encoding: Encoding,
     /// For records that are the members of an object: the name under which each gets the member's own name.
     pub key_as: Option<String>,
 }
@@ -36,27 +38,47 @@ pub enum Container {
 pub enum Syntax {
     /// One JSON text; records are at the stream's path.
     Json,
-    /// One JSON text a line.
+    /// One JSON text a line; blank lines are passed over.
     JsonLines,
-    /// RFC 4180 and its relatives.
+    /// Each line that is not blank is the text of a record with one member, `{"record": "…"}`.
+    Lines,
+    /// RFC 4180 and its relatives. Every value is a text, or null; see [`Csv`].
     Csv(Csv),
-    /// XML as JSON: attributes as `@name`, text beside elements as `#text`, repeated elements as arrays.
-    Xml,
+    /// XML as JSON; see [`Xml`].
+    Xml(Xml),
 }
 
 /// How a CSV body is written.
+///
+/// A second column of one name is `name_2`, one without a name `column_3` by its number. A row with more or fewer fields
+/// than there are columns is a record that is no object but an array of its fields: nothing is shifted, nothing lost, and
+/// the record is quarantined as `not_an_object`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Csv {
     /// Between fields. Default `,`.
     pub delimiter: u8,
-    /// Around fields. Default `"`.
-    pub quote: u8,
-    /// The names of the columns; none: they stand in the first line.
+    /// Around fields that hold delimiters, quotes or line ends; doubled within them. Default `"`; none: a quote is a
+    /// letter like others.
+    pub quote: Option<u8>,
+    /// The names of the columns; none: they stand in the first line that counts.
     pub columns: Option<Vec<String>>,
-    /// Lines before the first that counts.
+    /// Lines before the first that counts, in each file of an archive.
     pub skip_lines: u32,
-    /// `utf-8`, `latin1` or `utf-16`. Default `utf-8`.
-    pub encoding: Encoding,
+    /// Fields that are null, in quotes or not. Default: the empty one.
+    pub nulls: Vec<String>,
+}
+
+/// How XML becomes JSON.
+///
+/// Attributes are members `@name`, child elements members of their name with its prefix; elements of one name side by
+/// side are an array. Text is the value of an element that has nothing else, else the member `#text`, without white
+/// space at its ends unless that is in a CDATA section. An element without anything, or with `xsi:nil="true"`, is null;
+/// a record is an object always. Only XML's own five entities and numbered characters are known: a document with others
+/// is not readable, and what a document type declares is never expanded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Xml {
+    /// Names of elements that become an array even when there is only one.
+    pub lists: Vec<String>,
 }
 
 /// How text is written in bytes.
@@ -66,6 +88,8 @@ pub enum Encoding {
     Utf8,
     /// ISO 8859-1.
     Latin1,
+    /// Windows-1252: ISO 8859-1 with letters in the place of control characters.
+    Windows1252,
     /// UTF-16 with a byte order mark, else little endian.
     Utf16,
 }
@@ -119,6 +143,57 @@ impl Format {
     pub const JSON: Self = Self {
         container: Container::Plain,
         syntax: Syntax::Json,
+        encoding: Encoding::Utf8,
         key_as: None,
     };
+}
+
+impl Container {
+    /// Its name in the project file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "none",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Zip => "zip",
+        }
+    }
+}
+
+impl Syntax {
+    /// Its name in the project file.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::JsonLines => "jsonl",
+            Self::Lines => "lines",
+            Self::Csv(_) => "csv",
+            Self::Xml(_) => "xml",
+        }
+    }
+}
+
+impl Encoding {
+    /// Its name in the project file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Utf8 => "utf-8",
+            Self::Latin1 => "latin1",
+            Self::Windows1252 => "windows-1252",
+            Self::Utf16 => "utf-16",
+        }
+    }
+}
+
+impl Csv {
+    /// RFC 4180 with a header line; an empty field is null.
+    pub fn standard() -> Self {
+        Self {
+            delimiter: b',',
+            quote: Some(b'"'),
+            columns: None,
+            skip_lines: 0,
+            nulls: vec![String::new()],
+        }
+    }
 }

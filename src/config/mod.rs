@@ -6,6 +6,7 @@
 //!
 //! Nothing here touches the network or the lake. Secrets stay references until they are used.
 
+pub mod advice;
 pub mod auth;
 pub mod cursor;
 mod defaults;
@@ -221,6 +222,8 @@ pub struct Stream {
     pub slices: Option<Slicing>,
     /// How only changed records are asked for.
     pub incremental: Option<Incremental>,
+    /// How old the last success may be before `landfall gaps` calls the stream stale.
+    pub fresh_within: Option<Duration>,
     /// Complete passes over an incremental stream.
     pub reconcile: Option<Reconcile>,
     /// For a stream whose pages come from an export job.

@@ -41,6 +41,12 @@ pub enum Paginate {
         /// Where the response holds it.
         from: Place,
     },
+    /// A whole URL made by a template over the variables of [`Paginate::Template`], of the same origin. Ends when it is
+    /// empty or null.
+    MadeUrl {
+        /// The URL.
+        url: Text,
+    },
     /// The `next` relation of the Link header (RFC 8288).
     LinkHeader,
     /// A page number; ends with the first page without records.
@@ -64,27 +70,35 @@ pub enum Paginate {
         step: OffsetStep,
     },
     /// A value of the last record, as `since_id`; ends with the first page without records.
+    ///
+    /// An API that sends the record of the key again (`>=`) ends where a page that is not full brings no other key; that
+    /// needs a page size. An API that orders by two keys needs [`Paginate::Template`].
     Keyset {
         /// The value within a record.
         key: JsonPath,
         /// Where the next request holds it.
         to: TokenSlot,
     },
-    /// A token made by a template over `response`, `headers`, `last_record`, `page` and `records`. Ends when it is empty.
+    /// A token made by a template. Ends when it is empty, null or false. A value that is absent is an error, not an end,
+    /// unless the template gives it a default: a misspelt name must not end a window.
+    ///
+    /// Beside the variables of the request there are `response` (the JSON body), `headers` (by lowercase name), `links`
+    /// (of the Link header, by relation), `last_record`, and `page` with `number`, `token`, `size` and `records`.
     Template {
         /// The token.
         token: Text,
         /// Where the next request holds it.
         to: TokenSlot,
     },
-    /// A GraphQL Relay connection: `pageInfo.endCursor` while `pageInfo.hasNextPage`.
+    /// A GraphQL Relay connection: `pageInfo.endCursor` while `pageInfo.hasNextPage`. A next page without a cursor is an
+    /// error; a cursor without a next page is an end.
     Relay {
         /// Where the response holds the connection.
         connection: JsonPath,
         /// Where the next request holds the cursor; by default the variable `after`.
         to: TokenSlot,
     },
-    /// Found out from the first pages, and said.
+    /// Found out from the first answer that shows it, said, and kept for the life of the stream.
     Auto,
 }
 
@@ -120,16 +134,26 @@ pub struct PageSize {
 /// When the pages end, besides what the paginator says. Any of these ends them.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
-    /// True after the last page; over `response`, `headers`, `last_record`, `page` and `records`.
+    /// True after the last page; over the variables of [`Paginate::Template`].
     pub when: Option<Expr>,
-    /// A place that holds true when there is more and false, null or nothing when there is not.
+    /// A place that holds true when there is more and false, 0, null, nothing or a word for no when there is not. While it
+    /// holds true no page is the last: one without records is followed, and a missing token is an error.
     pub more: Option<Place>,
+    /// A place that holds the number of pages there are: the last of them ends the window.
+    pub pages: Option<Place>,
     /// A page with fewer records than the page size is the last one.
     pub on_short_page: bool,
     /// Statuses that are an end rather than an error, such as 404 behind the last page.
     pub on_status: Vec<u16>,
     /// Pages of one window after which the rest is left alone.
     pub after_pages: Option<u64>,
+}
+
+impl Paginate {
+    /// Whether its tokens are positions in a list, which shift when the list changes.
+    pub fn is_counted(&self) -> bool {
+        matches!(self, Self::PageNumber { .. } | Self::Offset { .. })
+    }
 }
 
 impl Paging {

@@ -1,20 +1,30 @@
 //! Reads `landfall.yml`, reporting everything that is wrong with it at once.
 
 mod auth;
+mod cursor;
+mod format;
 mod incremental;
 mod lake;
 mod paginate;
+mod rate;
 pub mod reference;
+mod request;
 pub mod samples;
 pub mod schema;
 pub mod sections;
+mod slice;
 mod source;
 mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_parts;
+#[cfg(test)]
+mod tests_request;
+#[cfg(test)]
 mod tests_schema;
+mod until;
 pub mod values;
 
 use std::{
@@ -132,10 +142,14 @@ fn project(value: Value<'_>, text: &str, dir: &Path) -> Option<Project> {
         check_contracts(value, &sources);
         Some(sources)
     });
+    let credentials_dir = match fields.value("credentials") {
+        Some(value) => auth::tls::path(value, &dir),
+        None => Some(dir.join(".landfall/credentials")),
+    };
     Some(Project {
         lake: lake?,
         memory_bytes_max,
-        credentials_dir: dir.join(".landfall/credentials"),
+        credentials_dir: credentials_dir?,
         sources: sources?,
         config_hash: sha256_hex(text),
         dir,

@@ -11,7 +11,7 @@ pub struct Request {
     pub path: Text,
     /// Query parameters, in order. One that renders to nothing is left out if it is a template.
     pub params: Vec<(String, Text)>,
-    /// Sent besides those of the source.
+    /// Sent besides those of the source. One that renders to nothing is left out if it is a template.
     pub headers: Vec<(String, Text)>,
     /// What a POST, PUT or PATCH carries.
     pub body: Body,
@@ -88,6 +88,34 @@ pub enum TokenSlot {
     BodyField(Vec<String>),
     /// Nowhere by itself: a template of the request takes it from its variables, as in `/items/{{ page.token }}`.
     Template,
+}
+
+impl Body {
+    /// Every text in it, in order.
+    pub fn texts(&self) -> Vec<&Text> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Json(tree) => tree.texts(),
+            Self::Form(fields) => fields.iter().map(|(_, text)| text).collect(),
+            Self::Text(text) => vec![text],
+            Self::GraphQl { query, variables, .. } => {
+                let variables = variables.iter().flat_map(|(_, tree)| tree.texts());
+                [query].into_iter().chain(variables).collect()
+            }
+        }
+    }
+}
+
+impl Tree {
+    /// Every text in it, in order.
+    pub fn texts(&self) -> Vec<&Text> {
+        match self {
+            Self::Scalar(_) => Vec::new(),
+            Self::Text(text) => vec![text],
+            Self::Array(items) => items.iter().flat_map(Self::texts).collect(),
+            Self::Object(members) => members.iter().flat_map(|(_, tree)| tree.texts()).collect(),
+        }
+    }
 }
 
 impl From<serde_json::Value> for Tree {

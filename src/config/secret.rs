@@ -1,11 +1,16 @@
 //! A value that may come from outside the project file and never shows itself.
 
+mod exec;
+
 use std::{
     env, fmt, fs,
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    config::secret::exec::Exec,
+    error::{Error, ErrorKind, Result},
+};
 
 /// Text with references in it, resolved each time it is used, so that a rotated secret counts at once.
 ///
@@ -18,10 +23,14 @@ enum Part {
     Literal(String),
     Env(String),
     File(PathBuf),
+    Exec(Exec),
 }
 
 impl Secret {
-    /// Reads text with `${env:NAME}` and `${file:PATH}` in it; `$${` stands for `${`.
+    /// Reads text with `${env:NAME}`, `${file:PATH}` and `${exec:PROGRAM ARGUMENT …}` in it; `$${` stands for `${`.
+    ///
+    /// A program is started without a shell: its arguments are split at spaces, and nothing in them is quoted or
+    /// expanded. What it prints is the value, without the trailing line end; it is kept for a minute.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for an unknown or unclosed reference.
@@ -58,10 +67,14 @@ impl Secret {
             parts.push(match reference.split_once(':') {
                 Some(("env", name)) if !name.is_empty() => Part::Env(name.to_owned()),
                 Some(("file", path)) if !path.is_empty() => Part::File(PathBuf::from(path)),
+                Some(("exec", command)) if !command.trim().is_empty() => Part::Exec(Exec::new(command)),
                 _ => {
                     return Err(Error::new(ErrorKind::Config, "read reference")
                         .with("reference", format!("${{{reference}}}"))
-                        .with("expected", "${env:NAME} or ${file:PATH}"));
+                        .with(
+                            "expected",
+                            "${env:NAME}, ${file:PATH} or ${exec:PROGRAM ARGUMENT}",
+                        ));
                 }
             });
             rest = &rest[at + end + 1..];
@@ -78,15 +91,27 @@ impl Secret {
         Self(vec![Part::Literal(text.into())])
     }
 
-    /// The same text with the relative paths of `${file:PATH}` taken from `dir`, so that the current directory never matters.
+    /// The same text with the relative paths of `${file:PATH}` taken from `dir` and programs run there, so that the
+    /// current directory never matters.
     #[must_use]
     pub fn relative_to(mut self, dir: &Path) -> Self {
         for part in &mut self.0 {
-            if let Part::File(path) = part {
-                *path = dir.join(&*path);
+            match part {
+                Part::File(path) => *path = dir.join(&*path),
+                Part::Exec(exec) => *exec = exec.relative_to(dir),
+                Part::Literal(_) | Part::Env(_) => {}
             }
         }
         self
+    }
+
+    /// Lets programs run again at the next use instead of keeping what they printed: the value was refused.
+    pub fn forget(&self) {
+        for part in &self.0 {
+            if let Part::Exec(exec) = part {
+                exec.forget();
+            }
+        }
     }
 
     /// Whether any part comes from outside the file.
@@ -94,10 +119,11 @@ impl Secret {
         self.0.iter().any(|part| !matches!(part, Part::Literal(_)))
     }
 
-    /// The value, read now. A file's trailing line end is not part of it.
+    /// The value, read now. A file's trailing line end is not part of it. A program may keep the thread for up to
+    /// half a minute.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] naming the variable or file that cannot be read.
+    /// [`ErrorKind::Config`] naming the variable, file or program that cannot be read.
     pub fn reveal(&self) -> Result<String> {
         self.0.iter().map(Part::reveal).collect()
     }
@@ -105,21 +131,21 @@ impl Secret {
     /// The values of its references alone, read now, without the text between them.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] naming the variable or file that cannot be read.
+    /// [`ErrorKind::Config`] naming the variable, file or program that cannot be read.
     pub fn reveal_references(&self) -> Result<Vec<String>> {
         let references = self.0.iter().filter(|part| !matches!(part, Part::Literal(_)));
         references.map(Part::reveal).collect()
     }
 
-    /// The text with every reference replaced by `{{ __reference_N }}`, numbered from 0 in the order of
+    /// The text with every reference replaced by its number between two NUL characters, counted from 0 in the order of
     /// [`Self::reveal_references`].
-    pub(crate) fn as_template(&self) -> String {
+    pub(crate) fn as_marked(&self) -> String {
         let mut number = 0;
         let parts = self.0.iter().map(|part| match part {
             Part::Literal(text) => text.clone(),
             _ => {
                 number += 1;
-                format!("{{{{ __reference_{} }}}}", number - 1)
+                format!("\0{}\0", number - 1)
             }
         });
         parts.collect()
@@ -131,6 +157,7 @@ impl Secret {
             Part::Literal(text) => text.replace("${", "$${"),
             Part::Env(name) => format!("${{env:{name}}}"),
             Part::File(path) => format!("${{file:{}}}", path.display()),
+            Part::Exec(exec) => format!("${{exec:{}}}", exec.command()),
         });
         parts.collect()
     }
@@ -157,6 +184,7 @@ impl Part {
                 })?;
                 Ok(text.trim_end_matches(['\n', '\r']).to_owned())
             }
+            Self::Exec(exec) => exec.output(),
         }
     }
 }
@@ -168,6 +196,8 @@ impl fmt::Display for Secret {
                 Part::Literal(_) => f.write_str("****")?,
                 Part::Env(name) => write!(f, "${{env:{name}}}")?,
                 Part::File(path) => write!(f, "${{file:{}}}", path.display())?,
+                // An argument may be a secret of its own.
+                Part::Exec(exec) => write!(f, "${{exec:{}}}", exec.program())?,
             }
         }
         Ok(())

@@ -42,7 +42,7 @@ pub enum SliceBy {
     List {
         /// What a value is called.
         name: String,
-        /// The values, as texts.
+        /// The values; a template that is one expression may give a whole array of them.
         values: Vec<Text>,
     },
     /// One slice for each record of another stream of the source, read from its raw log.

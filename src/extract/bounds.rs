@@ -161,6 +161,33 @@ impl Bounds {
     }
 }
 
+impl Bounds {
+    /// The window in two, cut at a moment the format can say; `None` if it has no beginning or is too short.
+    pub fn halves(&self, incremental: &Incremental, now: Timestamp) -> Option<(Self, Self)> {
+        let format = &incremental.format;
+        incremental.until.as_ref()?;
+        let from = self.from?;
+        let present = cursor::cap(format, now);
+        let to = self.to.or(present)?;
+        let middle = format.floor(from + (to - from) / 2);
+        if middle <= from || middle >= to {
+            return None;
+        }
+        let last = middle.saturating_sub(granularity(incremental)).max(from);
+        let first = Self {
+            until: Some(format.canonical(last)),
+            to: Some(middle),
+            ..self.clone()
+        };
+        let second = Self {
+            since: Some(format.canonical(middle)),
+            from: Some(middle),
+            ..self.clone()
+        };
+        Some((first, second))
+    }
+}
+
 impl Windows {
     fn none(incremental: &Incremental) -> Self {
         Self {

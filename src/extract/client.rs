@@ -1,6 +1,6 @@
 //! The one place that sends.
 
-use std::{error::Error as StdError, sync::Arc, time::Duration};
+use std::{error::Error as StdError, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
@@ -10,12 +10,12 @@ use reqwest::{
 use url::Url;
 
 use crate::{
-    config::{Limits, Source, request::Method, request::Request},
+    config::{Limits, Source, request::Method},
     error::{Error, ErrorKind, Result},
     extract::{
-        auth,
+        auth::tls,
         decode::{self, Coding, Undecoded},
-        request::PageRequest,
+        request::Prepared,
         retry::FailureKind,
     },
 };
@@ -29,12 +29,14 @@ const IDLE_CONNECTIONS_MAX: usize = 8;
 /// Kept open no longer than this; servers close theirs after about a minute.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Read of an answer that is not wanted whole, in bytes before and after decoding: enough for what it says of the error.
+pub const EXCERPT_BYTES_MAX: u64 = 256 * 1024;
+
 /// Sends the requests of one source.
 ///
 /// Follows no redirect, decodes nothing by itself, repeats nothing, asks no proxy: each of these is decided elsewhere or not at all.
 pub struct Client {
     http: reqwest::Client,
-    source: Arc<Source>,
     limits: Limits,
 }
 
@@ -54,7 +56,8 @@ pub struct Head {
 pub struct Response {
     /// Status, headers, URL.
     pub head: Head,
-    /// The decoded body; empty unless the status is 2xx.
+    /// The decoded body; of an answer that was not wanted whole what could be had of its first
+    /// [`EXCERPT_BYTES_MAX`].
     pub body: Bytes,
     /// Bytes of the body as it came.
     pub wire_bytes: u64,
@@ -84,9 +87,10 @@ impl Client {
     /// A client with the timeouts and limits of `source`.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] if the machine has no certificates to trust and the source needs them.
+    /// [`ErrorKind::Unavailable`] if the machine has no certificates to trust and the source needs them;
+    /// [`ErrorKind::Config`] if one of its own cannot be read.
     pub fn new(source: &Source) -> Result<Self> {
-        let mut builder = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -97,10 +101,13 @@ impl Client {
             .timeout(source.timeouts.total)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(IDLE_TIMEOUT);
-        if source.base_url.scheme() == "http" {
+        let mut bases = std::iter::once(&source.base_url).chain(&source.replicas);
+        let builder = if bases.all(|base| base.scheme() == "http") {
             // Such a source never speaks TLS, and a machine without certificates may still use it.
-            builder = builder.tls_certs_only([]);
-        }
+            builder.tls_certs_only([])
+        } else {
+            tls::configure(builder, &source.tls)?
+        };
         let http = builder.build().map_err(|cause| {
             Error::new(ErrorKind::Unavailable, "build HTTP client")
                 .with("source", &source.name)
@@ -108,51 +115,46 @@ impl Client {
         })?;
         Ok(Self {
             http,
-            source: Arc::new(source.clone()),
             limits: source.limits,
         })
     }
 
-    /// Sends `request` once and reads the answer to its end.
+    /// Sends `prepared` once and reads the answer to its end if it is 2xx or its status is `wanted`, else its beginning.
     ///
-    /// The body is read only if the status is 2xx. An `Err` says that there was no whole answer; an answer of any status is `Ok`.
-    pub async fn send(&self, stream: &Request, request: &PageRequest) -> Result<Response, Failure> {
-        let prepared = self.prepare(stream, request).map_err(|error| Failure {
-            kind: FailureKind::Config,
-            error,
-        })?;
-        let response = prepared.send().await.map_err(failure)?;
+    /// An `Err` says that there was no whole answer where a whole one was needed; any other answer is `Ok`.
+    pub async fn send(&self, prepared: Prepared, wanted: impl Fn(u16) -> bool) -> Result<Response, Failure> {
+        let response = self.request(prepared).send().await.map_err(failure)?;
         let head = Head {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
             url: response.url().clone(),
         };
         let framing = framing(response.version(), response.content_length(), &head.headers);
-        if !response.status().is_success() {
-            return Ok(Response {
-                head,
-                body: Bytes::new(),
-                wire_bytes: 0,
-                framing,
-            });
-        }
         let codings = head
             .headers
             .get_all(CONTENT_ENCODING)
             .iter()
             .map(|value| value.to_str().unwrap_or("unreadable"));
-        let coding = Coding::of(codings).map_err(undecoded)?;
-        let encoded = self.read(response).await?;
-        let wire_bytes = encoded.len() as u64;
-        let body = match coding {
-            Coding::Gzip | Coding::Zstd if head.status == 204 || head.status == 205 => encoded,
-            Coding::Identity => decode::decode(coding, encoded, &self.limits).map_err(undecoded)?,
-            _ => {
-                let limits = self.limits;
-                let decoded =
-                    tokio::task::spawn_blocking(move || decode::decode(coding, encoded, &limits)).await;
-                decoded.map_err(broken_task)?.map_err(undecoded)?
-            }
+        let coding = Coding::of(codings);
+        let (body, wire_bytes) = if response.status().is_success() || wanted(head.status) {
+            let encoded = self.read(response).await?;
+            let wire_bytes = encoded.len() as u64;
+            let no_content = head.status == 204 || head.status == 205;
+            let body = match coding.map_err(undecoded)? {
+                Coding::Gzip | Coding::Zstd if no_content => encoded,
+                coding => self.decode(coding, encoded).await?,
+            };
+            (body, wire_bytes)
+        } else {
+            let encoded = beginning(response).await;
+            let wire_bytes = encoded.len() as u64;
+            let limits = Limits {
+                page_bytes_max: EXCERPT_BYTES_MAX,
+                ..self.limits
+            };
+            // Only a help to whoever reads the error: what cannot be decoded is left out.
+            let body = coding.and_then(|coding| decode::decode(coding, encoded, &limits));
+            (body.unwrap_or_default(), wire_bytes)
         };
         Ok(Response {
             head,
@@ -162,9 +164,7 @@ impl Client {
         })
     }
 
-    fn prepare(&self, stream: &Request, request: &PageRequest) -> Result<reqwest::RequestBuilder> {
-        let mut prepared = request.prepare(&self.source, stream)?;
-        auth::apply(&self.source.auth, &mut prepared.url, &mut prepared.headers)?;
+    fn request(&self, prepared: Prepared) -> reqwest::RequestBuilder {
         let method = match prepared.method {
             Method::Get => HttpMethod::GET,
             Method::Post => HttpMethod::POST,
@@ -172,11 +172,20 @@ impl Client {
             Method::Patch => HttpMethod::PATCH,
             Method::Delete => HttpMethod::DELETE,
         };
-        let mut builder = self.http.request(method, prepared.url).headers(prepared.headers);
-        if let Some(body) = prepared.body.to_bytes() {
-            builder = builder.body(body);
+        let builder = self.http.request(method, prepared.url).headers(prepared.headers);
+        match prepared.body.to_bytes() {
+            Some(body) => builder.body(body),
+            None => builder,
         }
-        Ok(builder)
+    }
+
+    async fn decode(&self, coding: Coding, encoded: Bytes) -> Result<Bytes, Failure> {
+        let limits = self.limits;
+        if coding == Coding::Identity {
+            return decode::decode(coding, encoded, &limits).map_err(undecoded);
+        }
+        let decoded = tokio::task::spawn_blocking(move || decode::decode(coding, encoded, &limits)).await;
+        decoded.map_err(broken_task)?.map_err(undecoded)
     }
 
     async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, Failure> {
@@ -200,6 +209,19 @@ impl Client {
     }
 }
 
+/// The first [`EXCERPT_BYTES_MAX`] of a body, or as much of them as comes.
+async fn beginning(mut response: reqwest::Response) -> Bytes {
+    let most = usize::try_from(EXCERPT_BYTES_MAX).unwrap_or(usize::MAX);
+    let mut body = BytesMut::new();
+    // Ends at `EXCERPT_BYTES_MAX` at the latest.
+    while body.len() < most
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        body.extend_from_slice(&chunk[..chunk.len().min(most - body.len())]);
+    }
+    body.freeze()
+}
+
 /// From HTTP/2 on frames tell the end, with or without a length.
 fn framing(version: Version, length: Option<u64>, headers: &HeaderMap) -> Framing {
     if length.is_some() || headers.contains_key(TRANSFER_ENCODING) || version >= Version::HTTP_2 {
@@ -217,7 +239,7 @@ fn failure(cause: reqwest::Error) -> Failure {
         FailureKind::Timeout => (ErrorKind::Unavailable, "wait for the server"),
         FailureKind::Connect => (ErrorKind::Unavailable, "connect to the server"),
         FailureKind::Config => (ErrorKind::Config, "build request"),
-        FailureKind::Cut | FailureKind::TooLarge | FailureKind::Unsafe => {
+        FailureKind::Cut | FailureKind::TooLarge | FailureKind::Unsafe | FailureKind::Unsent(_) => {
             (ErrorKind::Unavailable, "read the body to its end")
         }
     };
@@ -242,7 +264,7 @@ fn kind_of(cause: &reqwest::Error) -> FailureKind {
 }
 
 /// Whether the TLS library objected. Its error type is not ours to name, its words are stable.
-fn is_tls(cause: &(dyn StdError + 'static)) -> bool {
+pub(crate) fn is_tls(cause: &(dyn StdError + 'static)) -> bool {
     const WORDS: [&str; 6] = [
         "invalid peer certificate",
         "received corrupt message",

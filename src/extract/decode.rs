@@ -10,13 +10,13 @@ use std::{
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 
-use crate::config::Limits;
+use crate::{
+    config::Limits,
+    format::meter::{Excess, Meter},
+};
 
 /// What requests say they understand.
 pub const ACCEPT_ENCODING: &str = "gzip, zstd";
-
-/// Decoded bytes before the ratio is looked at: short bodies of one repeated word are harmless.
-const RATIO_FREE_BYTES: u64 = 1024 * 1024;
 
 /// Decoded at a time.
 const STEP_BYTES: usize = 64 * 1024;
@@ -143,6 +143,7 @@ fn gzip(body: &[u8], encoded: u64, limits: &Limits) -> Result<Bytes, Undecoded> 
 }
 
 fn read_capped(mut decoder: impl Read, encoded: u64, limits: &Limits) -> Result<Bytes, Undecoded> {
+    let mut meter = Meter::new(encoded, limits.page_bytes_max, limits.decode_ratio_max);
     let mut decoded = Vec::new();
     let mut step = vec![0; STEP_BYTES];
     // Ends at `page_bytes_max` at the latest.
@@ -154,17 +155,10 @@ fn read_capped(mut decoder: impl Read, encoded: u64, limits: &Limits) -> Result<
             Err(error) => return Err(broken(error)),
         };
         decoded.extend_from_slice(&step[..count]);
-        let bytes = decoded.len() as u64;
-        if bytes > limits.page_bytes_max {
-            return Err(Undecoded::TooLarge {
-                page_bytes_max: limits.page_bytes_max,
-            });
-        }
-        if bytes > RATIO_FREE_BYTES && bytes / encoded.max(1) > limits.decode_ratio_max {
-            return Err(Undecoded::TooDense {
-                decode_ratio_max: limits.decode_ratio_max,
-            });
-        }
+        meter.take(count).map_err(|excess| match excess {
+            Excess::Bytes(page_bytes_max) => Undecoded::TooLarge { page_bytes_max },
+            Excess::Ratio(decode_ratio_max) => Undecoded::TooDense { decode_ratio_max },
+        })?;
     }
 }
 

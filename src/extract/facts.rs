@@ -63,6 +63,7 @@ pub fn of(
         event_id: None,
         trace_id: None,
         slice: None,
+        partial: false,
     }
 }
 

@@ -1,9 +1,16 @@
 //! Secrets are taken out of URLs and headers before those are written down.
 
+use serde_json::Value;
 use url::{Url, form_urlencoded};
 
 use crate::{
-    config::{Source, auth::Auth, request::Request, secret::Secret},
+    config::{
+        Source,
+        auth::Auth,
+        request::{Request, TokenSlot},
+        secret::Secret,
+        text::percent_encoded,
+    },
     error::Result,
 };
 
@@ -41,6 +48,9 @@ pub const SUSPICIOUS_NAMES: [&str; 24] = [
 /// Shortest secret that is looked for by its value; a shorter one would be found by chance.
 const VALUE_BYTES_MIN: usize = 6;
 
+/// Longest part of an answer shown in an error, in bytes.
+pub const EXCERPT_BYTES_MAX: usize = 500;
+
 /// The names and values that must not be written down for one request.
 #[derive(Clone, Default)]
 pub struct Masks {
@@ -59,28 +69,7 @@ impl Masks {
     /// A reference that cannot be read.
     pub fn of(source: &Source, request: &Request) -> Result<Self> {
         let mut masks = Self::default();
-        match &source.auth {
-            Auth::None => {}
-            Auth::ApiKeyHeader { value, .. } => masks.credentials.extend(values_of(value)?),
-            Auth::ApiKeyQuery { name, value } => {
-                masks.names.push(name.clone());
-                masks.credentials.extend(values_of(value)?);
-            }
-            Auth::Basic { username, password } => {
-                masks.credentials.extend(values_of(password)?);
-                // Some APIs take the key for the user.
-                if username.is_reference() || password.reveal()?.is_empty() {
-                    masks.credentials.extend(values_of(username)?);
-                }
-            }
-            Auth::Bearer { token, .. } => masks.credentials.extend(values_of(token)?),
-            Auth::ApiKeyBody { .. }
-            | Auth::OAuth2(_)
-            | Auth::Jwt { .. }
-            | Auth::Session(_)
-            | Auth::Select { .. }
-            | Auth::Pool(_) => {}
-        }
+        masks.take(&source.auth)?;
         for (name, value) in request.params.iter().filter(|(_, value)| value.is_reference()) {
             masks.names.push(name.clone());
             masks.values.extend(values_of(value.secret())?);
@@ -91,11 +80,71 @@ impl Masks {
         for (_, value) in request.headers.iter().filter(|(_, value)| value.is_reference()) {
             masks.credentials.extend(values_of(value.secret())?);
         }
+        for text in [&request.path].into_iter().chain(request.body.texts()) {
+            let references = text.reveal_references()?;
+            let encoded = references.iter().map(|value| percent_encoded(value));
+            masks.values.extend(encoded);
+            masks.values.extend(references);
+        }
         masks
             .credentials
             .extend(source.base_url.password().map(str::to_owned));
         masks.credentials.retain(|value| !value.is_empty());
         Ok(masks.settled())
+    }
+
+    /// The same, and `secrets`, credentials that were fetched or signed, are masked too.
+    pub fn hide(&mut self, secrets: Vec<String>) {
+        let news = secrets.into_iter().filter(|secret| !secret.is_empty());
+        let mut news: Vec<String> = news.filter(|secret| !self.credentials.contains(secret)).collect();
+        if !news.is_empty() {
+            self.credentials.append(&mut news);
+            *self = std::mem::take(self).settled();
+        }
+    }
+
+    /// What is given to prove who sends.
+    fn take(&mut self, auth: &Auth) -> Result<()> {
+        match auth {
+            Auth::None => {}
+            Auth::ApiKeyHeader { value, .. }
+            | Auth::ApiKeyBody { value, .. }
+            | Auth::Bearer { token: value, .. } => self.credentials.extend(values_of(value)?),
+            Auth::ApiKeyQuery { name, value } => {
+                self.names.push(name.clone());
+                self.credentials.extend(values_of(value)?);
+            }
+            Auth::Basic { username, password } => {
+                self.credentials.extend(values_of(password)?);
+                // Some APIs take the key for the user.
+                if username.is_reference() || password.reveal()?.is_empty() {
+                    self.credentials.extend(values_of(username)?);
+                }
+            }
+            Auth::OAuth2(oauth) => {
+                self.place(&oauth.send.to);
+                if let Some(secret) = &oauth.client_secret {
+                    self.credentials.extend(values_of(secret)?);
+                }
+            }
+            Auth::Jwt { send, .. } => self.place(&send.to),
+            Auth::Session(session) => {
+                self.place(&session.send.to);
+                self.take(&session.login_auth)?;
+            }
+            // The one that is not chosen may have a reference that leads nowhere.
+            Auth::Select { among, .. } => among.iter().for_each(|(_, auth)| {
+                let _ = self.take(auth);
+            }),
+            Auth::Pool(auths) => auths.iter().try_for_each(|auth| self.take(auth))?,
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, slot: &TokenSlot) {
+        if let TokenSlot::Query(name) = slot {
+            self.names.push(name.clone());
+        }
     }
 
     fn settled(mut self) -> Self {
@@ -158,6 +207,41 @@ impl Masks {
         }
     }
 
+    /// What a failed answer says, on one line of at most [`EXCERPT_BYTES_MAX`]; `None` if it is no text.
+    ///
+    /// ```
+    /// use landfall::extract::mask::Masks;
+    /// let said = Masks::default().excerpt(br#"{"error": "no\nsuch thing", "access_token": "1234"}"#);
+    /// assert_eq!(said.unwrap(), r#"{"access_token":"****","error":"no\nsuch thing"}"#);
+    /// assert_eq!(Masks::default().excerpt(b"\x00\x01"), None);
+    /// ```
+    pub fn excerpt(&self, body: &[u8]) -> Option<String> {
+        let text = match serde_json::from_slice::<Value>(body) {
+            Ok(mut json) => {
+                mask_members(&mut json);
+                json.to_string()
+            }
+            Err(_) => {
+                let valid = match std::str::from_utf8(body) {
+                    Ok(text) => text,
+                    // The cut of a long answer may go through a character.
+                    Err(error) if error.error_len().is_none() => {
+                        std::str::from_utf8(&body[..error.valid_up_to()]).ok()?
+                    }
+                    Err(_) => return None,
+                };
+                valid.split_whitespace().collect::<Vec<_>>().join(" ")
+            }
+        };
+        if text.is_empty() || text.chars().any(char::is_control) {
+            return None;
+        }
+        // Masked before it is cut: half a secret is not found.
+        let mut masked = self.text(&text);
+        masked.truncate(masked.floor_char_boundary(EXCERPT_BYTES_MAX));
+        Some(masked)
+    }
+
     /// Removes the query parameters that hold a secret of ours, so that `url` can be stored and requested again.
     ///
     /// Servers echo the key they were called with in their next links. It is added again when the URL is used. A
@@ -202,6 +286,23 @@ fn values_of(secret: &Secret) -> Result<Vec<String>> {
     let mut values = secret.reveal_references()?;
     values.push(secret.reveal()?);
     Ok(values)
+}
+
+/// Masks what stands under a name that is as a rule one of a secret.
+fn mask_members(json: &mut Value) {
+    match json {
+        Value::Object(members) => {
+            for (name, value) in members {
+                if is_suspicious(name) && !matches!(value, Value::Null | Value::Bool(_)) {
+                    *value = Value::String(MASK.to_owned());
+                } else {
+                    mask_members(value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(mask_members),
+        _ => {}
+    }
 }
 
 fn is_suspicious(name: &str) -> bool {

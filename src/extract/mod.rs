@@ -26,14 +26,19 @@
 //!
 //! Zero records and no records path are different things: only the first is an end.
 
+mod attempt;
 pub mod auth;
+mod body;
 pub mod bounds;
 pub mod breaker;
+pub mod channel;
 pub mod client;
+pub mod cost;
 pub mod cursor;
 pub mod decode;
 pub mod facts;
 pub mod fetch;
+pub mod graphql;
 pub mod limit;
 pub mod link;
 pub mod mask;
@@ -45,6 +50,8 @@ pub mod quota;
 pub mod reading;
 pub mod request;
 pub mod retry;
+pub mod rules;
+mod send;
 pub mod shape;
 pub mod sweep;
 pub mod window;

@@ -17,7 +17,7 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     extract::{request::Ask, sweep::Slices},
-    json,
+    format, json,
     raw::{
         BatchNumber, Bookmark,
         log::{LogEntry, RawLog},
@@ -87,8 +87,16 @@ struct ParentRead {
 
 fn listed(source: &Source, name: &str, values: &[Text]) -> Result<Vec<Values>> {
     let vars = Ask::default().vars(source);
-    let value = |text: &Text| Ok(Map::from_iter([(name.to_owned(), text.render_json(&vars)?)]));
-    values.iter().map(value).collect()
+    let mut all = Vec::new();
+    for text in values {
+        match text.render_json(&vars)? {
+            // A template may name a whole list.
+            Value::Array(items) => all.extend(items),
+            value => all.push(value),
+        }
+    }
+    let named = |value: Value| Map::from_iter([(name.to_owned(), value)]);
+    Ok(all.into_iter().map(named).collect())
 }
 
 /// Sends the product of all reads; the first is never held whole.
@@ -333,16 +341,18 @@ fn values_of(
         }
     };
     let mut failure = None;
-    let found = stream
-        .records
-        .select(
-            &page.body,
-            &mut |range| match record_values(stream, parent, config, &page, &page.body[range]) {
-                Ok(Some(values)) => all.push(values),
-                Ok(None) => {}
-                Err(error) => failure = Some(error),
-            },
-        );
+    let limits = &format::Limits::DEFAULT;
+    let found = format::records(
+        &stream.format,
+        &stream.records,
+        &page.body,
+        limits,
+        &mut |piece| match record_values(stream, parent, config, &page, piece.bytes(&page.body)) {
+            Ok(Some(values)) => all.push(values),
+            Ok(None) => {}
+            Err(error) => failure = Some(error),
+        },
+    );
     // A page without readable records has no slices; the transform reports it.
     let _ = found;
     failure.map_or(Ok(()), Err)

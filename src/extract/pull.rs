@@ -1,34 +1,43 @@
 //! One slice's windows while their pages are fetched, and the guards that make them end.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use url::Url;
 
 use crate::{
     clock::Timestamp,
-    config::incremental::{CursorFormat, Filter, Incremental, OnExpired, Order},
+    config::{
+        Stream,
+        incremental::{CursorFormat, Filter, Incremental, OnExpired, Order},
+        paginate::Paginate,
+    },
     error::{Error, ErrorKind, Result},
     extract::{
+        bounds::{Bounds, Windows, backfill_windows, windows, windows_after},
+        channel::moved,
+        client::Response,
         cursor::{self, Rank},
         facts,
-        fetch::{Answer, Fetcher, Unanswered, off_thread},
-        paginate::{self, Next},
+        fetch::{Answer, Fetcher, Remedy, Unanswered, Verdict, off_thread},
+        mask::Masks,
+        paginate::{
+            self, Next, Turn, Why,
+            detect::{Certainty, Detected, detect},
+            guard::{Alarm, Guard, Seen, Stuck},
+            resize,
+        },
         progress::add,
         reading::{Reading, Unreadable},
         request::{Ask, PageRequest, START},
         retry::server_time,
         shape,
-        window::{Position, Probe, Scope},
+        window::{Planned, Position, Probe, Scope},
     },
-    json,
-    raw::{Page, Window},
+    format, json,
+    raw::{Page, Reported, Window},
 };
 
 /// Shown of a first record by a probe, in bytes.
@@ -50,6 +59,12 @@ pub(crate) struct Mark {
     pub(crate) paginator: Option<String>,
     /// The page size the server could bear.
     pub(crate) page_size: Option<u64>,
+    /// Whether pages shifted while they were read, so that only a complete pass can tell what is missing.
+    pub(crate) unstable: bool,
+    /// What was reported since the last step.
+    pub(crate) alarms: Vec<Reported>,
+    /// Records of the windows of this run, and of the one it resumed.
+    pub(crate) records: u64,
 }
 
 /// A step of a slice: a page, or a place reached without one.
@@ -70,27 +85,24 @@ pub(crate) struct Pull {
     fetcher: Fetcher,
     slice: Map<String, Value>,
     scope: Scope,
+    /// See [`shape::of`].
+    shape: String,
     mark: Mark,
     window: Window,
-    /// Bounds of the windows after this one.
-    ahead: VecDeque<Bounds>,
+    bounds: Bounds,
+    /// The windows after this one.
+    ahead: Ahead,
+    guard: Guard,
     cursor_max: Option<Rank>,
     cursor_last: Option<Rank>,
-    /// Hashes of the tokens of this run; at most `pages_max`.
-    seen: HashSet<u64>,
-    empty_pages: u32,
     start: Start,
     remedies: u32,
     /// Reported instead of the page after this one.
     doom: Option<Error>,
 }
 
-/// What a window asks for.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Bounds {
-    since: Option<String>,
-    until: Option<String>,
-}
+/// Windows still to come; none for a stream without bounds.
+type Ahead = Box<dyn Iterator<Item = Bounds> + Send>;
 
 /// How this run came to its first page.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,34 +118,69 @@ enum After {
     /// The page with this token.
     Token(String),
     /// Nothing in this window.
-    End,
+    End(Why),
+}
+
+/// What was decided about a page.
+struct Decided {
+    after: After,
+    alarms: Vec<Alarm>,
+    /// Why the page after this one will not be asked for.
+    stuck: Option<Stuck>,
 }
 
 impl Pull {
-    /// Resumes the window of `mark`, or opens one.
-    pub(crate) fn new(fetcher: Fetcher, slice: Map<String, Value>, scope: Scope, mark: Mark) -> Result<Self> {
+    /// Resumes the window of `mark`, or opens one; `None` if there is nothing to ask for.
+    pub(crate) fn new(
+        mut fetcher: Fetcher,
+        slice: Map<String, Value>,
+        scope: Scope,
+        mark: Mark,
+    ) -> Result<Option<Self>> {
         let name = fetcher.stream.name.clone();
-        let mut ahead = windows(&fetcher, &scope, &mark).map_err(|error| error.with("stream", &name))?;
-        let first = ahead.pop_front().unwrap_or_default();
         let shape = shape::of(&fetcher.source, &fetcher.stream);
-        let open = |bounds: Bounds| opened(bounds, &scope, &shape, fetcher.clock.now());
-        let window = match &mark.window {
+        if let (Paginate::Auto, Some(text)) = (&fetcher.stream.paginate.next, &mark.paginator) {
+            fetcher.stream = Arc::new(Detected::from_text(text)?.applied(&fetcher.stream));
+        }
+        let now = fetcher.clock.now();
+        let mut ahead = first_windows(&fetcher.stream, &scope, &mark, now)
+            .map_err(|error| error.with("stream", &name))?;
+        let resumes = match &mark.window {
             Some(window) if window.shape.as_ref().is_some_and(|stored| *stored != shape) => {
                 warn!(stream = %name, "the request has changed, window begins again");
-                open(first)
+                None
             }
-            Some(window) if paginate::fits(&fetcher.stream, &window.next) => {
-                ahead = after(ahead, first, window);
-                window.clone()
-            }
+            Some(window) if paginate::fits(&fetcher.stream, &window.next) => Some(window.clone()),
             Some(window) => {
                 warn!(stream = %name, "page token does not fit the paginator, window begins again");
-                open(Bounds {
-                    since: window.since.clone(),
-                    until: window.until.clone(),
+                Some(Window {
+                    opened_at: Some(now),
+                    next: START.to_owned(),
+                    repeated: None,
+                    pages: 0,
+                    records: 0,
+                    cursor_max: None,
+                    ..window.clone()
                 })
             }
-            None => open(first),
+            None => None,
+        };
+        let (window, bounds) = match (resumes, &fetcher.stream.incremental) {
+            (Some(window), Some(incremental)) => {
+                let bounds = Bounds::stored(incremental, window.since.as_deref(), window.until.as_deref());
+                ahead = later_windows(incremental, &scope, &bounds, now)?;
+                (window, bounds)
+            }
+            (Some(window), None) => {
+                ahead = Box::new(std::iter::empty());
+                (window, Bounds::default())
+            }
+            (None, _) => {
+                let Some(bounds) = ahead.next() else {
+                    return Ok(None);
+                };
+                (opened(&bounds, &scope, &shape, now), bounds)
+            }
         };
         let cursor_max = match (&fetcher.stream.incremental, &window.cursor_max) {
             (Some(incremental), Some(text)) => cursor::rank_of_text(&incremental.format, text),
@@ -144,23 +191,28 @@ impl Pull {
         } else {
             Start::Resumed
         };
-        let seen = [Some(&window.next), window.repeated.as_ref()];
-        let seen = seen.into_iter().flatten().map(|token| hash(token)).collect();
-        Ok(Self {
+        let tokens = [Some(window.next.as_str()), window.repeated.as_deref()];
+        let guard = Guard::new(
+            &fetcher.source.limits,
+            seen(&window),
+            tokens.into_iter().flatten(),
+        );
+        Ok(Some(Self {
             fetcher,
             slice,
             scope,
+            shape,
             mark,
             window,
+            bounds,
             ahead,
+            guard,
             cursor_max,
             cursor_last: None,
-            seen,
-            empty_pages: 0,
             start,
             remedies: 0,
             doom: None,
-        })
+        }))
     }
 
     /// Sends step after step to `sender` until the slice or the patience of the receiver ends.
@@ -189,30 +241,50 @@ impl Pull {
         }
         let (request, answer) = self.fetch().await?;
         self.count(&answer);
+        match &answer.verdict {
+            Verdict::Page | Verdict::Partial => {}
+            Verdict::End => return Ok(self.end()),
+            Verdict::Ignored { status, rule } => {
+                self.fetcher
+                    .progress
+                    .note(format!("answers of status {status} ignored, as {rule} says"));
+                return Ok(self.end());
+            }
+        }
         let reading = match &answer.reading {
             Ok(reading) => reading.clone(),
             &Err(reason) => return Ok(self.evidence(&request, answer, reason)),
         };
-        let after = self.following(&request, &answer, &reading).await?;
+        if answer.verdict == Verdict::Partial {
+            return Ok(self.partial(&request, &answer, &reading));
+        }
+        let decided = self.decide(&request, &answer, &reading).await?;
         if request.token == START {
             self.compare_clocks(&answer);
         }
         self.take(&reading, &answer);
-        let returned = match &after {
+        self.sound(&decided.alarms);
+        let returned = match &decided.after {
             After::Token(token) => Some(token.as_str()),
-            After::End => None,
+            After::End(_) => None,
         };
         let page = self
             .is_new(&reading)
             .then(|| page(&request, &answer, &self.slice, returned));
-        let position = match after {
-            // A place without records that points to itself is where the records end.
-            After::Token(token) if token == request.token && reading.records == 0 => self.close(),
-            After::Token(token) => {
-                self.advance(&token, reading.records, &answer)?;
+        let position = match (decided.stuck, decided.after) {
+            (Some(stuck @ Stuck::EmptyPages { .. }), _) => return Err(self.stuck(stuck)),
+            (Some(stuck), After::Token(token)) => {
+                // This page is good and is handed out; what follows would never end. The bookmark stays before it: the
+                // next run asks this page once more, and goes round again only if another token comes back.
+                let error = self.stuck(stuck);
+                self.doom = Some(error.with("token", excerpt(&answer.masks.token(&token))));
+                if let Some(window) = &mut self.mark.window {
+                    window.repeated = Some(token);
+                }
                 Position::Middle
             }
-            After::End => self.close(),
+            (_, After::Token(token)) => self.advance(token)?,
+            (_, After::End(why)) => self.close(why),
         };
         debug!(
             stream = %self.fetcher.stream.name,
@@ -226,7 +298,7 @@ impl Pull {
         Ok(Step {
             page,
             records: reading.records,
-            mark: self.mark.clone(),
+            mark: self.standing(),
             position,
         })
     }
@@ -237,7 +309,11 @@ impl Pull {
         loop {
             let request = self.request()?;
             let number = self.window.pages + 1;
-            match self.fetcher.fetch(&request, number, self.cursor_last, self.bound()).await {
+            match self
+                .fetcher
+                .fetch(&request, number, self.cursor_last, self.bounds.from)
+                .await
+            {
                 Ok(answer) => {
                     self.start = Start::Settled;
                     return Ok((request, answer));
@@ -249,16 +325,21 @@ impl Pull {
 
     /// Changes what is asked for, or returns the error to stop with.
     fn remedy(&mut self, unanswered: Unanswered) -> Result<()> {
-        let Unanswered { status, error } = unanswered;
+        let Unanswered { status, error, then } = unanswered;
         self.remedies += 1;
         if self.remedies > REMEDIES_MAX {
             return Err(error.with("remedies_max", REMEDIES_MAX));
+        }
+        match then {
+            Some(Remedy::Split) => return self.split(error),
+            Some(Remedy::SplitWindow) => return self.split_window(error),
+            Some(Remedy::Reset) | None => {}
         }
         let expired = match self.start {
             Start::Resumed => matches!(status, Some(400 | 404 | 410 | 422)),
             Start::Settled => status == Some(410),
         };
-        if !expired {
+        if !expired && then != Some(Remedy::Reset) {
             return Err(error);
         }
         if self.window.next != START {
@@ -270,6 +351,41 @@ impl Pull {
             return Ok(());
         }
         self.expired(error)
+    }
+
+    /// Asks for the same place in smaller pages.
+    fn split(&mut self, error: Error) -> Result<()> {
+        let Some(size) = self.size() else {
+            return Err(error.with(
+                "hint",
+                "set paginate.size, so that a smaller page can be asked for",
+            ));
+        };
+        let Some(split) = resize::split(&self.fetcher.stream, &self.window.next, size)? else {
+            return Err(error
+                .with("page_size", size)
+                .with("problem", "no smaller page is possible"));
+        };
+        warn!(stream = %self.fetcher.stream.name, from = size, to = split.size, "page size halved");
+        self.mark.page_size = Some(split.size);
+        self.window.next = split.token;
+        Ok(())
+    }
+
+    /// Asks for the first half of the window, and for the other one after it.
+    fn split_window(&mut self, error: Error) -> Result<()> {
+        let halves = self.fetcher.stream.incremental.as_ref().and_then(|incremental| {
+            let now = self.fetcher.clock.now();
+            self.bounds.halves(incremental, now)
+        });
+        let Some((first, second)) = halves else {
+            return Err(error.with("problem", "the window cannot be halved"));
+        };
+        warn!(stream = %self.fetcher.stream.name, since = first.since, until = first.until, "window halved");
+        let later = std::mem::replace(&mut self.ahead, Box::new(std::iter::empty()));
+        self.ahead = Box::new(std::iter::once(second).chain(later));
+        self.open(first);
+        Ok(())
     }
 
     /// The API no longer knows where the stream stood.
@@ -291,10 +407,12 @@ impl Pull {
             OnExpired::Resync => {
                 warn!(stream = %self.fetcher.stream.name, since = self.window.since,
                     "the position has expired, everything is asked for again");
+                let now = self.fetcher.clock.now();
+                let mut ahead: Ahead = Box::new(windows(incremental, None, now)?);
+                let first = ahead.next().unwrap_or_default();
                 self.scope = Scope::Complete;
-                self.ahead.clear();
-                let since = cursor::bound(incremental, None, self.fetcher.clock.now())?;
-                self.open(Bounds { since, until: None });
+                self.ahead = ahead;
+                self.open(first);
                 Ok(())
             }
         }
@@ -303,29 +421,34 @@ impl Pull {
     /// The same window from its first page; from the greatest cursor seen if the API sends the oldest first.
     fn begin_again(&mut self) {
         let sorted = |incremental: &&Incremental| incremental.order == Order::OldestFirst;
-        let reached = self.fetcher.stream.incremental.as_ref().filter(sorted);
-        let since = match (reached, self.cursor_max) {
-            (Some(incremental), Some(rank)) => Some(cursor::canonical(&incremental.format, rank)),
-            _ => self.window.since.clone(),
-        };
-        let until = self.window.until.clone();
-        self.open(Bounds { since, until });
+        let sorted = self
+            .fetcher
+            .stream
+            .incremental
+            .as_ref()
+            .is_some_and(|incremental| sorted(&incremental));
+        self.narrow(self.cursor_max.filter(|_| sorted));
+    }
+
+    /// Opens the window again, from `reached` if that is known.
+    fn narrow(&mut self, reached: Option<Rank>) {
+        let mut bounds = self.bounds.clone();
+        if let (Some(rank), Some(incremental)) = (reached, &self.fetcher.stream.incremental) {
+            bounds.since = Some(cursor::canonical(&incremental.format, rank));
+            bounds.from = Some(rank);
+        }
+        let opened_at = self.window.opened_at;
+        self.open(bounds);
+        self.window.opened_at = opened_at;
     }
 
     fn open(&mut self, bounds: Bounds) {
-        let shape = shape::of(&self.fetcher.source, &self.fetcher.stream);
-        self.window = opened(bounds, &self.scope, &shape, self.fetcher.clock.now());
+        self.window = opened(&bounds, &self.scope, &self.shape, self.fetcher.clock.now());
+        self.bounds = bounds;
         self.start = Start::Settled;
         self.cursor_max = None;
         self.cursor_last = None;
-        self.empty_pages = 0;
-        self.seen = HashSet::from([hash(START)]);
-    }
-
-    /// The rank of the window's lower bound.
-    fn bound(&self) -> Option<Rank> {
-        let incremental = self.fetcher.stream.incremental.as_ref()?;
-        cursor::rank_of_text(&incremental.format, self.window.since.as_deref()?)
+        self.guard = Guard::new(&self.fetcher.source.limits, Seen::default(), [START]);
     }
 
     fn request(&self) -> Result<PageRequest> {
@@ -333,42 +456,62 @@ impl Pull {
         PageRequest::build(source, stream, &self.ask(&self.window.next))
     }
 
+    /// How many records a page is asked to hold, if the request says it.
+    fn size(&self) -> Option<u64> {
+        let size = self.fetcher.stream.paginate.size.as_ref()?;
+        Some(
+            self.mark
+                .page_size
+                .map_or(size.records, |kept| kept.min(size.records)),
+        )
+    }
+
     fn ask(&self, token: &str) -> Ask {
-        let size = self.fetcher.stream.paginate.size.as_ref();
         Ask {
             token: token.to_owned(),
             page: self.window.pages + 1,
-            size: size.map(|size| self.mark.page_size.unwrap_or(size.records)),
+            size: self.size(),
             since: self.window.since.clone(),
             until: self.window.until.clone(),
             slice: self.slice.clone(),
             watermark: self.mark.watermark.clone(),
+            now: Some(self.fetcher.clock.now()),
             ..Ask::default()
         }
     }
 
-    /// The token after this page, without our secrets.
-    async fn following(&self, request: &PageRequest, answer: &Answer, reading: &Reading) -> Result<After> {
-        let (stream, base) = (
-            Arc::clone(&self.fetcher.stream),
-            self.fetcher.source.base_url.clone(),
-        );
-        let (request, head, body) = (
-            request.clone(),
-            answer.response.head.clone(),
-            answer.response.body.clone(),
-        );
-        let records = reading.records;
-        let decided = off_thread(body.len(), move || {
-            paginate::next(&stream, &base, &request, &head, &body, records)
+    /// What follows this page, and what is odd about it.
+    async fn decide(&mut self, request: &PageRequest, answer: &Answer, reading: &Reading) -> Result<Decided> {
+        self.detect(request, answer, reading)?;
+        let work = self.turning(request, answer, reading);
+        let limits = self.fetcher.source.limits;
+        let mut guard = std::mem::replace(&mut self.guard, Guard::new(&limits, Seen::default(), []));
+        let body_bytes = answer.response.body.len();
+        let (guard, next, found) = off_thread(body_bytes, move || {
+            let turn = work.turn();
+            let next = paginate::next(&turn);
+            let found = next.as_ref().ok().map(|next| guard.page(&turn, next));
+            (guard, next, found)
         })
         .await?;
-        let token = match decided.map_err(|error| error.with("stream", &self.fetcher.stream.name))? {
-            Next::End => return Ok(After::End),
+        self.guard = guard;
+        let after = self.after(answer, reading, next)?;
+        let (alarms, stuck) = match found {
+            Some(Ok(alarms)) => (alarms, None),
+            Some(Err(stuck)) => (Vec::new(), Some(stuck)),
+            None => (Vec::new(), None),
+        };
+        Ok(Decided { after, alarms, stuck })
+    }
+
+    /// The token after a page, without our secrets.
+    fn after(&self, answer: &Answer, reading: &Reading, next: Result<Next>) -> Result<After> {
+        let token = match next.map_err(|error| error.with("stream", &self.fetcher.stream.name))? {
+            Next::End(why) => return Ok(After::End(why)),
             Next::Token(token) => token,
         };
         if self.is_behind(reading) {
-            return Ok(After::End);
+            return Ok(After::End(Why::Condition));
         }
         if !paginate::is_url(&self.fetcher.stream.paginate.next) {
             return Ok(After::Token(token));
@@ -376,7 +519,56 @@ impl Pull {
         let mut url = Url::parse(&token)
             .map_err(|cause| Error::new(ErrorKind::Internal, "read next link").caused_by(cause))?;
         answer.masks.strip(&mut url);
-        Ok(After::Token(url.into()))
+        let home = moved(&url, &answer.base, &self.fetcher.source.base_url);
+        Ok(After::Token(home.into()))
+    }
+
+    /// Everything a paginator looks at, to be taken to another thread.
+    fn turning(&self, request: &PageRequest, answer: &Answer, reading: &Reading) -> Turning {
+        Turning {
+            stream: Arc::clone(&self.fetcher.stream),
+            base: answer.base.clone(),
+            request: request.clone(),
+            answered: answer.response.clone(),
+            reading: reading.clone(),
+            size: self.size(),
+            page: self.window.pages + 1,
+        }
+    }
+
+    /// Finds out how the pages of a stream follow each other, if the project file leaves that to us.
+    fn detect(&mut self, request: &PageRequest, answer: &Answer, reading: &Reading) -> Result<()> {
+        if !matches!(self.fetcher.stream.paginate.next, Paginate::Auto) {
+            return Ok(());
+        }
+        let work = self.turning(request, answer, reading);
+        let detected = detect(&work.turn())?;
+        let note = format!("paginate auto: {}", detected.found);
+        info!(stream = %self.fetcher.stream.name, found = detected.found, "pagination detected");
+        if detected.certainty != Certainty::Open {
+            self.fetcher.progress.note(note);
+        }
+        if detected.certainty == Certainty::Settled {
+            self.mark.paginator = detected.to_text();
+        }
+        self.fetcher.stream = Arc::new(detected.applied(&self.fetcher.stream));
+        Ok(())
+    }
+
+    fn sound(&mut self, alarms: &[Alarm]) {
+        for alarm in alarms {
+            warn!(stream = %self.fetcher.stream.name, alarm = alarm.name(), "{alarm}");
+            let text = format!("{}: {alarm}", alarm.name());
+            self.fetcher.progress.note(text.clone());
+            self.mark.alarms.push(Reported {
+                at: self.fetcher.clock.now(),
+                text,
+            });
+        }
+    }
+
+    fn stuck(&self, stuck: Stuck) -> Error {
+        Error::from(stuck).with("stream", &self.fetcher.stream.name)
     }
 
     /// Whether everything that follows a page is older than what was asked for.
@@ -434,47 +626,95 @@ impl Pull {
             .map(|rank| cursor::canonical(&incremental.format, rank));
     }
 
-    fn advance(&mut self, token: &str, records: u64, answer: &Answer) -> Result<()> {
-        let empty_pages_max = self.fetcher.source.limits.empty_pages_max;
-        self.empty_pages = if records == 0 { self.empty_pages + 1 } else { 0 };
-        if self.empty_pages > empty_pages_max {
-            return Err(self
-                .error(
-                    ErrorKind::Limit,
-                    "wait for records that the server says there are",
-                )
-                .with("empty_pages_max", empty_pages_max));
-        }
-        if !self.seen.insert(hash(token)) {
-            // This page is good and is handed out; what follows would never end. The bookmark stays before it: the
-            // next run asks this page once more, and goes round again only if another token comes back.
-            self.doom = Some(
-                self.error(ErrorKind::Refused, "follow a page token for the second time")
-                    .with("page", self.window.pages)
-                    .with("token", excerpt(&answer.masks.token(token))),
-            );
-            if let Some(window) = &mut self.mark.window {
-                window.repeated = Some(token.to_owned());
-            }
-            return Ok(());
-        }
-        self.window.next = token.to_owned();
+    fn advance(&mut self, token: String) -> Result<Position> {
+        self.window.next = token;
         self.window.repeated = None;
-        self.mark.window = Some(self.window.clone());
-        Ok(())
+        let paging = &self.fetcher.stream.paginate;
+        if resize::reset(
+            paging,
+            self.guard.seen().records,
+            self.bounds.from,
+            self.cursor_max,
+        )? {
+            debug!(stream = %self.fetcher.stream.name, "the result set is full, window begins again from its greatest cursor");
+            self.narrow(self.cursor_max);
+        }
+        self.keep_window();
+        Ok(Position::Middle)
     }
 
     /// Ends the window; the last one ends the slice.
-    fn close(&mut self) -> Position {
+    fn close(&mut self, why: Why) -> Position {
+        let alarms = self.guard.end(&self.fetcher.stream, why);
+        self.sound(&alarms);
+        self.mark.unstable |= self.guard.seen().unstable;
+        self.mark.records += self.window.records;
         self.move_watermark();
-        self.mark.window = None;
-        match self.ahead.pop_front() {
+        debug!(stream = %self.fetcher.stream.name, %why, pages = self.window.pages, "window ended");
+        match self.ahead.next() {
             Some(bounds) => {
                 self.open(bounds);
+                self.keep_window();
                 Position::Middle
             }
-            None => Position::Last,
+            None => {
+                self.mark.window = None;
+                Position::Last
+            }
         }
+    }
+
+    /// The window ends with an answer that is no page.
+    fn end(&mut self) -> Step {
+        let position = self.close(Why::NoRecords);
+        Step {
+            page: None,
+            records: 0,
+            mark: self.standing(),
+            position,
+        }
+    }
+
+    /// A page of which the server says that something is missing: landed, and asked for again by the next run.
+    fn partial(&mut self, request: &PageRequest, answer: &Answer, reading: &Reading) -> Step {
+        let problem = "the answer says that a part of it is missing";
+        self.doom = Some(
+            self.error(ErrorKind::Refused, "read page")
+                .with("url", answer.masks.url(answer.response.head.url.as_str()))
+                .with("attempts", answer.attempts)
+                .with("problem", problem)
+                .with("body", answer.excerpt().unwrap_or_default()),
+        );
+        Step {
+            page: Some(page(request, answer, &self.slice, None)),
+            records: reading.records,
+            mark: self.mark.clone(),
+            position: Position::Evidence(problem.to_owned()),
+        }
+    }
+
+    /// Where the slice stands; what was reported is handed on once.
+    fn standing(&mut self) -> Mark {
+        let alarms = std::mem::take(&mut self.mark.alarms);
+        Mark {
+            alarms,
+            ..self.mark.clone()
+        }
+    }
+
+    fn keep_window(&mut self) {
+        let Seen {
+            before,
+            repeated,
+            total,
+            unstable,
+            ..
+        } = *self.guard.seen();
+        self.window.before = before;
+        self.window.repeats = repeated;
+        self.window.total = total;
+        self.window.unstable = unstable;
+        self.mark.window = Some(self.window.clone());
     }
 
     fn move_watermark(&mut self) {
@@ -484,19 +724,26 @@ impl Pull {
         let moved = if incremental.format == CursorFormat::Feed {
             self.window.cursor_max.clone().or(self.mark.watermark.take())
         } else {
-            let known = self.mark.watermark.as_ref();
-            let known = known.and_then(|text| cursor::rank_of_text(&incremental.format, text));
-            let cap = self.window.opened_at;
-            let cap = cap.and_then(|opened_at| cursor::cap(&incremental.format, opened_at));
-            let found = self.cursor_max.map(|rank| cap.map_or(rank, |cap| rank.min(cap)));
-            // Never back: a window without news leaves the watermark where it is.
-            known
-                .max(found)
-                .map(|rank| cursor::canonical(&incremental.format, rank))
+            let opened_at = self.window.opened_at.unwrap_or_else(|| self.fetcher.clock.now());
+            let known = self.mark.watermark.as_deref();
+            self.bounds
+                .watermark(incremental, known, self.cursor_max, opened_at)
         };
         if moved.is_some() {
             self.mark.watermark = moved;
             self.mark.cursor = Some(cursor::identity(incremental));
+        }
+        let counts = self.fetcher.progress.counts();
+        if counts.cursors_missing > 0 || counts.cursors_future > 0 {
+            warn!(
+                stream = %self.fetcher.stream.name,
+                cursors_missing = counts.cursors_missing,
+                cursors_future = counts.cursors_future,
+                "some records did not count for the watermark"
+            );
+        }
+        if counts.cursors_unsorted > 0 {
+            debug!(stream = %self.fetcher.stream.name, cursors_unsorted = counts.cursors_unsorted, "records are not in cursor order");
         }
     }
 
@@ -507,7 +754,8 @@ impl Pull {
                 .with("url", masks.url(answer.response.head.url.as_str()))
                 .with("status", answer.response.head.status)
                 .with("attempts", answer.attempts)
-                .with("problem", reason),
+                .with("problem", reason)
+                .with("body", answer.excerpt().unwrap_or_default()),
         );
         Step {
             page: Some(page(request, &answer, &self.slice, None)),
@@ -515,6 +763,30 @@ impl Pull {
             mark: self.mark.clone(),
             position: Position::Evidence(reason.to_string()),
         }
+    }
+
+    /// See [`Extraction::plan`](crate::extract::window::Extraction::plan).
+    pub(crate) fn plan(mut self, most: usize) -> Result<Vec<Planned>> {
+        let mut planned = Vec::new();
+        // Ends with the windows, or at `most`.
+        while planned.len() < most {
+            let Fetcher { source, stream, .. } = &self.fetcher;
+            let request = self.request()?;
+            let prepared = request.prepare(source, &stream.request)?;
+            let masks = Masks::of(source, &stream.request)?;
+            planned.push(Planned {
+                method: request.method.as_str(),
+                url: masks.url(prepared.url.as_str()),
+                since: self.window.since.clone(),
+                until: self.window.until.clone(),
+                slice: self.slice.clone(),
+            });
+            match self.ahead.next() {
+                Some(bounds) => self.open(bounds),
+                None => break,
+            }
+        }
+        Ok(planned)
     }
 
     /// See [`Extraction::probe`](crate::extract::window::Extraction::probe).
@@ -534,15 +806,23 @@ impl Pull {
                 .with("status", response.head.status)
                 .with("problem", reason)
         })?;
-        let next = match self.following(&request, &answer, &reading).await? {
+        let work = self.turning(&request, &answer, &reading);
+        let next = match self.after(&answer, &reading, paginate::next(&work.turn()))? {
             After::Token(token) => Some(excerpt(&answer.masks.token(&token))),
-            After::End => None,
+            After::End(_) => None,
         };
         let mut first = None;
         // The text was checked as a whole a moment ago.
-        let _ = stream.records.select(&response.body, &mut |range| {
-            first.get_or_insert(range);
-        });
+        let limits = &format::Limits::DEFAULT;
+        let _ = format::records(
+            &stream.format,
+            &stream.records,
+            &response.body,
+            limits,
+            &mut |piece| {
+                first.get_or_insert_with(|| piece.to_bytes(&response.body));
+            },
+        );
         Ok(Probe {
             url,
             status: response.head.status,
@@ -551,10 +831,9 @@ impl Pull {
             records: reading.records,
             cursors_missing: stream.incremental.as_ref().map(|_| reading.cursors_missing),
             next,
-            first_record: first.map(|range| {
-                response
-                    .body
-                    .slice(range.start..range.end.min(range.start + SAMPLE_BYTES_MAX))
+            first_record: first.map(|mut record| {
+                record.truncate(SAMPLE_BYTES_MAX);
+                record
             }),
             body: response.body.clone(),
         })
@@ -570,49 +849,77 @@ impl Pull {
     }
 }
 
-/// The windows a slice is asked for in, the first of them the one to begin with; also the check that its watermark can
-/// be used at all.
-fn windows(fetcher: &Fetcher, scope: &Scope, mark: &Mark) -> Result<VecDeque<Bounds>> {
-    let Some(incremental) = &fetcher.stream.incremental else {
-        return Ok(VecDeque::from([Bounds::default()]));
+/// What is taken to another thread to decide about a page.
+struct Turning {
+    stream: Arc<Stream>,
+    base: Url,
+    request: PageRequest,
+    answered: Response,
+    reading: Reading,
+    size: Option<u64>,
+    page: u64,
+}
+
+impl Turning {
+    fn turn(&self) -> Turn<'_> {
+        Turn {
+            stream: &self.stream,
+            base: &self.base,
+            request: &self.request,
+            head: &self.answered.head,
+            body: &self.answered.body,
+            reading: &self.reading,
+            size: self.size,
+            page: self.page,
+        }
+    }
+}
+
+/// The windows a slice is asked for in; also the check that its watermark can be used at all.
+fn first_windows(stream: &Stream, scope: &Scope, mark: &Mark, now: Timestamp) -> Result<Ahead> {
+    let Some(incremental) = &stream.incremental else {
+        return Ok(Box::new(std::iter::once(Bounds::default())));
     };
     cursor::check(incremental, mark.cursor.as_deref())?;
-    let bounds = match scope {
-        Scope::Changes => Bounds {
-            since: cursor::bound(incremental, mark.watermark.as_deref(), fetcher.clock.now())?,
-            until: None,
-        },
-        Scope::Complete => Bounds {
-            since: cursor::bound(incremental, None, fetcher.clock.now())?,
-            until: None,
-        },
-        Scope::Backfill { from, to } => Bounds {
-            since: Some(from.clone()),
-            until: Some(to.clone()),
-        },
+    let windows: Windows = match scope {
+        Scope::Changes => windows(incremental, mark.watermark.as_deref(), now)?,
+        Scope::Complete => windows(incremental, None, now)?,
+        Scope::Backfill { from, to } => backfill_windows(incremental, from, to)?,
     };
-    Ok(VecDeque::from([bounds]))
+    Ok(Box::new(windows))
 }
 
-/// What is still ahead of a window that an earlier run began.
-fn after(mut ahead: VecDeque<Bounds>, first: Bounds, window: &Window) -> VecDeque<Bounds> {
-    if first.since != window.since
-        && let Some(place) = ahead.iter().position(|bounds| bounds.since == window.since)
-    {
-        ahead.drain(..=place);
-    }
-    ahead
+/// The windows after one that an earlier run began.
+fn later_windows(incremental: &Incremental, scope: &Scope, last: &Bounds, now: Timestamp) -> Result<Ahead> {
+    Ok(match scope {
+        Scope::Changes | Scope::Complete => Box::new(windows_after(incremental, last, now)?),
+        Scope::Backfill { from, to } => {
+            let until = last.from;
+            let windows = backfill_windows(incremental, from, to)?;
+            Box::new(windows.skip_while(move |window| window.from <= until))
+        }
+    })
 }
 
-fn opened(bounds: Bounds, scope: &Scope, shape: &str, now: Timestamp) -> Window {
+fn opened(bounds: &Bounds, scope: &Scope, shape: &str, now: Timestamp) -> Window {
     Window {
         opened_at: Some(now),
         shape: Some(shape.to_owned()),
-        since: bounds.since,
-        until: bounds.until,
+        since: bounds.since.clone(),
+        until: bounds.until.clone(),
         complete: (*scope == Scope::Complete).then_some(true),
         next: START.to_owned(),
         ..Window::default()
+    }
+}
+
+fn seen(window: &Window) -> Seen {
+    Seen {
+        records: window.records,
+        before: window.before,
+        repeated: window.repeats,
+        total: window.total,
+        unstable: window.unstable,
     }
 }
 
@@ -636,16 +943,11 @@ fn page(request: &PageRequest, answer: &Answer, slice: &Map<String, Value>, retu
     } = answer;
     let mut facts = facts::of(request, &response.head, masks, *attempts, *fetched_at, returned);
     facts.slice = (!slice.is_empty()).then(|| slice.clone());
+    facts.partial = answer.verdict == Verdict::Partial;
     Page {
         body: response.body.clone(),
         facts,
     }
-}
-
-fn hash(token: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    token.hash(&mut hasher);
-    hasher.finish()
 }
 
 fn excerpt(token: &str) -> String {

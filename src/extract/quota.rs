@@ -5,16 +5,16 @@ use std::time::Duration;
 use chrono::DateTime;
 use reqwest::header::HeaderMap;
 
-use crate::{clock::Timestamp, extract::retry::server_time};
+use crate::{clock::Timestamp, config::rate::QuotaHeaders, extract::retry::server_time};
 
 /// The longest time to a reset that is believed. A longer one is more likely a misread unit than a budget.
 pub const RESET_MAX: Duration = Duration::from_secs(3600);
 
 /// Numbers from here on are moments in seconds since 1970, smaller ones are seconds to go.
-const EPOCH_SECONDS_MIN: u64 = 1_000_000_000;
+const EPOCH_SECONDS_MIN: f64 = 1e9;
 
 /// Numbers from here on are moments in milliseconds since 1970.
-const EPOCH_MILLIS_MIN: u64 = 1_000_000_000_000;
+const EPOCH_MILLIS_MIN: f64 = 1e12;
 
 /// Without a known limit, this many requests left are few.
 const REMAINING_FEW: u64 = 10;
@@ -48,7 +48,8 @@ impl Quota {
 
 /// Reads `RateLimit` (both structured forms of the IETF drafts), `RateLimit-*`, `X-RateLimit-*` and `X-Rate-Limit-*`.
 ///
-/// Moments are measured against the response's own `Date`, else against `now`.
+/// Moments are measured against the response's own `Date`, else against `now`. Of several policies the most restrictive
+/// counts: one that is spent, then one that is low, then the one that leaves the fewest requests for its time.
 ///
 /// ```
 /// use landfall::{clock::Timestamp, extract::quota};
@@ -59,57 +60,71 @@ impl Quota {
 /// assert_eq!(quota.reset.unwrap().as_secs(), 30);
 /// ```
 pub fn read(headers: &HeaderMap, now: Timestamp) -> Quota {
+    read_with(headers, &QuotaHeaders::default(), now)
+}
+
+/// As [`read`], with further headers named by the user.
+pub fn read_with(headers: &HeaderMap, named: &QuotaHeaders, now: Timestamp) -> Quota {
     let from = server_time(headers).unwrap_or(now);
+    let field = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let mut worst = Quota::default();
-    for value in headers
-        .get_all("ratelimit")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
+    let texts = |name: &str| {
+        let values = headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        values.collect::<Vec<_>>()
+    };
+    let policies: Vec<(&str, u64)> = texts("ratelimit-policy").into_iter().flat_map(policies).collect();
+    for quota in texts("ratelimit")
+        .into_iter()
+        .flat_map(|value| structured(value, &policies, from))
     {
-        for quota in structured(value, from) {
-            worst = tighter(worst, quota);
-        }
+        worst = tighter(worst, quota);
     }
     for prefix in ["ratelimit", "x-ratelimit", "x-rate-limit"] {
-        let field = |name: &str| {
-            headers
-                .get(format!("{prefix}-{name}"))
-                .and_then(|value| value.to_str().ok())
-        };
         let quota = Quota {
-            limit: field("limit").and_then(leading_number),
-            remaining: field("remaining").and_then(leading_number),
-            reset: field("reset").and_then(|value| reset(value, from)),
+            limit: field(&format!("{prefix}-limit")).and_then(leading_number),
+            remaining: field(&format!("{prefix}-remaining")).and_then(leading_number),
+            reset: field(&format!("{prefix}-reset")).and_then(|value| reset(value, from)),
         };
         worst = tighter(worst, quota);
     }
-    worst
+    let named_field = |name: &Option<String>| name.as_deref().and_then(field);
+    let quota = Quota {
+        limit: named_field(&named.limit).and_then(leading_number),
+        remaining: named_field(&named.remaining).and_then(leading_number),
+        reset: named_field(&named.reset).and_then(|value| reset(value, from)),
+    };
+    tighter(worst, quota)
 }
 
-/// The one that leaves less; of two spent ones the one that lasts longer.
+/// The more restrictive of two policies.
 fn tighter(one: Quota, other: Quota) -> Quota {
-    match (one.remaining, other.remaining) {
-        (_, None) => one,
-        (None, Some(_)) => other,
-        (Some(left), Some(right)) if left == right => {
-            if other.reset > one.reset {
-                other
-            } else {
-                one
+    let (Some(left), Some(right)) = (one.remaining, other.remaining) else {
+        return if other.remaining.is_some() { other } else { one };
+    };
+    let other_is = if one.is_spent() != other.is_spent() {
+        other.is_spent()
+    } else if one.is_spent() {
+        // Of two that are spent the one that lasts longer.
+        other.reset > one.reset
+    } else if one.is_low() != other.is_low() {
+        other.is_low()
+    } else {
+        match (one.reset, other.reset) {
+            (Some(one_s), Some(other_s)) if !one_s.is_zero() && !other_s.is_zero() => {
+                let pace = |count: u64, time: Duration| count as f64 / time.as_secs_f64();
+                pace(right, other_s) < pace(left, one_s)
             }
+            _ => right < left,
         }
-        (Some(left), Some(right)) => {
-            if right < left {
-                other
-            } else {
-                one
-            }
-        }
-    }
+    };
+    if other_is { other } else { one }
 }
 
-/// `"policy";r=50;t=30, …` or `limit=100, remaining=50, reset=30`.
-fn structured(value: &str, from: Timestamp) -> Vec<Quota> {
+/// `"policy";r=50;t=30, …` or `limit=100, remaining=50, reset=30`; `policies` are limits by name.
+fn structured(value: &str, policies: &[(&str, u64)], from: Timestamp) -> Vec<Quota> {
     let read = |quota: &mut Quota, pair: &str| {
         let Some((name, value)) = pair.split_once('=') else {
             return;
@@ -123,7 +138,12 @@ fn structured(value: &str, from: Timestamp) -> Vec<Quota> {
     };
     if value.contains(';') {
         let items = value.split(',').map(|item| {
-            let mut quota = Quota::default();
+            let name = item.split(';').next().unwrap_or_default().trim();
+            let limit = policies.iter().find(|(known, _)| *known == name);
+            let mut quota = Quota {
+                limit: limit.map(|(_, limit)| *limit),
+                ..Quota::default()
+            };
             item.split(';').for_each(|pair| read(&mut quota, pair));
             quota
         });
@@ -134,34 +154,76 @@ fn structured(value: &str, from: Timestamp) -> Vec<Quota> {
     vec![quota]
 }
 
+/// The limits of `"burst";q=100;w=60, "day";q=1000;w=86400`, by name.
+fn policies(value: &str) -> Vec<(&str, u64)> {
+    let limits = value.split(',').filter_map(|item| {
+        let mut parts = item.split(';');
+        let name = parts.next()?.trim();
+        let limit = parts.find_map(|part| part.trim().strip_prefix("q=").and_then(leading_number))?;
+        Some((name, limit))
+    });
+    limits.collect()
+}
+
 /// `100` of `100, 100;w=60`.
 fn leading_number(value: &str) -> Option<u64> {
     value.split([',', ';']).next()?.trim().parse().ok()
 }
 
+/// Seconds to go, a moment in seconds or milliseconds since 1970, RFC 3339, an HTTP date, or a duration such as `6m0s`.
 fn reset(value: &str, from: Timestamp) -> Option<Duration> {
     let value = value.trim();
-    let wait = match value.parse::<u64>() {
-        Ok(number) if number >= EPOCH_MILLIS_MIN => {
-            (DateTime::from_timestamp_millis(i64::try_from(number).ok()?)? - from)
-                .to_std()
-                .unwrap_or_default()
-        }
-        Ok(number) if number >= EPOCH_SECONDS_MIN => {
-            (DateTime::from_timestamp(i64::try_from(number).ok()?, 0)? - from)
-                .to_std()
-                .unwrap_or_default()
-        }
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let moment = DateTime::parse_from_rfc3339(value)
-                .map(|moment| moment.to_utc())
-                .ok()
-                .or_else(|| httpdate::parse_http_date(value).ok().map(Timestamp::from))?;
-            (moment - from).to_std().unwrap_or_default()
-        }
+    let number = value
+        .parse::<f64>()
+        .ok()
+        .filter(|number| number.is_finite() && *number >= 0.0);
+    let wait = match number {
+        Some(number) if number >= EPOCH_MILLIS_MIN => until(number / 1000.0, from)?,
+        Some(number) if number >= EPOCH_SECONDS_MIN => until(number, from)?,
+        Some(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+        None => match spelled_out(value) {
+            Some(wait) => wait,
+            None => {
+                let moment = DateTime::parse_from_rfc3339(value)
+                    .map(|moment| moment.to_utc())
+                    .ok()
+                    .or_else(|| httpdate::parse_http_date(value).ok().map(Timestamp::from))?;
+                (moment - from).to_std().unwrap_or_default()
+            }
+        },
     };
     Some(wait).filter(|wait| *wait <= RESET_MAX)
+}
+
+/// The time from `from` until so many seconds after 1970; nothing if that is past.
+fn until(seconds: f64, from: Timestamp) -> Option<Duration> {
+    let moment = DateTime::from_timestamp_micros((seconds * 1e6).round() as i64)?;
+    Some((moment - from).to_std().unwrap_or_default())
+}
+
+/// `1h2m3s`, `6m0s`, `1.5s`, `20ms`.
+fn spelled_out(value: &str) -> Option<Duration> {
+    let mut rest = value;
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|character: char| !character.is_ascii_digit() && character != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest
+            .find(|character: char| character.is_ascii_digit())
+            .unwrap_or(rest.len());
+        seconds += match &rest[..unit] {
+            "h" => number * 3600.0,
+            "m" => number * 60.0,
+            "s" => number,
+            "ms" => number / 1000.0,
+            _ => return None,
+        };
+        rest = &rest[unit..];
+    }
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|_| !value.is_empty())
 }
 
 #[cfg(test)]

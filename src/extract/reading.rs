@@ -1,6 +1,6 @@
 //! What a body says about progress: how many records, how far their cursors reach.
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::Range, time::Duration};
 
 use bytes::Bytes;
 
@@ -8,7 +8,8 @@ use crate::{
     clock::Timestamp,
     config::{Stream, incremental::Incremental},
     extract::cursor::{self, Rank},
-    json::{self, Defect, Found, JsonPath},
+    format::{self, Defect, Piece},
+    json::{self, Found, JsonPath},
 };
 
 /// What extraction wants to know of a page. Nothing about the records is judged.
@@ -16,7 +17,7 @@ use crate::{
 pub struct Reading {
     /// Records at the records path.
     pub records: u64,
-    /// The last record as it stands in the body.
+    /// The last record as JSON text, as it stands in the body if that is JSON.
     pub last: Option<Bytes>,
     /// The greatest cursor that counts.
     pub cursor_max: Option<Rank>,
@@ -38,9 +39,9 @@ pub struct Reading {
 pub enum Unreadable {
     /// There is no body.
     Empty,
-    /// It is not JSON.
+    /// It is not JSON, or not what else the stream's format says.
     NotJson(Defect),
-    /// It is JSON, but the records path leads nowhere: not the same as no records.
+    /// It can be read, but the records path leads nowhere: not the same as no records.
     RecordsMissing,
     /// It says, in the way of GraphQL servers, that the budget is spent, and may say for how long.
     Throttled {
@@ -67,6 +68,13 @@ struct Cursors<'a> {
     bound: Option<Rank>,
 }
 
+/// The last record seen: a place in the body, or what was written for it.
+enum Last {
+    None,
+    Range(Range<usize>),
+    Written(Vec<u8>),
+}
+
 /// Reads a body fetched at `now`; `previous` is the last cursor of the page before, `bound` the window's lower bound.
 ///
 /// # Errors
@@ -90,20 +98,23 @@ pub fn read(
         horizon: cursor::horizon(incremental, now),
         bound,
     });
-    let mut last = None;
-    let found = stream.records.select(body, &mut |range| {
-        last = Some(range.clone());
+    let mut last = Last::None;
+    let limits = &format::Limits::DEFAULT;
+    let found = format::records(&stream.format, &stream.records, body, limits, &mut |piece| {
         if let Some(cursors) = &cursors {
-            reading.take(cursors, &body[range]);
+            reading.take(cursors, piece.bytes(body));
         }
+        last.set(piece);
     });
     match found.map_err(Unreadable::NotJson)? {
         Found::Missing => {
-            Err(throttled(body).map_or(Unreadable::RecordsMissing, |wait| Unreadable::Throttled { wait }))
+            let document = format::document(&stream.format, body, limits).ok().flatten();
+            let wait = document.and_then(|document| throttled(&document));
+            Err(wait.map_or(Unreadable::RecordsMissing, |wait| Unreadable::Throttled { wait }))
         }
         Found::Values(records) => Ok(Reading {
             records: records as u64,
-            last: last.map(|range| body.slice(range)),
+            last: last.into_bytes(body),
             ..reading
         }),
     }
@@ -140,6 +151,28 @@ fn throttled(body: &[u8]) -> Option<Duration> {
     spent.then(|| wait().unwrap_or_default())
 }
 
+impl Last {
+    fn set(&mut self, piece: Piece<'_>) {
+        match (piece, self) {
+            // One buffer for all records of the page.
+            (Piece::Written(bytes), Self::Written(last)) => {
+                last.clear();
+                last.extend_from_slice(bytes);
+            }
+            (Piece::Written(bytes), last) => *last = Self::Written(bytes.to_vec()),
+            (Piece::Range(range), last) => *last = Self::Range(range),
+        }
+    }
+
+    fn into_bytes(self, body: &Bytes) -> Option<Bytes> {
+        match self {
+            Self::None => None,
+            Self::Range(range) => Some(body.slice(range)),
+            Self::Written(bytes) => Some(Bytes::from(bytes)),
+        }
+    }
+}
+
 impl Reading {
     /// Whether the page lies before the window: it has records, and each is less than the lower bound.
     ///
@@ -174,6 +207,126 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::{
+            format::{Container, Csv, Format, Syntax},
+            incremental::CursorFormat,
+            paginate::Paginate,
+            parse_timestamp,
+        },
+        extract::tests::server::{incremental, source},
+    };
+
+    /// A stream with the cursor `$.t`.
+    fn stream(format: CursorFormat) -> Stream {
+        let base = "http://127.0.0.1:1".parse().unwrap();
+        let mut stream = source(&base, Paginate::Single).streams.remove(0);
+        stream.records = JsonPath::parse("$[*]").unwrap();
+        stream.incremental = Some(Incremental {
+            format,
+            ..incremental(Duration::ZERO)
+        });
+        stream
+    }
+
+    fn noon() -> Timestamp {
+        parse_timestamp("2024-05-01T12:00:00Z").unwrap()
+    }
+
+    fn bound(text: &str) -> Option<Rank> {
+        CursorFormat::Rfc3339.rank(text)
+    }
+
+    #[test]
+    fn f053_f051_cursors_are_counted_for_what_they_are() {
+        let body = Bytes::from_static(
+            br#"[{"t":"2024-05-01T08:00:00Z"},{"t":"2024-05-01T07:59:59Z"},{"t":"2999-01-01T00:00:00Z"},{"t":"soon"},{}]"#,
+        );
+        let stream = stream(CursorFormat::Rfc3339);
+        let reading = read(&stream, &body, noon(), None, bound("2024-05-01T08:00:00Z")).unwrap();
+        let expected = Reading {
+            records: 5,
+            last: Some(Bytes::from_static(b"{}")),
+            cursor_max: bound("2024-05-01T08:00:00Z"),
+            cursor_last: bound("2999-01-01T00:00:00Z"),
+            cursors_missing: 2,
+            cursors_future: 1,
+            cursors_before: 1,
+            cursors_unsorted: 1,
+        };
+        assert_eq!(reading, expected);
+        assert!(!reading.is_behind());
+    }
+
+    #[test]
+    fn a_page_is_behind_if_every_record_is() {
+        let table = [
+            (
+                r#"[{"t":"2024-04-01T00:00:00Z"},{"t":"2024-03-01T00:00:00Z"}]"#,
+                true,
+            ),
+            // At the bound others may follow that share it (F052).
+            (
+                r#"[{"t":"2024-05-01T00:00:00Z"},{"t":"2024-03-01T00:00:00Z"}]"#,
+                false,
+            ),
+            (r#"[{"t":"2024-04-01T00:00:00Z"},{}]"#, false),
+            (
+                r#"[{"t":"2999-04-01T00:00:00Z"},{"t":"2024-04-01T00:00:00Z"}]"#,
+                false,
+            ),
+            ("[]", false),
+        ];
+        let stream = stream(CursorFormat::Rfc3339);
+        for (body, expected) in table {
+            let body = Bytes::from_static(body.as_bytes());
+            let reading = read(&stream, &body, noon(), None, bound("2024-05-01T00:00:00Z")).unwrap();
+            assert_eq!(reading.is_behind(), expected, "{body:?}");
+            assert!(!read(&stream, &body, noon(), None, None).unwrap().is_behind());
+        }
+    }
+
+    #[test]
+    fn records_are_read_in_the_format_of_the_stream() {
+        let mut stream = stream(CursorFormat::Date);
+        let csv = Csv {
+            nulls: Vec::new(),
+            delimiter: b',',
+            quote: Some(b'"'),
+            columns: None,
+            skip_lines: 0,
+        };
+        let lines = b"{\"t\":\"2024-04-30\"}\n{\"t\":\"2024-04-29\"}\n";
+        let gzip = {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut encoder, lines).unwrap();
+            encoder.finish().unwrap()
+        };
+        let table = [
+            (Container::Plain, Syntax::JsonLines, lines.to_vec()),
+            (Container::Gzip, Syntax::JsonLines, gzip),
+            (
+                Container::Plain,
+                Syntax::Csv(csv),
+                b"t\n2024-04-30\n2024-04-29\n".to_vec(),
+            ),
+        ];
+        for (container, syntax, body) in table {
+            stream.format = Format {
+                container,
+                syntax,
+                ..Format::JSON
+            };
+            let reading = read(&stream, &Bytes::from(body), noon(), None, None).unwrap();
+            assert_eq!(reading.records, 2, "{:?}", stream.format);
+            assert_eq!(reading.last.as_deref(), Some(&b"{\"t\":\"2024-04-29\"}"[..]));
+            assert_eq!(reading.cursor_max, CursorFormat::Date.rank("2024-04-30"));
+            assert_eq!(reading.cursors_unsorted, 1);
+        }
+        stream.format.container = Container::Gzip;
+        let read = read(&stream, &Bytes::from_static(b"plain"), noon(), None, None);
+        assert!(matches!(read, Err(Unreadable::NotJson(_))), "{read:?}");
+    }
 
     #[test]
     fn f034_graphql_answers_that_mean_slow_down() {

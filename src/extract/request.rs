@@ -7,16 +7,17 @@ use serde_json::{Map, Value, json};
 use url::{Url, form_urlencoded};
 
 use crate::{
+    clock::Timestamp,
     config::{
         Source, Stream,
         paginate::{OnFirst, Paginate},
-        request::{Body, Method, Request, TokenSlot, Tree},
-        text::Vars,
+        request::{Method, Request, TokenSlot},
+        text::{Text, Vars},
     },
     error::{Error, ErrorKind, Result},
     extract::{
         auth::{header_name, sensitive},
-        decode,
+        body, decode,
         paginate::is_url,
     },
 };
@@ -41,6 +42,10 @@ pub struct Ask {
     pub slice: Map<String, Value>,
     /// The stream's watermark.
     pub watermark: Option<String>,
+    /// The export job the request belongs to: `id`, `response` and `status`.
+    pub job: Option<Value>,
+    /// The moment, for templates that need one.
+    pub now: Option<Timestamp>,
 }
 
 /// A request without credentials; they are added as it is sent.
@@ -88,18 +93,32 @@ pub struct Prepared {
 }
 
 impl Ask {
-    /// The variables of the request's templates: `config`, `slice`, `window`, `page`, `state`.
+    /// The variables of the request's templates: `config`, `slice`, `window` (`since`, `until`), `page` (`token`,
+    /// `number`, `size`), `state` (`watermark`), and `job` and `now` if there are any.
+    ///
+    /// The token of the first page is `none`. A slice shows the values that are declared for it and nothing else of
+    /// the record they come from.
     pub fn vars(&self, source: &Source) -> Vars {
+        let token = Some(self.token.as_str()).filter(|token| *token != START);
         let config: Map<String, Value> = source.config.iter().cloned().collect();
-        Vars::default()
+        let vars = Vars::default()
             .with("config", &config)
             .with("slice", &self.slice)
             .with("window", &json!({"since": self.since, "until": self.until}))
-            .with(
-                "page",
-                &json!({"token": self.token, "number": self.page, "size": self.size}),
-            )
-            .with("state", &json!({"watermark": self.watermark}))
+            .with("page", &self.page(json!(token)))
+            .with("state", &json!({"watermark": self.watermark}));
+        let vars = match &self.job {
+            Some(job) => vars.with("job", job),
+            None => vars,
+        };
+        match self.now {
+            Some(now) => vars.with_now(now),
+            None => vars,
+        }
+    }
+
+    fn page(&self, token: Value) -> Value {
+        json!({"token": token, "number": self.page, "size": self.size})
     }
 }
 
@@ -112,7 +131,12 @@ impl PageRequest {
     pub fn build(source: &Source, stream: &Stream, ask: &Ask) -> Result<Self> {
         let token = ask.token.as_str();
         let paginate = &stream.paginate.next;
-        let mut request = Self::of(source, &stream.request, ask.vars(source))?;
+        let count = count(stream, token)?;
+        let mut vars = ask.vars(source);
+        if let Some((_, Some(number))) = count {
+            vars = vars.with("page", &ask.page(Value::from(number)));
+        }
+        let mut request = Self::of(source, &stream.request, vars)?;
         request.token = token.to_owned();
         if token != START && is_url(paginate) {
             let url = Url::parse(token).map_err(|source| bad_token(stream).caused_by(source))?;
@@ -131,7 +155,11 @@ impl PageRequest {
             request.place(&size.to, &records.to_string(), Value::from(records))?;
         }
         match paginate {
-            Paginate::Single | Paginate::NextUrl { .. } | Paginate::LinkHeader | Paginate::Auto => {}
+            Paginate::Single
+            | Paginate::NextUrl { .. }
+            | Paginate::MadeUrl { .. }
+            | Paginate::LinkHeader
+            | Paginate::Auto => {}
             Paginate::Cursor { to, .. }
             | Paginate::Keyset { to, .. }
             | Paginate::Template { to, .. }
@@ -140,12 +168,8 @@ impl PageRequest {
                     request.place(to, token, body_token(to, token))?;
                 }
             }
-            Paginate::PageNumber { to, first, on_first }
-            | Paginate::Offset {
-                to, first, on_first, ..
-            } => {
-                let number = number(stream, token, *first)?;
-                if token != START || *on_first == OnFirst::Sent {
+            Paginate::PageNumber { .. } | Paginate::Offset { .. } => {
+                if let Some((to, Some(number))) = count {
                     request.place(to, &number.to_string(), Value::from(number))?;
                 }
             }
@@ -158,10 +182,9 @@ impl PageRequest {
     /// # Errors
     /// [`ErrorKind::Config`] if a template or a reference cannot be rendered.
     pub fn of(source: &Source, request: &Request, vars: Vars) -> Result<Self> {
-        let mut url = join(&source.base_url, &request.path.render(&vars)?);
+        let mut url = join(&source.base_url, &request.path.render_path(&vars)?);
         for (name, value) in request.params.iter().filter(|(_, value)| !value.is_reference()) {
-            let text = value.render(&vars)?;
-            if !(text.is_empty() && value.is_template()) {
+            if let Some(text) = something(value, &vars)? {
                 append_query(&mut url, name, &text);
             }
         }
@@ -169,7 +192,7 @@ impl PageRequest {
             method: request.method,
             url,
             headers: Vec::new(),
-            body: body(&request.body, &vars)?,
+            body: body::render(&request.body, &vars)?,
             token: START.to_owned(),
             placed: Vec::new(),
             vars,
@@ -187,7 +210,7 @@ impl PageRequest {
         })
     }
 
-    /// The request as it is sent, but for the credential.
+    /// The request as it is sent, but for the credential. A header of the project file goes before the type of the body.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if a secret cannot be read or does not fit into a header.
@@ -209,15 +232,20 @@ impl PageRequest {
             headers.insert(header_name(name)?, sensitive(name, &value.reveal()?)?);
         }
         for (name, value) in &request.headers {
-            headers.insert(header_name(name)?, sensitive(name, &value.render(&self.vars)?)?);
+            if let Some(text) = something(value, &self.vars)? {
+                headers.insert(header_name(name)?, sensitive(name, &text)?);
+            }
         }
         for (name, value) in &self.headers {
             headers.insert(header_name(name)?, sensitive(name, value)?);
         }
         let mut url = self.url.clone();
         for (name, value) in request.params.iter().filter(|(_, value)| value.is_reference()) {
-            if !self.placed.contains(name) {
-                set_query(&mut url, name, &value.render(&self.vars)?);
+            if self.placed.contains(name) {
+                continue;
+            }
+            if let Some(text) = something(value, &self.vars)? {
+                set_query(&mut url, name, &text);
             }
         }
         Ok(Prepared {
@@ -248,7 +276,8 @@ impl PageRequest {
 }
 
 impl PageBody {
-    /// Sets a field, outermost name first; a form has the names joined by dots.
+    /// Sets a field, outermost name first; a form has the names joined by dots. In an array a name is an index, and
+    /// the one behind the last adds an element.
     pub fn set(&mut self, path: &[String], text: &str, json: Value) {
         if let Self::Form(fields) = self {
             let name = path.join(".");
@@ -259,11 +288,9 @@ impl PageBody {
         if !matches!(self, Self::Json(_)) {
             *self = Self::Json(Value::Object(Map::new()));
         }
-        let Self::Json(mut place) = std::mem::replace(self, Self::None) else {
-            return;
-        };
-        set_field(&mut place, path, json);
-        *self = Self::Json(place);
+        if let Self::Json(root) = self {
+            body::set_field(root, path, json);
+        }
     }
 
     /// The bytes on the wire; none for no body.
@@ -292,61 +319,24 @@ impl fmt::Debug for PageBody {
     }
 }
 
-fn set_field(root: &mut Value, path: &[String], json: Value) {
-    let mut place = root;
-    for name in path {
-        if !place.is_object() {
-            *place = Value::Object(Map::new());
-        }
-        place = &mut place[name.as_str()];
-    }
-    *place = json;
+/// What a template gives; none if that is nothing. A text without templates is always something.
+fn something(text: &Text, vars: &Vars) -> Result<Option<String>> {
+    let rendered = text.render(vars)?;
+    Ok(Some(rendered).filter(|rendered| !(rendered.is_empty() && text.is_template())))
 }
 
-fn body(body: &Body, vars: &Vars) -> Result<PageBody> {
-    Ok(match body {
-        Body::None => PageBody::None,
-        Body::Json(tree) => PageBody::Json(tree_value(tree, vars)?),
-        Body::Form(fields) => {
-            let fields = fields
-                .iter()
-                .map(|(name, value)| Ok((name.clone(), value.render(vars)?)));
-            PageBody::Form(fields.collect::<Result<_>>()?)
-        }
-        Body::Text(text) => PageBody::Text(text.render(vars)?),
-        Body::GraphQl {
-            query,
-            variables,
-            operation,
-        } => {
-            let variables = variables
-                .iter()
-                .map(|(name, tree)| Ok((name.clone(), tree_value(tree, vars)?)));
-            let variables: Map<String, Value> = variables.collect::<Result<_>>()?;
-            let mut request = json!({"query": query.render(vars)?, "variables": variables});
-            if let Some(operation) = operation {
-                request["operationName"] = Value::String(operation.clone());
-            }
-            PageBody::Json(request)
-        }
-    })
-}
-
-fn tree_value(tree: &Tree, vars: &Vars) -> Result<Value> {
-    Ok(match tree {
-        Tree::Scalar(value) => value.clone(),
-        Tree::Text(text) => text.render_json(vars)?,
-        Tree::Array(items) => {
-            let items = items.iter().map(|item| tree_value(item, vars));
-            Value::Array(items.collect::<Result<_>>()?)
-        }
-        Tree::Object(members) => {
-            let members = members
-                .iter()
-                .map(|(name, tree)| Ok((name.clone(), tree_value(tree, vars)?)));
-            Value::Object(members.collect::<Result<_>>()?)
-        }
-    })
+/// Where a counting paginator puts its number, and the number unless this request goes without.
+fn count<'a>(stream: &'a Stream, token: &str) -> Result<Option<(&'a TokenSlot, Option<u64>)>> {
+    let (Paginate::PageNumber { to, first, on_first }
+    | Paginate::Offset {
+        to, first, on_first, ..
+    }) = &stream.paginate.next
+    else {
+        return Ok(None);
+    };
+    let number = number(stream, token, *first)?;
+    let sent = token != START || *on_first == OnFirst::Sent;
+    Ok(Some((to, sent.then_some(number))))
 }
 
 /// The number a page-number or offset token stands for.

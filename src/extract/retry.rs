@@ -4,7 +4,15 @@ use std::{fmt, time::Duration};
 
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
-use crate::{clock::Timestamp, config::errors::Retry, error::ErrorKind, extract::quota};
+use crate::{
+    clock::Timestamp,
+    config::errors::{Action, Retry},
+    error::ErrorKind,
+    extract::quota,
+};
+
+/// The end of what might have passed and did not.
+const UNAVAILABLE: Decision = Decision::GiveUp(ErrorKind::Unavailable);
 
 /// How one attempt ended.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +28,21 @@ pub enum Outcome<'a> {
     NotJson,
     /// The server answered 2xx, and in the body that the budget is spent for at least this long.
     Throttled(Duration),
+    /// The server answered with data and with errors about some of them.
+    Partial,
+    /// A rule of the project file decides.
+    Ruled {
+        /// What it says.
+        action: Action,
+        /// The wait it found.
+        wait: Option<Duration>,
+        /// The headers of the answer.
+        headers: &'a HeaderMap,
+    },
     /// There was no whole answer.
     Failed(FailureKind),
+    /// Nothing was sent: every host is still left alone for this long.
+    Held(Duration),
 }
 
 /// Why there was no whole answer.
@@ -41,6 +62,8 @@ pub enum FailureKind {
     Unsafe,
     /// The request could not be made from the project file.
     Config,
+    /// It was not sent: there was no credential or no leave to send it. Whoever gives them has tried again already.
+    Unsent(ErrorKind),
 }
 
 /// What to do next.
@@ -59,33 +82,62 @@ pub enum Decision {
 /// Decides about attempt number `attempt` (from 1) that ended in `outcome` at `now`; `jitter` is in 0..1.
 ///
 /// The wait is full jitter below a cap that doubles with each attempt. A wait the server asked for comes before it,
-/// so that waiting workers do not all return in the same moment.
+/// so that waiting workers do not all return in the same moment. A wait that a rule found replaces both.
 pub fn decide(retry: &Retry, outcome: &Outcome<'_>, attempt: u32, now: Timestamp, jitter: f64) -> Decision {
-    let (final_kind, asked) = match outcome {
+    // What the last attempt ends in, what was asked for, and how long to wait on top of it.
+    let backoff = backoff(retry, attempt, jitter);
+    let (last, asked, more) = match outcome {
         Outcome::Answered { status, headers } => match status {
             204 | 205 => return Decision::GiveUp(ErrorKind::Refused),
             200..=299 => return Decision::Accept,
-            408 | 429 | 500..=599 => (ErrorKind::Unavailable, wait_asked(headers, now)),
-            403 if is_throttle(*status, headers) => (ErrorKind::Unavailable, wait_asked(headers, now)),
+            408 | 429 | 500..=599 => (UNAVAILABLE, wait_asked(headers, now), backoff),
+            403 if is_throttle(*status, headers) => (UNAVAILABLE, wait_asked(headers, now), backoff),
             _ => return Decision::GiveUp(ErrorKind::Refused),
         },
-        Outcome::NotJson => (ErrorKind::Refused, None),
-        Outcome::Throttled(wait) => (ErrorKind::Unavailable, Some(*wait)),
+        Outcome::Ruled {
+            action,
+            wait,
+            headers,
+        } => match (action, wait) {
+            (Action::Accept | Action::Ignore, _) => return Decision::Accept,
+            (Action::Retry | Action::Throttle, Some(wait)) => (UNAVAILABLE, Some(*wait), Duration::ZERO),
+            (Action::Retry | Action::Throttle, None) => (UNAVAILABLE, wait_asked(headers, now), backoff),
+            (Action::Fail | Action::Renew | Action::Reset | Action::Split | Action::SplitWindow, _) => {
+                return Decision::GiveUp(ErrorKind::Refused);
+            }
+        },
+        Outcome::NotJson => (Decision::GiveUp(ErrorKind::Refused), None, backoff),
+        Outcome::Throttled(wait) => (UNAVAILABLE, Some(*wait), backoff),
+        Outcome::Partial => (Decision::Accept, None, backoff),
+        Outcome::Held(left) if *left > retry.retry_after_max => return UNAVAILABLE,
+        // The time has been waited already.
+        Outcome::Held(_) => (UNAVAILABLE, None, Duration::ZERO),
         Outcome::Failed(kind) => match kind {
-            FailureKind::Connect | FailureKind::Timeout | FailureKind::Cut => (ErrorKind::Unavailable, None),
+            FailureKind::Connect | FailureKind::Timeout | FailureKind::Cut => (UNAVAILABLE, None, backoff),
             FailureKind::Tls | FailureKind::Unsafe => return Decision::GiveUp(ErrorKind::Refused),
             FailureKind::TooLarge => return Decision::GiveUp(ErrorKind::Limit),
             FailureKind::Config => return Decision::GiveUp(ErrorKind::Config),
+            FailureKind::Unsent(kind) => return Decision::GiveUp(*kind),
         },
     };
-    let floor = asked.unwrap_or(Duration::ZERO);
-    if floor > retry.retry_after_max {
-        return Decision::TooLong(floor);
+    let asked = asked.unwrap_or_default();
+    if asked > retry.retry_after_max {
+        return Decision::TooLong(asked);
     }
     if attempt >= retry.attempts_max {
-        return Decision::GiveUp(final_kind);
+        return last;
     }
-    Decision::Wait(floor + backoff(retry, attempt, jitter))
+    Decision::Wait(asked + more)
+}
+
+/// The wait that an outcome itself asks for, without any backoff.
+pub fn asked(outcome: &Outcome<'_>, now: Timestamp) -> Option<Duration> {
+    match outcome {
+        Outcome::Answered { headers, .. } => wait_asked(headers, now),
+        Outcome::Ruled { wait, headers, .. } => wait.or_else(|| wait_asked(headers, now)),
+        Outcome::Throttled(wait) => Some(*wait).filter(|wait| !wait.is_zero()),
+        Outcome::NotJson | Outcome::Partial | Outcome::Held(_) | Outcome::Failed(_) => None,
+    }
 }
 
 /// The wait after attempt `attempt`: `jitter` (0..1) of the cap `backoff_start · 2^(attempt-1)`, at most `backoff_max`.
@@ -152,6 +204,7 @@ impl fmt::Display for FailureKind {
             Self::TooLarge => "too large",
             Self::Unsafe => "unsafe answer",
             Self::Config => "configuration",
+            Self::Unsent(_) => "not sent",
         })
     }
 }

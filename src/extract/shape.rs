@@ -5,41 +5,80 @@ use serde_json::{Value, json};
 use crate::{
     config::{
         Source, Stream,
-        request::{Body, Tree},
+        paginate::{Paginate, Paging},
+        request::{Body, Request, Tree},
+        text::{Expr, Text},
     },
     raw::frame::{hex, sha256},
 };
 
-/// SHA-256 of what the pages of `stream` depend on, lowercase hex: URL, method, parameters, names of headers, body,
-/// paginator, cursor.
+/// SHA-256 of what the pages of `stream` depend on, lowercase hex: URL, method, parameters, names and templates of
+/// headers, body, paginator, cursor, the requests of an export job, and the values of `config` that templates use.
 ///
 /// A changed shape means that a page token of the window under way belongs to another question. References count by
-/// their names and credentials not at all, so a rotated secret changes nothing.
+/// their names and credentials not at all, so a rotated secret changes nothing; nor do the values of slices, each of
+/// which has a window of its own.
 pub fn of(source: &Source, stream: &Stream) -> String {
     let mut base = source.base_url.clone();
     // Both setters can only fail for URLs without a host, which have no user either.
     let _ = base.set_username("");
     let _ = base.set_password(None);
-    let request = &stream.request;
-    let params: Vec<Value> = request
-        .params
+    let ours = source.headers.iter().map(|(name, _)| name.to_ascii_lowercase());
+    let jobs = stream
+        .job
         .iter()
-        .map(|(name, value)| json!([name, value.as_written()]))
-        .collect();
-    let ours = source.headers.iter().map(|(name, _)| name);
-    let theirs = request.headers.iter().map(|(name, _)| name);
-    let headers: Vec<String> = ours.chain(theirs).map(|name| name.to_ascii_lowercase()).collect();
+        .flat_map(|job| [Some(&job.poll), job.download.as_ref()]);
+    let jobs: Vec<&Request> = jobs.flatten().collect();
+    let requests = [&stream.request].into_iter().chain(jobs.iter().copied());
+    let config = requests.clone().any(uses_config).then_some(&source.config);
+    let requests: Vec<Value> = requests.map(shape_of_request).collect();
     let shape = json!([
         base.as_str(),
-        format!("{:?}", request.method),
-        request.path.as_written(),
-        params,
-        headers,
-        shape_of_body(&request.body),
-        format!("{:?}", stream.paginate),
+        ours.collect::<Vec<String>>(),
+        requests,
+        shape_of_paging(&stream.paginate),
         format!("{:?}", stream.incremental),
+        config,
     ]);
     hex(&sha256(shape.to_string().as_bytes()))
+}
+
+fn shape_of_request(request: &Request) -> Value {
+    let params = request
+        .params
+        .iter()
+        .map(|(name, value)| json!([name, value.as_written()]));
+    let headers = request.headers.iter().map(|(name, value)| {
+        // A value that stands in the file may be a credential.
+        let template = value.is_template().then(|| value.as_written());
+        json!([name.to_ascii_lowercase(), template])
+    });
+    json!([
+        request.method.as_str(),
+        request.path.as_written(),
+        params.collect::<Vec<_>>(),
+        headers.collect::<Vec<_>>(),
+        shape_of_body(&request.body),
+    ])
+}
+
+/// With the templates in it, which their `Debug` does not show.
+fn shape_of_paging(paging: &Paging) -> Value {
+    let template = match &paging.next {
+        Paginate::MadeUrl { url } => Some(url.as_written()),
+        Paginate::Template { token, .. } => Some(token.as_written()),
+        _ => None,
+    };
+    let when = paging.stop.when.as_ref().map(Expr::as_str);
+    json!([format!("{paging:?}"), template, when])
+}
+
+fn uses_config(request: &Request) -> bool {
+    let uses = |text: &Text| text.variables().contains("config");
+    let pairs = request.params.iter().chain(&request.headers);
+    uses(&request.path)
+        || pairs.into_iter().any(|(_, text)| uses(text))
+        || request.body.texts().into_iter().any(uses)
 }
 
 /// A body as it stands in the project file.
@@ -88,12 +127,16 @@ mod tests {
     use url::Url;
 
     use super::*;
-    use crate::config::paginate::Paging;
-    use crate::config::text::Text;
     use crate::{
-        config::{auth::Auth, paginate::Paginate, secret::Secret},
+        config::{auth::Auth, secret::Secret},
         extract::tests::server::{cursor, incremental, source},
     };
+
+    fn made(url: &str) -> Paginate {
+        Paginate::MadeUrl {
+            url: Text::parse(url).unwrap(),
+        }
+    }
 
     /// The shape of a source after `change`.
     fn after(change: impl Fn(&mut Source)) -> String {
@@ -106,7 +149,7 @@ mod tests {
 
     #[test]
     fn r065_every_part_of_the_request_is_part_of_its_shape() {
-        let changes: [fn(&mut Source); 9] = [
+        let changes: [fn(&mut Source); 15] = [
             |_| {},
             |source| source.base_url = Url::parse("https://a.example/v2").unwrap(),
             |source| source.streams[0].request.path = Text::literal("/other"),
@@ -121,12 +164,39 @@ mod tests {
                     crate::config::secret::Secret::literal("2"),
                 ))
             },
+            |source| source.streams[0].paginate = Paging::plain(made("{{ response.a }}")),
+            |source| source.streams[0].paginate = Paging::plain(made("{{ response.b }}")),
+            |source| source.streams[0].paginate.stop.when = Some(Expr::parse("response.a").unwrap()),
+            |source| source.streams[0].paginate.stop.when = Some(Expr::parse("response.b").unwrap()),
+            |source| {
+                source.streams[0].request.headers =
+                    vec![("X-A".to_owned(), Text::parse("{{ now }}").unwrap())]
+            },
+            |source| {
+                source.config = vec![("region".to_owned(), json!("eu"))];
+                source.streams[0].request.path = Text::parse("/{{ config.region }}").unwrap();
+            },
         ];
         let mut shapes: Vec<String> = changes.iter().map(after).collect();
         assert!(shapes.iter().all(|shape| shape.len() == 64));
         shapes.sort();
         shapes.dedup();
         assert_eq!(shapes.len(), changes.len());
+    }
+
+    #[test]
+    fn r065_values_of_config_count_if_they_are_used() {
+        let region = |path: &'static str, region: &'static str| {
+            after(move |source| {
+                source.config = vec![("region".to_owned(), json!(region))];
+                source.streams[0].request.path = Text::parse(path).unwrap();
+            })
+        };
+        assert_eq!(region("/o", "eu"), region("/o", "us"));
+        assert_ne!(
+            region("/{{ config.region }}", "eu"),
+            region("/{{ config.region }}", "us")
+        );
     }
 
     #[test]

@@ -122,6 +122,7 @@ impl Sweep {
             shape,
             complete: *scope == Scope::Complete,
             cursor_max: None,
+            records: 0,
             parents: slices.parents.clone(),
             done: Done::default(),
         });
@@ -138,6 +139,9 @@ impl Sweep {
                 window: None,
                 paginator: bookmark.paginator.clone(),
                 page_size: bookmark.page_size,
+                unstable: false,
+                alarms: Vec::new(),
+                records: 0,
             },
             sender,
         };
@@ -198,6 +202,11 @@ impl Sweep {
         bookmark.cursor = mark.cursor.clone().or(bookmark.cursor.take());
         bookmark.paginator = mark.paginator.clone().or(bookmark.paginator.take());
         bookmark.page_size = mark.page_size.or(bookmark.page_size);
+        bookmark.unstable |= mark.unstable;
+        bookmark.report(mark.alarms.clone());
+        if let Some(pass) = &mut bookmark.pass {
+            pass.records += step.records;
+        }
         let key = key(values);
         let is_done = step.position == Position::Last;
         let shared = self.slicing.state == SliceState::Shared;
@@ -287,8 +296,13 @@ impl Sweep {
                 bookmark.watermark = self.later(bookmark.watermark.take(), reached);
                 let first = bookmark.last_success_at.is_none();
                 bookmark.last_success_at = Some(now);
+                bookmark.alarms.retain(|alarm| alarm.at >= pass.opened_at);
                 if pass.complete || first || self.fetcher.stream.incremental.is_none() {
                     bookmark.complete_at = Some(now);
+                    if let Some(note) = bookmark.count_whole(pass.records, now) {
+                        warn!(stream = %self.fetcher.stream.name, "{note}");
+                        self.fetcher.progress.note(note);
+                    }
                 }
             }
         }
@@ -409,6 +423,7 @@ impl Feed {
         if self.slicing.state == SliceState::PerSlice {
             mark.watermark = known.and_then(|known| known.watermark.clone());
         }
+        let standing = mark.clone();
         let pull = Pull::new(self.fetcher.clone(), values.clone(), self.scope.clone(), mark);
         let sender = self.sender.clone();
         async move {
@@ -420,10 +435,16 @@ impl Feed {
                 step,
             };
             let mut pull = match pull {
-                Ok(pull) => pull,
-                Err(error) => {
+                Ok(Some(pull)) => pull,
+                ended => {
+                    let nothing = Step {
+                        page: None,
+                        records: 0,
+                        mark: standing,
+                        position: Position::Last,
+                    };
                     // The receiver may be gone; then nobody wants to know.
-                    let _ = sender.send(event(Err(error))).await;
+                    let _ = sender.send(event(ended.map(|_| nothing))).await;
                     return;
                 }
             };

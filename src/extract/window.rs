@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::Map;
+use serde_json::{Map, Value};
 use tokio::{sync::mpsc, task::AbortHandle};
+use tracing::warn;
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     config::{Source, Stream},
     error::{Error, ErrorKind, Result},
     extract::{
-        client::Client,
+        channel::Channel,
         fetch::Fetcher,
-        limit::Limiter,
         progress::Progress,
         pull::{Mark, Pull, Step},
-        sweep::{Slices, Sweep},
+        sweep::{Slices, Sweep, key},
     },
     raw::{Bookmark, Page},
 };
@@ -34,6 +34,7 @@ pub struct Extraction {
     fetcher: Fetcher,
     scope: Scope,
     bookmark: Bookmark,
+    began_at: Timestamp,
     pages: Pages,
     progress: Arc<Progress>,
 }
@@ -88,6 +89,21 @@ pub enum Position {
     Evidence(String),
 }
 
+/// A request that would be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The HTTP method.
+    pub method: &'static str,
+    /// The URL with secrets masked.
+    pub url: String,
+    /// The lower bound of its window.
+    pub since: Option<String>,
+    /// The upper bound of its window.
+    pub until: Option<String>,
+    /// The values of its slice; empty for a stream without slices.
+    pub slice: Map<String, Value>,
+}
+
 /// What one request showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
@@ -119,8 +135,7 @@ impl Extraction {
     pub fn new(
         source: &Source,
         stream: &Stream,
-        client: Arc<Client>,
-        limiter: Arc<Limiter>,
+        channel: Arc<Channel>,
         clock: Clock,
         bookmark: Bookmark,
     ) -> Result<Self> {
@@ -128,12 +143,12 @@ impl Extraction {
         let fetcher = Fetcher {
             source: Arc::new(source.clone()),
             stream: Arc::new(stream.clone()),
-            client,
-            limiter,
+            channel,
             clock,
             progress: Arc::clone(&progress),
         };
         let extraction = Self {
+            began_at: fetcher.clock.now(),
             fetcher,
             scope: Scope::Changes,
             bookmark,
@@ -218,17 +233,55 @@ impl Extraction {
         }
     }
 
+    /// The first requests that would be sent, at most `most`. Nothing is sent and nothing moves; needs an extraction not
+    /// yet begun.
+    ///
+    /// # Errors
+    /// Those of building a request.
+    pub async fn plan(&mut self, most: usize) -> Result<Vec<Planned>> {
+        match &mut self.pages {
+            Pages::Ready(None) => match self.pull()? {
+                Some(pull) => pull.plan(most),
+                None => Ok(Vec::new()),
+            },
+            Pages::Ready(Some(slices)) => {
+                let mut planned = Vec::new();
+                // Ends with the slices, or at `most`.
+                while planned.len() < most {
+                    let Some(slice) = slices.values.recv().await else {
+                        break;
+                    };
+                    let slice = slice?;
+                    let mark = self.bookmark.slices.get(&key(&slice));
+                    let mark = Mark {
+                        watermark: mark
+                            .and_then(|mark| mark.watermark.clone())
+                            .or(self.bookmark.watermark.clone()),
+                        window: mark.and_then(|mark| mark.window.clone()),
+                        ..Mark::default()
+                    };
+                    let pull = Pull::new(self.fetcher.clone(), slice, self.scope.clone(), mark)?;
+                    if let Some(pull) = pull {
+                        planned.extend(pull.plan(most - planned.len())?);
+                    }
+                }
+                Ok(planned)
+            }
+            _ => Err(Error::new(ErrorKind::Internal, "plan an extraction under way")),
+        }
+    }
+
     /// Fetches the first page of a new window and says what is in it. Moves nothing; needs an extraction not yet begun.
     ///
     /// # Errors
     /// Those of a page that cannot be fetched or read; of a sliced stream also that it has no slice.
     pub async fn probe(&mut self) -> Result<Probe> {
         match &mut self.pages {
-            Pages::Ready(None) => self.pull()?.probe().await,
+            Pages::Ready(None) => self.pull()?.ok_or_else(nothing)?.probe().await,
             Pages::Ready(Some(slices)) => {
                 let slice = slices.first().await?;
                 let pull = Pull::new(self.fetcher.clone(), slice, self.scope.clone(), Mark::default())?;
-                pull.probe().await
+                pull.ok_or_else(nothing)?.probe().await
             }
             _ => Err(Error::new(ErrorKind::Internal, "probe an extraction under way")),
         }
@@ -239,11 +292,14 @@ impl Extraction {
             return Ok(());
         };
         self.pages = match slices {
-            None => {
-                let (sender, receiver) = mpsc::channel(LOOKAHEAD_PAGES);
-                let task = tokio::spawn(Box::new(self.pull()?).run(sender)).abort_handle();
-                Pages::Whole { receiver, task }
-            }
+            None => match self.pull()? {
+                Some(pull) => {
+                    let (sender, receiver) = mpsc::channel(LOOKAHEAD_PAGES);
+                    let task = tokio::spawn(Box::new(pull).run(sender)).abort_handle();
+                    Pages::Whole { receiver, task }
+                }
+                None => Pages::Done,
+            },
             Some(slices) => {
                 let sweep = Sweep::begin(&self.fetcher, &self.scope, slices, &mut self.bookmark);
                 Pages::Sliced(Box::new(sweep))
@@ -252,15 +308,26 @@ impl Extraction {
         Ok(())
     }
 
-    fn pull(&self) -> Result<Pull> {
+    fn pull(&self) -> Result<Option<Pull>> {
         let mark = Mark {
             watermark: self.bookmark.watermark.clone(),
             cursor: self.bookmark.cursor.clone(),
             window: self.bookmark.window.clone(),
             paginator: self.bookmark.paginator.clone(),
             page_size: self.bookmark.page_size,
+            unstable: false,
+            alarms: Vec::new(),
+            records: 0,
         };
         Pull::new(self.fetcher.clone(), Map::new(), self.scope.clone(), mark)
+    }
+
+    /// Says so if there are no records any more where there were always some.
+    fn count_whole(&self, bookmark: &mut Bookmark, records: u64) {
+        if let Some(note) = bookmark.count_whole(records, self.fetcher.clock.now()) {
+            warn!(stream = %self.fetcher.stream.name, "{note}");
+            self.progress.note(note);
+        }
     }
 
     /// The bookmark of a stream without slices after a step.
@@ -271,18 +338,34 @@ impl Extraction {
             window: mark.window,
             paginator: mark.paginator,
             page_size: mark.page_size,
+            unstable: self.bookmark.unstable | mark.unstable,
             ..self.bookmark.clone()
         };
+        bookmark.report(mark.alarms);
         if *position == Position::Last {
             let now = self.fetcher.clock.now();
+            let opened_at = self.bookmark.window.as_ref().and_then(|window| window.opened_at);
+            bookmark
+                .alarms
+                .retain(|alarm| Some(alarm.at) >= opened_at.or(Some(self.began_at)));
             bookmark.last_success_at = Some(now);
-            let first = self.bookmark.watermark.is_none();
+            let first = self.bookmark.last_success_at.is_none();
             if self.scope == Scope::Complete || self.fetcher.stream.incremental.is_none() || first {
                 bookmark.complete_at = Some(now);
+                // What shifted before has been seen now; what shifted during this pass is for the next one.
+                bookmark.unstable = mark.unstable;
+                self.count_whole(&mut bookmark, mark.records);
             }
         }
         bookmark
     }
+}
+
+fn nothing() -> Error {
+    Error::new(ErrorKind::Refused, "ask for a page").with(
+        "problem",
+        "the stream's range has ended: there is nothing to ask for",
+    )
 }
 
 impl Drop for Extraction {

@@ -2,8 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::{
-    config::{Project, Source, Stream, auth::Auth, secret::Secret},
+    config::{
+        Project, Source, Stream,
+        advice::{State, advice},
+        auth::Auth,
+        secret::Secret,
+    },
     contract::{
         Column, Contract, columns,
         drift::{self, ChangeKind},
@@ -11,10 +18,10 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     extract::{
-        client::Client,
-        limit::Limiter,
+        channel::Channel,
         window::{Extraction, Probe},
     },
+    format::Recipe,
     ops::{Workspace, contract},
     raw::{Bookmark, store},
     transform::condition::Condition,
@@ -113,6 +120,21 @@ pub fn offline(project: &Project) -> Vec<Finding> {
     findings.0
 }
 
+/// The list to go through before a stream runs: what is there, and what is missing and what to write.
+pub fn preflight(project: &Project) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    for (source, stream) in project.streams() {
+        for advice in advice(source, stream) {
+            let level = match advice.state {
+                State::Present => Level::Good,
+                State::Missing => Level::Note,
+            };
+            findings.add(level, &stream.name, advice.to_string());
+        }
+    }
+    findings.0
+}
+
 /// Tries the lake, fetches one page per stream and compares it with the contract. Nothing is landed.
 pub async fn connect(workspace: &Workspace) -> Vec<Finding> {
     let mut findings = Findings::default();
@@ -125,17 +147,17 @@ pub async fn connect(workspace: &Workspace) -> Vec<Finding> {
         Err(error) => findings.add(Level::Wrong, &"lake", error.chain()),
     }
     for source in &workspace.project.sources {
-        let limiter = Arc::new(Limiter::new(source.rate_limit.as_ref(), workspace.clock.clone()));
-        let client = match Client::new(source) {
-            Ok(client) => Arc::new(client),
+        let opened = Channel::open(source, &workspace.clock, &workspace.project.credentials_dir);
+        let channel = match opened {
+            Ok(channel) => Arc::new(channel),
             Err(error) => {
                 findings.add(Level::Wrong, &source.name, error.chain());
                 continue;
             }
         };
         for stream in &source.streams {
-            match probe(workspace, source, stream, &client, &limiter).await {
-                Ok(page) => check_page(&mut findings, stream, &page),
+            match Box::pin(probe(workspace, source, stream, &channel)).await {
+                Ok(page) => check_page(&mut findings, source, stream, &page),
                 Err(error) => findings.add(Level::Wrong, &stream.name, error.chain()),
             }
         }
@@ -147,21 +169,19 @@ async fn probe(
     workspace: &Workspace,
     source: &Source,
     stream: &Stream,
-    client: &Arc<Client>,
-    limiter: &Arc<Limiter>,
+    channel: &Arc<Channel>,
 ) -> Result<Probe> {
     let mut extraction = Extraction::new(
         source,
         stream,
-        Arc::clone(client),
-        Arc::clone(limiter),
+        Arc::clone(channel),
         workspace.clock.clone(),
         Bookmark::default(),
     )?;
     extraction.probe().await
 }
 
-fn check_page(findings: &mut Findings, stream: &Stream, page: &Probe) {
+fn check_page(findings: &mut Findings, source: &Source, stream: &Stream, page: &Probe) {
     let next = page
         .next
         .as_ref()
@@ -187,10 +207,9 @@ fn check_page(findings: &mut Findings, stream: &Stream, page: &Probe) {
         );
     }
     let mut records = Vec::new();
-    // The page was read as JSON to count its records, so it is JSON.
-    let _ = stream
-        .records
-        .select(&page.body, &mut |range| records.push(&page.body[range]));
+    // The page was read to count its records, so it can be read.
+    let _ =
+        Recipe::of(source, stream).read(&page.body, &mut |piece| records.push(piece.to_bytes(&page.body)));
     match check_contract(stream) {
         Ok(Some(contract)) => compare(findings, stream, &contract, &records),
         Ok(None) => show_inferred(findings, stream, &records),
@@ -200,7 +219,7 @@ fn check_page(findings: &mut Findings, stream: &Stream, page: &Probe) {
 }
 
 /// Judges the records of one page.
-fn compare(findings: &mut Findings, stream: &Stream, contract: &Contract, records: &[&[u8]]) {
+fn compare(findings: &mut Findings, stream: &Stream, contract: &Contract, records: &[Bytes]) {
     let judged = contract::judge(stream, contract).and_then(|judge| {
         let mut judging = judge.start();
         for record in records {
@@ -245,11 +264,11 @@ fn compare(findings: &mut Findings, stream: &Stream, contract: &Contract, record
 }
 
 /// What a contract drafted from one page would say.
-fn show_inferred(findings: &mut Findings, stream: &Stream, records: &[&[u8]]) {
+fn show_inferred(findings: &mut Findings, stream: &Stream, records: &[Bytes]) {
     let drafted = infer::infer(
         &stream.name.to_string(),
         &stream.table.keys,
-        records.iter().copied(),
+        records.iter().map(Bytes::as_ref),
     );
     let Some(contract) = drafted else {
         return findings.add(

@@ -85,7 +85,7 @@ pub async fn draft(
     let entries = log
         .entries_within(BatchNumber::FIRST..=head, INFER_BYTES_MAX)
         .await?;
-    let raw = scan::table(&workspace.store, &stream.records, entries, 1)?;
+    let raw = scan::table(&workspace.store, workspace.recipe(stream)?, entries, 1)?;
     let plan_error =
         |source: DataFusionError| Error::new(ErrorKind::Internal, "sample raw records").caused_by(source);
     let plan = raw

@@ -7,6 +7,7 @@ use arrow::{
     compute::{CastOptions, cast_with_options},
     datatypes::{Int32Type, Int64Type},
 };
+use bytes::Bytes;
 use datafusion::{
     common::{Column, DFSchema},
     dataframe::DataFrame,
@@ -20,7 +21,7 @@ use crate::{
     config::{Stream, StreamName},
     contract::Contract,
     error::{Error, ErrorKind, Result},
-    json::JsonPath,
+    format::Recipe,
     ops::{Workspace, contract},
     query::{Session, sql_error},
     raw::{
@@ -390,7 +391,8 @@ async fn evidence(workspace: &Workspace, stream: &Stream, position: Position) ->
     let (facts, body) = read::page(workspace.store.as_ref(), &entry, position.page).await?;
     let record = match position.record {
         Some(number) => {
-            nth(&stream.records, &body, number as usize).ok_or_else(|| missing("find raw record"))?
+            let recipe = workspace.recipe(stream)?;
+            nth(&recipe, &body, number as usize).ok_or_else(|| missing("find raw record"))?
         }
         None => body.to_vec(),
     };
@@ -403,18 +405,19 @@ async fn evidence(workspace: &Workspace, stream: &Stream, position: Position) ->
     })
 }
 
-fn nth(records: &JsonPath, body: &[u8], number: usize) -> Option<Vec<u8>> {
+/// The record of that number as it is read, without the values of its slice: those are told with the request.
+fn nth(recipe: &Recipe, body: &Bytes, number: usize) -> Option<Vec<u8>> {
     let mut count = 0;
     let mut found = None;
-    records
-        .select(body, &mut |range| {
+    recipe
+        .read(body, &mut |piece| {
             if count == number {
-                found = Some(range);
+                found = Some(piece.bytes(body).to_vec());
             }
             count += 1;
         })
         .ok()?;
-    found.map(|range| body[range].to_vec())
+    found
 }
 
 fn stored(entry: &LogEntry, page: u32, body_bytes: usize) -> Option<Vec<(&'static str, String)>> {
@@ -448,6 +451,8 @@ fn request(facts: &PageFacts) -> Vec<(&'static str, String)> {
         ("attempts", facts.attempts.to_string()),
         ("fetched at", moment(facts.fetched_at)),
     ];
+    let slice = facts.slice.iter().flatten();
+    lines.extend(slice.map(|(name, value)| ("slice", format!("{name} = {value}"))));
     let optional = [
         ("page token used", &facts.token_used),
         ("page token returned", &facts.token_returned),
@@ -472,6 +477,7 @@ fn request(facts: &PageFacts) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{config::format::Format, format::Limits, json::JsonPath};
 
     #[test]
     fn a_key_is_looked_for_at_its_place_and_as_it_was_written() {
@@ -489,9 +495,14 @@ mod tests {
 
     #[test]
     fn the_nth_record_is_the_bytes_as_they_stand() {
-        let records = JsonPath::parse("$.data[*]").unwrap();
-        let body = br#"{"data": [{"id":1}, {"id" : 2.50}]}"#;
-        assert_eq!(nth(&records, body, 1).unwrap(), br#"{"id" : 2.50}"#);
-        assert_eq!(nth(&records, body, 2), None);
+        let recipe = Recipe {
+            format: Format::JSON,
+            records: JsonPath::parse("$.data[*]").unwrap(),
+            include: vec!["order".to_owned()],
+            limits: Limits::DEFAULT,
+        };
+        let body = Bytes::from_static(br#"{"data": [{"id":1}, {"id" : 2.50}]}"#);
+        assert_eq!(nth(&recipe, &body, 1).unwrap(), br#"{"id" : 2.50}"#);
+        assert_eq!(nth(&recipe, &body, 2), None);
     }
 }

@@ -11,21 +11,20 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
     config::{Project, Source, Stream, StreamName, slice::SliceBy},
     error::{Error, ErrorKind, Result},
     extract::{
-        client::Client,
-        limit::Limiter,
+        channel::Channel,
         parents,
         progress::{Counts, Progress},
-        window::{Extraction, Position, Scope},
+        window::{Extraction, Planned, Position, Scope},
     },
     failpoint,
     ops::{Workspace, contract, extract::adopt::adopt},
     raw::{
         Backfill, Bookmark,
-        log::BatchKind,
+        log::{BatchKind, RawLog},
         write::{Landing, OBJECT_BYTES_MAX},
     },
 };
@@ -85,7 +84,7 @@ pub async fn extract(
     let mut channels = HashMap::new();
     for source in &workspace.project.sources {
         // A source that cannot have one says so again below, to each of its streams.
-        if let Ok(channel) = Channel::open(source, &workspace.clock) {
+        if let Ok(channel) = open(workspace, source) {
             channels.insert(&source.name, channel);
         }
     }
@@ -104,8 +103,8 @@ pub async fn extract(
                 let result = async {
                     let (source, stream) = workspace.project.stream(name)?;
                     let channel = match channels.get(&source.name) {
-                        Some(channel) => channel.clone(),
-                        None => Channel::open(source, &workspace.clock)?,
+                        Some(channel) => Arc::clone(channel),
+                        None => open(workspace, source)?,
                     };
                     for parent in parents_of(source, stream) {
                         if let Some(sender) = ended.get(&parent) {
@@ -114,15 +113,15 @@ pub async fn extract(
                         }
                     }
                     let _held = memory.take(source, stream).await;
-                    Run {
+                    let run = Run {
                         workspace,
                         source,
                         stream,
                         channel,
                         run_id,
-                    }
-                    .extract(&options.scope, begun)
-                    .await
+                    };
+                    // On the heap: futures within futures grow with every level, and the compiler counts them.
+                    Box::pin(run.extract(&options.scope, begun)).await
                 };
                 let outcome = Outcome {
                     stream: name.clone(),
@@ -142,6 +141,54 @@ pub async fn extract(
         .await;
     outcomes.sort_by_key(|(place, _)| *place);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// The first requests that extracting each stream would send, at most `most` a stream. Nothing is sent.
+pub async fn plan(
+    workspace: &Workspace,
+    options: &Options,
+    most: usize,
+) -> Vec<(StreamName, Result<Vec<Planned>>)> {
+    let mut plans = Vec::new();
+    for name in &options.streams {
+        plans.push((
+            name.clone(),
+            plan_one(workspace, name, &options.scope, most).await,
+        ));
+    }
+    plans
+}
+
+async fn plan_one(
+    workspace: &Workspace,
+    name: &StreamName,
+    asked: &Scope,
+    most: usize,
+) -> Result<Vec<Planned>> {
+    let (source, stream) = workspace.project.stream(name)?;
+    let log = RawLog {
+        store: Arc::clone(&workspace.store),
+        stream: name.clone(),
+    };
+    let head = log.head().await?;
+    let mut standing = head.and_then(|head| head.bookmark).unwrap_or_default();
+    adopt(workspace, stream, &mut standing).await?;
+    let scope = scope(stream, workspace.clock.now(), asked, &standing)?;
+    let bookmark = Whose::of(&scope, standing).begin();
+    let channel = Channel::open(source, &workspace.clock, &workspace.project.credentials_dir)?;
+    let mut extraction = Extraction::new(
+        source,
+        stream,
+        Arc::new(channel),
+        workspace.clock.clone(),
+        bookmark.clone(),
+    )?
+    .with_scope(scope);
+    if stream.slices.is_some() {
+        let slices = parents::slices(&workspace.store, source, stream, &bookmark).await?;
+        extraction = extraction.with_slices(slices);
+    }
+    extraction.plan(most).await
 }
 
 /// The streams whose records are slices of `stream`.
@@ -220,20 +267,8 @@ fn permits(bytes: u64) -> u32 {
         .clamp(1, 1 << 24)
 }
 
-/// What all streams of a source share: its connections and its budget.
-#[derive(Clone)]
-struct Channel {
-    client: Arc<Client>,
-    limiter: Arc<Limiter>,
-}
-
-impl Channel {
-    fn open(source: &Source, clock: &Clock) -> Result<Self> {
-        Ok(Self {
-            client: Arc::new(Client::new(source)?),
-            limiter: Arc::new(Limiter::new(source.rate_limit.as_ref(), clock.clone())),
-        })
-    }
+fn open(workspace: &Workspace, source: &Source) -> Result<Arc<Channel>> {
+    Channel::open(source, &workspace.clock, &workspace.project.credentials_dir).map(Arc::new)
 }
 
 /// One stream in one run.
@@ -241,7 +276,7 @@ struct Run<'a> {
     workspace: &'a Workspace,
     source: &'a Source,
     stream: &'a Stream,
-    channel: Channel,
+    channel: Arc<Channel>,
     run_id: &'a str,
 }
 
@@ -266,14 +301,13 @@ impl Run<'_> {
         }
         let mut standing = landing.bookmark();
         adopt(workspace, self.stream, &mut standing).await?;
-        let scope = self.scope(asked, &standing)?;
+        let scope = scope(self.stream, workspace.clock.now(), asked, &standing)?;
         let whose = Whose::of(&scope, standing);
         let bookmark = whose.begin();
         let mut extraction = Extraction::new(
             self.source,
             self.stream,
-            Arc::clone(&self.channel.client),
-            Arc::clone(&self.channel.limiter),
+            Arc::clone(&self.channel),
             workspace.clock.clone(),
             bookmark.clone(),
         )?
@@ -326,46 +360,6 @@ impl Run<'_> {
         Ok(extracted)
     }
 
-    /// What this run asks for: a complete pass if one is under way or due, else what was asked.
-    fn scope(&self, asked: &Scope, bookmark: &Bookmark) -> Result<Scope> {
-        match asked {
-            Scope::Changes => {}
-            Scope::Complete => return Ok(Scope::Complete),
-            Scope::Backfill { .. } if self.stream.incremental.is_some() => return Ok(asked.clone()),
-            Scope::Backfill { .. } => {
-                return Err(Error::new(ErrorKind::Config, "backfill stream")
-                    .with("stream", &self.stream.name)
-                    .with(
-                        "problem",
-                        "it is not incremental, so there is no range to ask for",
-                    )
-                    .with("hint", "run it without --from and --to: it is always read whole"));
-            }
-        }
-        let window = bookmark.window.as_ref();
-        let under_way = window.is_some_and(|window| window.complete == Some(true))
-            || bookmark.pass.as_ref().is_some_and(|pass| pass.complete);
-        if under_way {
-            return Ok(Scope::Complete);
-        }
-        let idle = window.is_none() && bookmark.pass.is_none();
-        let (Some(reconcile), true, true) = (self.stream.reconcile, idle, self.stream.incremental.is_some())
-        else {
-            return Ok(Scope::Changes);
-        };
-        let since = bookmark.complete_at.or(bookmark.last_success_at);
-        let now = self.workspace.clock.now();
-        let due = since.is_some_and(|since| {
-            (now - since)
-                .to_std()
-                .is_ok_and(|passed| passed >= reconcile.every)
-        });
-        if due {
-            info!(stream = %self.stream.name, "a complete pass is due");
-        }
-        Ok(if due { Scope::Complete } else { Scope::Changes })
-    }
-
     async fn land(&self, extraction: &mut Extraction, committer: &mut Committer) -> Result<()> {
         let every = &self.stream.commit;
         // Ends with the window: the extraction itself is bounded by `pages_max`.
@@ -390,6 +384,45 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// What this run asks for: a complete pass if one is under way or due, else what was asked.
+fn scope(stream: &Stream, now: Timestamp, asked: &Scope, bookmark: &Bookmark) -> Result<Scope> {
+    match asked {
+        Scope::Changes => {}
+        Scope::Complete => return Ok(Scope::Complete),
+        Scope::Backfill { .. } if stream.incremental.is_some() => return Ok(asked.clone()),
+        Scope::Backfill { .. } => {
+            return Err(Error::new(ErrorKind::Config, "backfill stream")
+                .with("stream", &stream.name)
+                .with(
+                    "problem",
+                    "it is not incremental, so there is no range to ask for",
+                )
+                .with("hint", "run it without --from and --to: it is always read whole"));
+        }
+    }
+    let window = bookmark.window.as_ref();
+    let under_way = window.is_some_and(|window| window.complete == Some(true))
+        || bookmark.pass.as_ref().is_some_and(|pass| pass.complete);
+    if under_way {
+        return Ok(Scope::Complete);
+    }
+    let idle = window.is_none() && bookmark.pass.is_none();
+    let (Some(reconcile), true, true) = (stream.reconcile, idle, stream.incremental.is_some()) else {
+        return Ok(Scope::Changes);
+    };
+    let since = bookmark.complete_at.or(bookmark.last_success_at);
+    let due = bookmark.unstable
+        || since.is_some_and(|since| {
+            (now - since)
+                .to_std()
+                .is_ok_and(|passed| passed >= reconcile.every)
+        });
+    if due {
+        info!(stream = %stream.name, "a complete pass is due");
+    }
+    Ok(if due { Scope::Complete } else { Scope::Changes })
 }
 
 /// Whose bookmark the extraction moves: the stream's own, or that of a backfill within it.

@@ -9,6 +9,7 @@ pub mod contract;
 pub mod demo;
 pub mod explain;
 pub mod extract;
+pub mod gaps;
 pub mod init;
 pub mod sql;
 pub mod status;
@@ -18,7 +19,14 @@ use std::sync::Arc;
 
 use object_store::ObjectStore;
 
-use crate::{clock::Clock, config::Project, error::Result, raw, table::Tables};
+use crate::{
+    clock::Clock,
+    config::{Project, Stream},
+    error::Result,
+    format::Recipe,
+    raw,
+    table::Tables,
+};
 
 /// A project with its lake opened.
 #[derive(Clone)]
@@ -46,6 +54,15 @@ impl Workspace {
             store,
             clock,
         })
+    }
+
+    /// How the records of `stream` are read out of its pages.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::error::ErrorKind::Config) if it is not a stream of this project.
+    pub fn recipe(&self, stream: &Stream) -> Result<Recipe> {
+        let (source, stream) = self.project.stream(&stream.name)?;
+        Ok(Recipe::of(source, stream))
     }
 
     /// Proves that the store refuses to create what exists; to be called before anything is written.

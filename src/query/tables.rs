@@ -24,6 +24,7 @@ use object_store::{ObjectStore, path::Path};
 use crate::{
     config::{Project, StreamName},
     error::{Error, ErrorKind, Result},
+    format::Recipe,
     query::sql_error,
     raw::{
         BatchNumber,
@@ -97,7 +98,7 @@ impl Lake {
 
     /// The raw records of `stream`, oldest first within an object.
     async fn raw(&self, stream: &StreamName) -> Result<Arc<dyn TableProvider>> {
-        let (_, settings) = self.project.stream(stream)?;
+        let (source, settings) = self.project.stream(stream)?;
         let log = RawLog {
             store: Arc::clone(&self.store),
             stream: stream.clone(),
@@ -111,7 +112,7 @@ impl Lake {
             None => Vec::new(),
         };
         let partitions = self.session.state().config().target_partitions();
-        let scan = scan::table(&self.store, &settings.records, entries, partitions)?;
+        let scan = scan::table(&self.store, Recipe::of(source, settings), entries, partitions)?;
         let schema = scan::schema();
         let columns = schema.fields().iter().enumerate().map(|(position, field)| {
             let column = col(field.name());

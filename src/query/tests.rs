@@ -200,6 +200,7 @@ impl Lake {
             event_id: None,
             trace_id: None,
             slice: None,
+            partial: false,
         };
         landing
             .append(Page {

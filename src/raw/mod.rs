@@ -177,6 +177,9 @@ pub struct PageFacts {
     /// The values of the slice it was asked for, if its stream is sliced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Whether the server said that something of it is missing, as GraphQL does with `errors` beside `data`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
 }
 
 /// Where extraction stands after a batch. Stored inside the raw log entry.
@@ -215,9 +218,52 @@ pub struct Bookmark {
     /// The page size the server could bear, if that is less than the one set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page_size: Option<u64>,
+    /// Whether records may have been skipped because pages shifted while they were read: a complete pass will tell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unstable: bool,
+    /// Records of the last pass over everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
+    /// What the last windows reported, the newest last; at most [`ALARMS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<Reported>,
     /// A backfill in progress. It has a bookmark of its own; nothing else here moves while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfill: Option<Box<Backfill>>,
+}
+
+impl Bookmark {
+    /// Adds what a window reported.
+    pub fn report(&mut self, alarms: Vec<Reported>) {
+        self.alarms.extend(alarms);
+        let surplus = self.alarms.len().saturating_sub(ALARMS_MAX);
+        self.alarms.drain(..surplus);
+    }
+
+    /// Takes note of how many records a pass over everything had; returns what to say if there are none any more where
+    /// there were some.
+    pub fn count_whole(&mut self, records: u64, now: Timestamp) -> Option<String> {
+        let before = self.records.replace(records);
+        let before = before.filter(|before| *before > 0 && records == 0)?;
+        let text = format!("zero_records: no records at all, and the pass before had {before}");
+        self.report(vec![Reported {
+            at: now,
+            text: text.clone(),
+        }]);
+        Some(text)
+    }
+}
+
+/// Most alarms kept in a bookmark.
+pub const ALARMS_MAX: usize = 20;
+
+/// Something a window reported although it did not fail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reported {
+    /// When.
+    pub at: Timestamp,
+    /// What, in a sentence without record contents.
+    pub text: String,
 }
 
 /// A closed range of history that is being read again.
@@ -255,10 +301,30 @@ pub struct Window {
     pub pages: u64,
     /// Records seen so far.
     pub records: u64,
+    /// Records before the lower bound so far.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub before: u64,
+    /// Records that also stood on the page before theirs.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeats: u64,
+    /// How many records the server declared last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Whether the list changed while it was paged by position.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unstable: bool,
     /// The greatest cursor value seen so far, canonical.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor_max: Option<String>,
     /// The token that came back for `next` although it had come before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeated: Option<String>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

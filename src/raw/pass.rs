@@ -21,11 +21,14 @@ pub struct Pass {
     /// SHA-256 of what its slices and requests are made from, lowercase hex.
     pub shape: String,
     /// Whether it asks for everything, whatever the watermarks say.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub complete: bool,
     /// The greatest cursor of the slices that are done, if all slices share one watermark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor_max: Option<String>,
+    /// Records of its pages so far.
+    #[serde(default)]
+    pub records: u64,
     /// The raw batches of parent streams whose records are its slices: first and last, by stream name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parents: BTreeMap<String, (BatchNumber, BatchNumber)>,
@@ -100,14 +103,6 @@ impl Done {
             (false, false) => self.0.insert(after, (number, number + 1)),
         }
     }
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde calls it with a reference"
-)]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 #[cfg(test)]

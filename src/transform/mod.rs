@@ -8,5 +8,6 @@
 
 pub mod condition;
 pub mod quarantine;
+mod runs;
 pub mod scan;
 pub mod split;

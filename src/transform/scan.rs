@@ -1,13 +1,12 @@
 //! The raw zone as a DataFusion table: one row per record, in raw order within a partition.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
     array::{
         ArrayRef, BinaryViewBuilder, Int32Array, Int64Array, RecordBatch, StringArray,
         TimestampMicrosecondArray,
     },
-    buffer::Buffer,
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
 use datafusion::{
@@ -22,15 +21,15 @@ use tokio::sync::mpsc::Sender;
 use crate::{
     contract::ViolationClass,
     error::{Error, ErrorKind, Result},
-    json::{Defect, Found, JsonPath},
+    format::{Defect, Recipe},
+    json::{self, Found},
     raw::{
+        PageFacts,
         log::LogEntry,
         read::{Loss, PageRead, RawPage, read_object},
     },
+    transform::runs::{Run, runs},
 };
-
-/// Records in one Arrow batch of the scan, at most.
-const BATCH_ROWS_MAX: usize = 4096;
 
 /// Batches a partition may be ahead of its reader.
 const BATCHES_AHEAD: usize = 2;
@@ -55,7 +54,8 @@ pub mod column {
     pub const CLASS: usize = 7;
     /// `found`, Utf8: what was there instead.
     pub const FOUND: usize = 8;
-    /// `record`, BinaryView: the record's bytes, or the whole body of a page without readable records.
+    /// `record`, BinaryView: the record as it is judged, with the values of its slice that belong into it; or the whole
+    /// body of a page without readable records.
     pub const BODY: usize = 9;
 }
 
@@ -76,24 +76,25 @@ pub fn schema() -> SchemaRef {
     ]))
 }
 
-/// The records of `entries` as a table of at most `partitions` partitions, each a run of neighbouring objects.
+/// The records of `entries`, read by `recipe`, as a table of at most `partitions` partitions, each a run of neighbouring objects.
 ///
 /// # Errors
 /// [`ErrorKind::Internal`] if DataFusion refuses the schema.
 pub fn table(
     store: &Arc<dyn ObjectStore>,
-    records: &JsonPath,
+    recipe: Recipe,
     entries: Vec<LogEntry>,
     partitions: usize,
 ) -> Result<StreamingTable> {
     let schema = schema();
+    let recipe = Arc::new(recipe);
     let parts = groups(entries, partitions.max(1))
         .into_iter()
         .map(|objects| {
             Arc::new(RawPartition {
                 schema: Arc::clone(&schema),
                 store: Arc::clone(store),
-                records: records.clone(),
+                recipe: Arc::clone(&recipe),
                 objects,
             }) as Arc<dyn PartitionStream>
         })
@@ -132,7 +133,7 @@ fn groups(entries: Vec<LogEntry>, partitions: usize) -> Vec<Vec<(Arc<LogEntry>, 
 struct RawPartition {
     schema: SchemaRef,
     store: Arc<dyn ObjectStore>,
-    records: JsonPath,
+    recipe: Arc<Recipe>,
     objects: Vec<(Arc<LogEntry>, usize)>,
 }
 
@@ -144,9 +145,9 @@ impl PartitionStream for RawPartition {
     fn execute(&self, _ctx: Arc<TaskContext>) -> SendableRecordBatchStream {
         let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&self.schema), BATCHES_AHEAD);
         let sender = builder.tx();
-        let (store, records, objects) = (
+        let (store, recipe, objects) = (
             Arc::clone(&self.store),
-            self.records.clone(),
+            Arc::clone(&self.recipe),
             self.objects.clone(),
         );
         let schema = Arc::clone(&self.schema);
@@ -156,12 +157,12 @@ impl PartitionStream for RawPartition {
                     .await
                     .map_err(external)?;
                 let path: Arc<str> = entry.objects[index].path.as_str().into();
-                let (sender, records, schema) = (sender.clone(), records.clone(), Arc::clone(&schema));
+                let (sender, recipe, schema) = (sender.clone(), Arc::clone(&recipe), Arc::clone(&schema));
                 // Decompressing and scanning is work for a thread that may block.
                 let open = tokio::task::spawn_blocking(move || {
                     pages
                         .into_iter()
-                        .try_fold((), |(), page| send_page(&sender, &schema, &records, &path, page))
+                        .try_fold((), |(), page| send_page(&sender, &schema, &recipe, &path, page))
                 });
                 if open
                     .await
@@ -184,7 +185,7 @@ struct Closed;
 fn send_page(
     sender: &Sender<datafusion::error::Result<RecordBatch>>,
     schema: &SchemaRef,
-    records: &JsonPath,
+    recipe: &Recipe,
     object: &str,
     page: PageRead,
 ) -> Result<(), Closed> {
@@ -212,8 +213,6 @@ fn send_page(
             Ok(())
         }
         PageRead::Page(page) => {
-            let mut places = Vec::new();
-            let found = records.select(&page.body, &mut |range| places.push(range));
             let rows = Rows {
                 object,
                 batch: page.batch.get(),
@@ -221,33 +220,30 @@ fn send_page(
                 facts: page.facts.as_ref(),
                 status: Some(page.status),
             };
-            match found {
-                Ok(Found::Values(_)) => {
-                    for (first, chunk) in places.chunks(BATCH_ROWS_MAX).enumerate() {
-                        send(rows.records(schema, &page, first * BATCH_ROWS_MAX, chunk))?;
-                    }
-                    Ok(())
-                }
-                Ok(Found::Missing) => {
+            match runs(recipe, &page, &mut |run| send(rows.records(schema, run))) {
+                Ok(Ok(Found::Values(_))) => Ok(()),
+                Ok(Ok(Found::Missing)) => {
                     let class = ViolationClass::RecordsPathMissing.as_str();
-                    send(rows.defect(schema, class, &format!("nothing at {records}"), Some(&page)))
+                    let found = format!("nothing at {}", recipe.records);
+                    send(rows.defect(schema, class, &found, Some(&page)))
                 }
-                Err(defect) => send(rows.defect(
-                    schema,
-                    class_of(defect).as_str(),
-                    &defect.to_string(),
-                    Some(&page),
-                )),
+                Ok(Err(closed)) => Err(closed),
+                Err(defect) => {
+                    let class = class_of(defect).as_str();
+                    send(rows.defect(schema, class, &defect.to_string(), Some(&page)))
+                }
             }
         }
     }
 }
 
-/// What a defect of JSON text is called in the quarantine.
-pub fn class_of(defect: Defect) -> ViolationClass {
+/// What a defect of a body is called in the quarantine.
+fn class_of(defect: Defect) -> ViolationClass {
     match defect {
-        Defect::TooDeep { .. } => ViolationClass::TooDeep,
-        Defect::Syntax { .. } | Defect::NotUtf8 { .. } => ViolationClass::NotJson,
+        Defect::TooDeep { .. } | Defect::Json(json::Defect::TooDeep { .. }) => ViolationClass::TooDeep,
+        Defect::Excess(_) | Defect::RecordTooLarge { .. } => ViolationClass::TooLarge,
+        // What is not what it should be cannot become JSON either.
+        Defect::Json(_) | Defect::Xml { .. } | Defect::Container { .. } => ViolationClass::NotJson,
     }
 }
 
@@ -256,32 +252,15 @@ struct Rows<'a> {
     object: &'a str,
     batch: i64,
     page: u32,
-    facts: Option<&'a crate::raw::PageFacts>,
+    facts: Option<&'a PageFacts>,
     status: Option<u16>,
 }
 
 impl Rows<'_> {
-    fn records(
-        &self,
-        schema: &SchemaRef,
-        page: &RawPage,
-        first: usize,
-        places: &[Range<usize>],
-    ) -> arrow::error::Result<RecordBatch> {
-        let mut bodies = BinaryViewBuilder::with_capacity(places.len());
-        if u32::try_from(page.body.len()).is_ok() {
-            // Views point into the page: no record is copied.
-            let block = bodies.append_block(Buffer::from(page.body.clone()));
-            for place in places {
-                bodies.try_append_view(block, place.start as u32, place.len() as u32)?;
-            }
-        } else {
-            for place in places {
-                bodies.append_value(&page.body[place.clone()]);
-            }
-        }
-        let numbers = (first..first + places.len()).map(|record| i32::try_from(record).unwrap_or(i32::MAX));
-        self.batch(schema, numbers.collect(), None, Arc::new(bodies.finish()))
+    fn records(&self, schema: &SchemaRef, run: Run) -> arrow::error::Result<RecordBatch> {
+        let numbers = run.first..run.first + run.rows;
+        let numbers = numbers.map(|record| i32::try_from(record).unwrap_or(i32::MAX));
+        self.batch(schema, numbers.collect(), None, run.bodies)
     }
 
     fn defect(

@@ -344,6 +344,7 @@ fn page_class(name: &str) -> ViolationClass {
     [
         ViolationClass::RecordsPathMissing,
         ViolationClass::TooDeep,
+        ViolationClass::TooLarge,
         ViolationClass::NotJson,
         ViolationClass::RawMissing,
     ]

@@ -63,6 +63,8 @@ pub enum Takes {
     Matching(&'static str, &'static str),
     /// Text, a number, true or false, taken as written.
     Scalar,
+    /// As [`Takes::Scalar`], with references in texts.
+    Reference,
     /// As [`Takes::Scalar`], with templates and references in texts.
     Template,
     /// Text with references; as it stands in the file it gets a warning.
@@ -133,6 +135,17 @@ pub const fn key(name: &'static str, takes: Takes) -> Key {
         example: "",
         more: &[],
         beside: "",
+    }
+}
+
+impl Takes {
+    /// The words it may be, with their meanings, also those of a short form.
+    pub fn words(self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Choice(words) => words.to_vec(),
+            Self::Either(forms) => forms.iter().flat_map(|form| form.words()).collect(),
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 /// Each module of `src/` with the modules it may use besides itself and [`FOR_ALL`]. What is not here may not exist.
 ///
 /// Stations (`extract`, `receive`, `transform`, `table`, `report`) never use each other; only `ops` joins them.
-const MODULES: [(&str, &[&str]); 19] = [
+const MODULES: [(&str, &[&str]); 20] = [
     ("error", &[]),
     ("clock", &[]),
     ("json", &[]),
@@ -19,12 +19,17 @@ const MODULES: [(&str, &[&str]); 19] = [
     // Of config only the drift policies of a stream.
     ("contract", &["config"]),
     ("raw", &["config", "clock"]),
-    ("extract", &["raw", "config", "clock"]),
+    // Of config only the settings of a stream and the bounds of a source.
+    ("format", &["config"]),
+    ("extract", &["format", "raw", "config", "clock"]),
     ("receive", &["raw", "config", "clock"]),
-    ("transform", &["raw", "contract", "config", "clock"]),
+    ("transform", &["format", "raw", "contract", "config", "clock"]),
     ("table", &["raw", "contract", "config", "clock"]),
     // Of transform only the scan, which makes raw a table.
-    ("query", &["transform", "table", "raw", "config", "clock"]),
+    (
+        "query",
+        &["transform", "format", "table", "raw", "config", "clock"],
+    ),
     ("report", &["query", "config", "clock"]),
     (
         "ops",
@@ -35,6 +40,7 @@ const MODULES: [(&str, &[&str]); 19] = [
             "transform",
             "receive",
             "extract",
+            "format",
             "raw",
             "contract",
             "config",
@@ -71,7 +77,7 @@ const IO: [&str; 8] = [
 ];
 
 /// Paths below `src/` that only compute.
-const PURE: [&str; 5] = ["contract/", "json.rs", "yaml.rs", "yaml/", "error.rs"];
+const PURE: [&str; 6] = ["contract/", "format/", "json.rs", "yaml.rs", "yaml/", "error.rs"];
 
 /// Visible entries of the repository; all but `Cargo.lock` and the licence are named by requirement R010.
 const LAYOUT: [&str; 9] = [

@@ -62,6 +62,7 @@ fn page_at(body: &[u8], seconds: i64) -> Page {
         event_id: None,
         trace_id: None,
         slice: None,
+        partial: false,
     };
     Page {
         body: Bytes::copy_from_slice(body),

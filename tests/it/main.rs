@@ -12,7 +12,9 @@
 mod architecture;
 mod crash;
 mod end_to_end;
+mod extraction;
 mod faults;
+mod formats;
 mod landing;
 mod model;
 mod reference;

@@ -183,6 +183,7 @@ fn facts() -> PageFacts {
         event_id: None,
         trace_id: None,
         slice: None,
+        partial: false,
     }
 }
 

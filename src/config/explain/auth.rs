@@ -2,7 +2,10 @@
 
 use crate::config::{
     auth::{Auth, ClientAuth, Credential, Grant, Jwt, OAuth2, Session, SessionToken, TokenEncoding},
-    explain::lines::{Lines, list, names, show_slot, show_text},
+    explain::{
+        lines::{Lines, list, names, show_slot, show_text},
+        stream::explain_request,
+    },
     read::values::show_duration,
 };
 
@@ -83,12 +86,22 @@ fn explain_oauth2(lines: &mut Lines, oauth2: &OAuth2) {
     }
     lines.choose("scopes", list(&oauth2.scopes), oauth2.scopes.is_empty());
     lines.choose("params", names(&oauth2.params), oauth2.params.is_empty());
+    for (name, written) in &oauth2.names {
+        lines.set(&format!("names.{name}"), written);
+    }
     lines.choose("headers", names(&oauth2.headers), oauth2.headers.is_empty());
     let encoding = match oauth2.encoding {
         TokenEncoding::Form => "form",
         TokenEncoding::Json => "json",
     };
     lines.choose("encoding", encoding, oauth2.encoding == TokenEncoding::Form);
+    for (name, path, default) in [
+        ("access_token_path", &oauth2.access_token, "$.access_token"),
+        ("expires_path", &oauth2.expires, "$.expires_in"),
+        ("refresh_token_path", &oauth2.refresh_token, "$.refresh_token"),
+    ] {
+        lines.value(name, path.to_string(), default.to_owned());
+    }
     lines.set("lifetime_default", show_duration(oauth2.lifetime_default));
     lines.set("refresh_early", show_duration(oauth2.refresh_early));
     lines.set("send", show_credential(&oauth2.send));
@@ -97,17 +110,14 @@ fn explain_oauth2(lines: &mut Lines, oauth2: &OAuth2) {
 fn explain_jwt(lines: &mut Lines, jwt: &Jwt) {
     lines.set("algorithm", &jwt.algorithm);
     lines.set("key", &jwt.key);
-    lines.choose("headers", names(&jwt.headers), jwt.headers.is_empty());
+    lines.value("key_base64", jwt.key_base64, false);
+    lines.choose("jwt_headers", names(&jwt.headers), jwt.headers.is_empty());
     lines.choose("claims", names(&jwt.claims), jwt.claims.is_empty());
     lines.set("lifetime", show_duration(jwt.lifetime));
 }
 
 fn explain_session(lines: &mut Lines, session: &Session) {
-    let login = &session.login;
-    lines.set(
-        "login",
-        format!("{} {}", login.method.as_str(), show_text(&login.path)),
-    );
+    lines.within("login", |lines| explain_request(lines, &session.login));
     if !matches!(session.login_auth, Auth::None) {
         explain_auth(lines, "login_auth", &session.login_auth);
     }

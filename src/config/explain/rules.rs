@@ -3,7 +3,7 @@
 use crate::config::{
     errors::{Action, ErrorRule, Retry, Wait, WaitUnit},
     explain::lines::Lines,
-    rate::{Bucket, RateLimit, Share, WindowKind},
+    rate::{Bucket, Choose, QuotaHeaders, Rate, RateLimit, RequestPattern, Share, WindowKind},
     read::values::show_duration,
 };
 
@@ -17,23 +17,60 @@ pub(super) fn explain_rate_limit(lines: &mut Lines, limit: Option<&RateLimit>) {
     lines.within("rate_limit", |lines| {
         let share = match &limit.share {
             Share::Process => "this process only".to_owned(),
-            Share::File(path) => format!("file {}", path.display()),
+            Share::File { path, key } => format!("file {}, key {key}", path.display()),
             Share::Redis { url, key } => format!("redis {url}, key {key}"),
         };
         lines.choose("share", share, matches!(limit.share, Share::Process));
         lines.value("processes", limit.processes, RateLimit::PROCESSES_DEFAULT);
+        let choose = match limit.choose {
+            Choose::All => "all",
+            Choose::First => "first",
+        };
+        lines.choose("choose", choose, limit.choose == Choose::All);
+        let QuotaHeaders {
+            limit,
+            remaining,
+            reset,
+        } = &limit.headers;
+        let named: Vec<&str> = [limit, remaining, reset]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        let named = if named.is_empty() {
+            "none".to_owned()
+        } else {
+            named.join(", ")
+        };
+        lines.choose("headers", &named, named == "none");
     });
 }
 
 fn show_bucket(bucket: &Bucket) -> String {
-    let mut text = format!("{} per {}", bucket.requests, show_duration(bucket.per));
+    let rate = |rate: &Rate| format!("{} per {}", rate.requests, show_duration(rate.per));
+    let mut text = match bucket.rates.as_slice() {
+        [] => "no limit".to_owned(),
+        rates => rates.iter().map(rate).collect::<Vec<_>>().join(" and "),
+    };
     if bucket.window == WindowKind::Fixed {
         text.push_str(", fixed windows");
     }
-    if let Some(pattern) = &bucket.matches {
-        let method = pattern.method.as_deref().unwrap_or("any method");
-        let path = pattern.path.as_deref().unwrap_or("any path");
-        text.push_str(&format!(", for {method} {path}"));
+    let patterns: Vec<String> = bucket.matches.iter().map(show_pattern).collect();
+    if !patterns.is_empty() {
+        text.push_str(&format!(", for {}", patterns.join(" or ")));
+    }
+    text
+}
+
+fn show_pattern(pattern: &RequestPattern) -> String {
+    let mut text = pattern.method.clone().unwrap_or_else(|| "any method".to_owned());
+    let path = pattern.path.as_ref().map_or("any path", |path| path.as_str());
+    text.push_str(&format!(" {path}"));
+    for (name, value) in pattern.params.iter().chain(&pattern.headers) {
+        text.push_str(&format!(" with {name}={value}"));
+    }
+    if pattern.weight > 1 {
+        text.push_str(&format!(" counted {} times", pattern.weight));
     }
     text
 }
@@ -79,16 +116,25 @@ fn show_rule(rule: &ErrorRule) -> String {
         Action::Renew => "renew",
         Action::Reset => "reset",
         Action::Split => "split",
+        Action::SplitWindow => "split_window",
     };
-    match &rule.wait {
-        Some(wait) => format!("{}: {then} after {}", when.join(" and "), show_wait(wait)),
-        None => format!("{}: {then}", when.join(" and ")),
+    let mut text = format!("{}: {then}", when.join(" and "));
+    if !rule.wait.is_empty() {
+        let waits: Vec<String> = rule.wait.iter().map(show_wait).collect();
+        text.push_str(&format!(" after {}", waits.join(", else ")));
     }
+    if rule.message.is_some() {
+        text.push_str(", with a message");
+    }
+    text
 }
 
 fn show_wait(wait: &Wait) -> String {
     match wait {
-        Wait::Constant(wait) => show_duration(*wait),
+        Wait::Constant { time, jitter } if jitter.is_zero() => show_duration(*time),
+        Wait::Constant { time, jitter } => {
+            format!("{} to {}", show_duration(*time), show_duration(*time + *jitter))
+        }
         Wait::Header {
             name, unit, least, ..
         } => {

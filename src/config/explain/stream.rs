@@ -3,11 +3,11 @@
 use crate::config::{
     CommitEvery, Deletes, DriftPolicy, OnMismatch, OnUnknown, ScdType, Source, Stream, Table,
     explain::{
+        format::{explain_files, explain_format, explain_job},
         lines::{Lines, list, names, show_place, show_slot, show_text},
         rules::{explain_errors, explain_retry},
     },
-    format::{Container, Encoding, Files, Format, Job, Syntax},
-    incremental::{Filter, Incremental, OnExpired, Order},
+    incremental::{Filter, Incremental, Moment, OnExpired, Order, Until},
     paginate::{OffsetStep, OnFirst, Paginate, Paging},
     read::values::show_duration,
     request::{Body, Method, Request},
@@ -31,6 +31,7 @@ pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream
     }
     let every = stream.reconcile.map(|reconcile| show_duration(reconcile.every));
     lines.optional("reconcile", every.map(|every| format!("every {every}")));
+    lines.optional("fresh_within", stream.fresh_within.map(show_duration));
     match &stream.job {
         Some(job) => lines.within("job", |lines| explain_job(lines, job)),
         None => lines.choose("job", "none", true),
@@ -50,62 +51,31 @@ pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream
     explain_policies(lines, stream);
 }
 
-fn explain_request(lines: &mut Lines, request: &Request) {
+/// Adds what is asked of the API.
+pub(super) fn explain_request(lines: &mut Lines, request: &Request) {
     let method = request.method;
     lines.choose("method", method.as_str(), method == Method::Get);
     lines.set("path", show_text(&request.path));
     lines.choose("params", names(&request.params), request.params.is_empty());
     lines.choose("headers", names(&request.headers), request.headers.is_empty());
     let body = match &request.body {
-        Body::None => "none",
-        Body::Json(_) => "json",
-        Body::Form(_) => "form",
-        Body::Text(_) => "text",
-        Body::GraphQl { .. } => "graphql",
+        Body::None => "none".to_owned(),
+        Body::Json(_) => "json".to_owned(),
+        Body::Form(_) => "form".to_owned(),
+        Body::Text(_) => "text".to_owned(),
+        Body::GraphQl {
+            variables, operation, ..
+        } => {
+            let names = variables.iter().map(|(name, _)| format!(" ${name}"));
+            let operation = operation.iter().map(|operation| format!(" {operation}"));
+            ["graphql".to_owned()]
+                .into_iter()
+                .chain(operation)
+                .chain(names)
+                .collect()
+        }
     };
     lines.choose("body", body, matches!(request.body, Body::None));
-}
-
-fn explain_format(lines: &mut Lines, format: &Format) {
-    let syntax = match &format.syntax {
-        Syntax::Json => "json",
-        Syntax::JsonLines => "json_lines",
-        Syntax::Csv(_) => "csv",
-        Syntax::Xml => "xml",
-    };
-    let container = match format.container {
-        Container::Plain => "",
-        Container::Gzip => " in gzip",
-        Container::Zstd => " in zstd",
-        Container::Zip => " in zip",
-    };
-    lines.choose("format", format!("{syntax}{container}"), *format == Format::JSON);
-    if let Some(name) = &format.key_as {
-        lines.set("format.key_as", name);
-    }
-    if let Syntax::Csv(csv) = &format.syntax {
-        lines.within("format", |lines| {
-            lines.value(
-                "delimiter",
-                format!("{:?}", char::from(csv.delimiter)),
-                "','".to_owned(),
-            );
-            lines.value("quote", format!("{:?}", char::from(csv.quote)), "'\"'".to_owned());
-            let columns = csv.columns.as_deref().map(list);
-            lines.choose(
-                "columns",
-                columns.as_deref().unwrap_or("from the first line"),
-                csv.columns.is_none(),
-            );
-            lines.value("skip_lines", csv.skip_lines, 0);
-            let encoding = match csv.encoding {
-                Encoding::Utf8 => "utf-8",
-                Encoding::Latin1 => "latin1",
-                Encoding::Utf16 => "utf-16",
-            };
-            lines.value("encoding", encoding, "utf-8");
-        });
-    }
 }
 
 fn explain_paging(lines: &mut Lines, paging: &Paging) {
@@ -125,6 +95,9 @@ fn explain_paging(lines: &mut Lines, paging: &Paging) {
         }
         if let Some(more) = &stop.more {
             lines.set("stop.more", show_place(more));
+        }
+        if let Some(pages) = &stop.pages {
+            lines.set("stop.pages", show_place(pages));
         }
         if stop.on_short_page {
             lines.set("stop.on_short_page", true);
@@ -154,6 +127,7 @@ fn show_paginate(paginate: &Paginate) -> String {
         Paginate::Single => "none".to_owned(),
         Paginate::Cursor { from, to } => format!("cursor from {} to {}", show_place(from), show_slot(to)),
         Paginate::NextUrl { from } => format!("next_url from {}", show_place(from)),
+        Paginate::MadeUrl { url } => format!("next_url made as {}", show_text(url)),
         Paginate::LinkHeader => "link_header".to_owned(),
         Paginate::PageNumber { to, first, on_first } => {
             let first_page = first_page(*on_first);
@@ -230,19 +204,14 @@ fn explain_incremental(lines: &mut Lines, incremental: &Incremental) {
         .map(|format| format.as_str().to_owned())
         .collect();
     lines.choose("also", list(&also), also.is_empty());
-    lines.optional("start", incremental.start.as_deref());
+    lines.choose(
+        "start",
+        moments(&incremental.start, "none"),
+        incremental.start.is_empty(),
+    );
     lines.wait("lookback", incremental.lookback, std::time::Duration::ZERO);
     match &incremental.until {
-        Some(until) => {
-            let step = until.step.map_or("none".to_owned(), show_duration);
-            let end = until.end.as_deref().unwrap_or("now");
-            let granularity = show_duration(until.granularity);
-            let to = show_slot(&until.to);
-            lines.set(
-                "until",
-                format!("{to}, step {step}, end {end}, granularity {granularity}"),
-            );
-        }
+        Some(until) => lines.within("until", |lines| explain_until(lines, until)),
         None => lines.choose("until", "none", true),
     }
     let order = match incremental.order {
@@ -264,34 +233,21 @@ fn explain_incremental(lines: &mut Lines, incremental: &Incremental) {
     lines.value("on_expired", on_expired, "stop");
 }
 
-fn explain_job(lines: &mut Lines, job: &Job) {
-    lines.set("id", &job.id);
-    lines.set("poll", show_request(&job.poll));
-    lines.set("status", &job.status);
-    lines.set("done", list(&job.done));
-    lines.set("failed", list(&job.failed));
-    lines.set("every", show_duration(job.every));
-    lines.set("timeout", show_duration(job.timeout));
-    lines.optional("urls", job.urls.as_ref());
-    lines.optional("download", job.download.as_ref().map(show_request));
-    lines.optional("delete", job.delete.as_ref().map(show_request));
-    lines.choose("hosts", list(&job.hosts), job.hosts.is_empty());
+fn explain_until(lines: &mut Lines, until: &Until) {
+    lines.set("to", show_slot(&until.to));
+    lines.optional("step", until.step);
+    lines.optional("align", until.align);
+    lines.choose("end", moments(&until.end, "now"), until.end.is_empty());
+    lines.set("granularity", show_duration(until.granularity));
 }
 
-fn explain_files(lines: &mut Lines, files: &Files) {
-    lines.set("url", &files.url);
-    lines.optional("checksum", files.checksum.as_ref());
-    lines.optional("only", files.only.as_ref().map(|only| only.as_str()));
-    lines.set(
-        "bytes_max",
-        crate::config::read::values::show_size(files.bytes_max),
-    );
-    lines.set("column", &files.column);
-    lines.choose("hosts", list(&files.hosts), files.hosts.is_empty());
-}
-
-fn show_request(request: &Request) -> String {
-    format!("{} {}", request.method.as_str(), show_text(&request.path))
+fn moments(moments: &[Moment], none: &str) -> String {
+    let moments: Vec<String> = moments.iter().map(ToString::to_string).collect();
+    if moments.is_empty() {
+        none.to_owned()
+    } else {
+        moments.join(", ")
+    }
 }
 
 fn explain_table(lines: &mut Lines, table: &Table) {

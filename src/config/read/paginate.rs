@@ -1,25 +1,37 @@
 //! How the next page is found, and where a value goes in a request.
 
+mod maps;
+
+use std::path::Path;
+
 use crate::{
     config::{
-        paginate::{OffsetStep, OnFirst, Paginate},
-        read::values::{header_name, json_path},
-        request::Method,
-        request::Place,
-        request::TokenSlot,
+        paginate::{OffsetStep, OnFirst, PageSize, Paginate, Paging, Stop},
+        read::{
+            paginate::maps::{FIRST_MAX, SIZE_MAX},
+            values::{expr, header_name, json_path, text},
+        },
+        request::{Method, Place, TokenSlot},
     },
     yaml::{
         fields::{Fields, Value},
-        section::{
-            Key, Rule, Section,
-            Takes::{self, Integer, Text, Word},
-            key,
-        },
+        section::{Key, Section, Takes::Text, key},
     },
 };
 
-/// First pages and offsets beyond this are mistakes.
-const FIRST_MAX: u64 = 1_000_000_000_000;
+/// What templates about a page may name.
+const KNOWN: [&str; 10] = [
+    "config",
+    "slice",
+    "window",
+    "state",
+    "now",
+    "page",
+    "response",
+    "headers",
+    "links",
+    "last_record",
+];
 
 /// Where a value goes in a request: keys of every map that says so.
 pub(super) static SLOT: [Key; 3] = [
@@ -30,160 +42,208 @@ pub(super) static SLOT: [Key; 3] = [
         .doc("The header that takes the value.")
         .example("X-Cursor"),
     key("body_field", Text)
-        .doc("The field of the JSON request body that takes the value, with dots between names; not for GET.")
+        .doc("The field of the JSON or form body that takes the value, with dots between names; not for GET.")
         .example("page.after"),
 ];
 
-const SLOT_NAMES: &[&str] = &["param", "header", "body_field"];
-
-/// One of [`SLOT`] has to be given.
-pub(super) const SLOT_RULE: Rule = Rule::One(SLOT_NAMES);
-
 /// The maps of `paginate`, told apart by `type`.
-pub(super) static PAGINATE: [&Section; 6] = [&NONE, &CURSOR, &NEXT_URL, &LINK_HEADER, &PAGE_NUMBER, &OFFSET];
-
-static NONE: Section = Section::new(
-    "paginate_none",
-    "paginate",
-    "One page is all.",
-    &[key("type", Word("none")).required().doc("One page is all.")],
-)
-.example("{ type: none }");
-
-static CURSOR: Section = Section::new(
-    "paginate_cursor",
-    "paginate",
-    "An opaque token in the response, sent back unchanged. Ends when it is absent, null or empty.",
-    &[
-        key("type", Word("cursor"))
-            .required()
-            .doc("A token from the response."),
-        key("from", Takes::Place)
-            .required()
-            .doc("Where the response holds the token.")
-            .example("$.next_cursor")
-            .more(&["header:X-Next"]),
-    ],
-)
-.shared(&[&SLOT])
-.rules(&[SLOT_RULE])
-.example("{ type: cursor, from: $.next_cursor, param: cursor }");
-
-static NEXT_URL: Section = Section::new(
-    "paginate_next_url",
-    "paginate",
-    "A whole URL in the response, of the same origin. Ends when it is absent, null or empty.",
-    &[
-        key("type", Word("next_url"))
-            .required()
-            .doc("A URL from the response."),
-        key("from", Takes::Place)
-            .required()
-            .doc("Where the response holds the URL.")
-            .example("$.links.next")
-            .more(&["header:X-Next"]),
-    ],
-)
-.example("{ type: next_url, from: $.links.next }");
-
-static LINK_HEADER: Section = Section::new(
-    "paginate_link_header",
-    "paginate",
-    "The `next` relation of the Link header (RFC 8288).",
-    &[key("type", Word("link_header"))
-        .required()
-        .doc("The Link header.")],
-)
-.example("{ type: link_header }");
-
-static PAGE_NUMBER: Section = Section::new(
-    "paginate_page_number",
-    "paginate",
-    "A page number, by default in the parameter `page`; ends with the first page without records.",
-    &[
-        key("type", Word("page_number"))
-            .required()
-            .doc("Pages by number."),
-        key("first", Integer(0, FIRST_MAX))
-            .default("1")
-            .doc("The number of the first page.")
-            .example("0"),
-    ],
-)
-.shared(&[&SLOT])
-.rules(&[Rule::AtMostOne(SLOT_NAMES)])
-.example("{ type: page_number, param: page }");
-
-static OFFSET: Section = Section::new(
-    "paginate_offset",
-    "paginate",
-    "A record offset, by default in the parameter `offset`; ends with the first page without records.",
-    &[
-        key("type", Word("offset")).required().doc("Records by offset."),
-        key("first", Integer(0, FIRST_MAX))
-            .default("0")
-            .doc("The offset of the first record.")
-            .example("1"),
-    ],
-)
-.shared(&[&SLOT])
-.rules(&[Rule::AtMostOne(SLOT_NAMES)])
-.example("{ type: offset, param: offset }");
+pub(super) static PAGINATE: [&Section; 10] = [
+    &maps::NONE,
+    &maps::CURSOR,
+    &maps::NEXT_URL,
+    &maps::LINK_HEADER,
+    &maps::PAGE_NUMBER,
+    &maps::OFFSET,
+    &maps::KEYSET,
+    &maps::TEMPLATE,
+    &maps::RELAY,
+    &maps::AUTO,
+];
 
 /// Reads `paginate`.
-pub(super) fn paginate(value: Value<'_>, method: Method) -> Option<Paginate> {
-    type Read = fn(&Fields<'_>, Method) -> Option<Paginate>;
-    let choices: [(&str, (&'static Section, Read)); 6] = [
-        ("none", (&NONE, |_, _| Some(Paginate::Single))),
-        ("cursor", (&CURSOR, cursor)),
-        ("next_url", (&NEXT_URL, next_url)),
-        ("link_header", (&LINK_HEADER, |_, _| Some(Paginate::LinkHeader))),
-        ("page_number", (&PAGE_NUMBER, page_number)),
-        ("offset", (&OFFSET, offset)),
+pub(super) fn paginate(value: Value<'_>, method: Method, dir: &Path) -> Option<Paging> {
+    type Read = fn(&Fields<'_>, Method, &Path) -> Option<Paginate>;
+    let choices: [(&str, (&'static Section, Read)); 10] = [
+        ("none", (&maps::NONE, |_, _, _| Some(Paginate::Single))),
+        ("cursor", (&maps::CURSOR, cursor)),
+        ("next_url", (&maps::NEXT_URL, next_url)),
+        (
+            "link_header",
+            (&maps::LINK_HEADER, |_, _, _| Some(Paginate::LinkHeader)),
+        ),
+        ("page_number", (&maps::PAGE_NUMBER, page_number)),
+        ("offset", (&maps::OFFSET, offset)),
+        ("keyset", (&maps::KEYSET, keyset)),
+        ("template", (&maps::TEMPLATE, template)),
+        ("relay", (&maps::RELAY, relay)),
+        ("auto", (&maps::AUTO, |_, _, _| Some(Paginate::Auto))),
     ];
-    let (section, read) = value.tag("type", &choices, &["keyset"])?;
-    read(&value.fields(section)?, method)
+    let (section, read) = value.tag("type", &choices, &[])?;
+    let fields = value.fields(section)?;
+    let next = read(&fields, method, dir);
+    let size = fields.optional("size", |value| size(value, method));
+    let sized = fields.value("size").is_some();
+    let stop = match fields.value("stop") {
+        Some(value) => stop(value, sized),
+        None => Some(Stop::default()),
+    };
+    if let Some(Paginate::Offset {
+        step: OffsetStep::PageSize,
+        ..
+    }) = &next
+        && !sized
+    {
+        fields.missing("\"size\", which step: page_size needs,");
+    }
+    let total = fields.optional("total", place);
+    let reset_after_records = fields.optional("reset_after_records", |value| value.integer(1..=FIRST_MAX));
+    Some(Paging {
+        next: next?,
+        size,
+        stop: stop?,
+        total,
+        reset_after_records,
+    })
 }
 
-fn cursor(fields: &Fields<'_>, method: Method) -> Option<Paginate> {
+fn size(value: Value<'_>, method: Method) -> Option<PageSize> {
+    let fields = value.fields(&maps::SIZE)?;
+    let to = place_of(&fields, method, None);
+    let records = fields.required("records", |value| value.integer(1..=SIZE_MAX));
+    let records_min = fields
+        .optional("min", |value| {
+            let most = records.unwrap_or(SIZE_MAX);
+            value.integer(1..=most)
+        })
+        .unwrap_or(1);
+    Some(PageSize {
+        to: to?,
+        records: records?,
+        records_min,
+    })
+}
+
+fn stop(value: Value<'_>, sized: bool) -> Option<Stop> {
+    let fields = value.fields(&maps::STOP)?;
+    let on_short_page = fields
+        .optional("on_short_page", |value| {
+            let wanted = value.boolean()?;
+            if wanted && !sized {
+                let hint = "add size to paginate".to_owned();
+                let message = "on_short_page: without a page size no page is short";
+                value.problems.warn(value.node.place, message, Some(hint));
+            }
+            Some(wanted)
+        })
+        .unwrap_or(false);
+    let on_status = fields
+        .optional("on_status", |value| {
+            let statuses: Vec<Option<u64>> = value.items()?.map(|item| item.integer(400..=599)).collect();
+            let statuses: Option<Vec<u64>> = statuses.into_iter().collect();
+            statuses?
+                .into_iter()
+                .map(|status| u16::try_from(status).ok())
+                .collect()
+        })
+        .unwrap_or_default();
+    Some(Stop {
+        when: fields.optional("when", |value| expr(value, &KNOWN)),
+        more: fields.optional("more", place),
+        pages: fields.optional("pages", place),
+        on_short_page,
+        on_status,
+        after_pages: fields.optional("after_pages", |value| value.integer(1..=FIRST_MAX)),
+    })
+}
+
+fn cursor(fields: &Fields<'_>, method: Method, _: &Path) -> Option<Paginate> {
     let from = fields.required("from", place);
-    let to = slot(fields, method, None);
+    let to = place_of(fields, method, None);
     Some(Paginate::Cursor { from: from?, to: to? })
 }
 
-fn next_url(fields: &Fields<'_>, _: Method) -> Option<Paginate> {
-    Some(Paginate::NextUrl {
-        from: fields.required("from", place)?,
-    })
+fn next_url(fields: &Fields<'_>, _: Method, dir: &Path) -> Option<Paginate> {
+    match (fields.value("from"), fields.value("template")) {
+        (Some(from), None) => Some(Paginate::NextUrl { from: place(from)? }),
+        (None, Some(made)) => Some(Paginate::MadeUrl {
+            url: text(made, dir, &KNOWN)?,
+        }),
+        (Some(_), Some(made)) => made.refuse("only one of from and template may be given", None),
+        (None, None) => {
+            fields.missing("\"from\" or \"template\"");
+            None
+        }
+    }
 }
 
-fn page_number(fields: &Fields<'_>, method: Method) -> Option<Paginate> {
-    let to = slot(fields, method, Some("page"));
-    let first = fields
-        .optional("first", |value| value.integer(0..=FIRST_MAX))
-        .unwrap_or(1);
+fn page_number(fields: &Fields<'_>, method: Method, _: &Path) -> Option<Paginate> {
+    let to = place_of(fields, method, Some(TokenSlot::Query("page".to_owned())));
+    let (first, on_first) = (first(fields, 1), on_first(fields));
     Some(Paginate::PageNumber {
         to: to?,
         first,
-        on_first: OnFirst::Sent,
+        on_first,
     })
 }
 
-fn offset(fields: &Fields<'_>, method: Method) -> Option<Paginate> {
-    let to = slot(fields, method, Some("offset"));
-    let first = fields
-        .optional("first", |value| value.integer(0..=FIRST_MAX))
-        .unwrap_or(0);
+fn offset(fields: &Fields<'_>, method: Method, _: &Path) -> Option<Paginate> {
+    let to = place_of(fields, method, Some(TokenSlot::Query("offset".to_owned())));
+    let steps = [
+        ("records", OffsetStep::Records),
+        ("page_size", OffsetStep::PageSize),
+    ];
+    let step = fields
+        .optional("step", |value| value.choice(&steps, &[]))
+        .unwrap_or(OffsetStep::Records);
+    let (first, on_first) = (first(fields, 0), on_first(fields));
     Some(Paginate::Offset {
         to: to?,
         first,
-        on_first: OnFirst::Sent,
-        step: OffsetStep::Records,
+        on_first,
+        step,
     })
 }
 
+fn keyset(fields: &Fields<'_>, method: Method, _: &Path) -> Option<Paginate> {
+    let key = fields.required("key", json_path);
+    let to = place_of(fields, method, None);
+    Some(Paginate::Keyset { key: key?, to: to? })
+}
+
+fn template(fields: &Fields<'_>, method: Method, dir: &Path) -> Option<Paginate> {
+    let token = fields.required("token", |value| text(value, dir, &KNOWN));
+    let to = place_of(fields, method, None);
+    Some(Paginate::Template {
+        token: token?,
+        to: to?,
+    })
+}
+
+fn relay(fields: &Fields<'_>, method: Method, _: &Path) -> Option<Paginate> {
+    let connection = fields.required("connection", json_path);
+    let variable = TokenSlot::BodyField(vec!["variables".to_owned(), "after".to_owned()]);
+    let to = place_of(fields, method, method.has_body().then_some(variable));
+    Some(Paginate::Relay {
+        connection: connection?,
+        to: to?,
+    })
+}
+
+fn first(fields: &Fields<'_>, default: u64) -> u64 {
+    fields
+        .optional("first", |value| value.integer(0..=FIRST_MAX))
+        .unwrap_or(default)
+}
+
+fn on_first(fields: &Fields<'_>) -> OnFirst {
+    let choices = [("sent", OnFirst::Sent), ("omitted", OnFirst::Omitted)];
+    fields
+        .optional("on_first", |value| value.choice(&choices, &[]))
+        .unwrap_or(OnFirst::Sent)
+}
+
 /// `$.path` in the body, or `header:Name`.
-fn place(value: Value<'_>) -> Option<Place> {
+pub(super) fn place(value: Value<'_>) -> Option<Place> {
     let text = value.text()?;
     match text.strip_prefix("header:") {
         Some(name) => header_name(value, name.trim()).map(Place::Header),
@@ -191,14 +251,28 @@ fn place(value: Value<'_>) -> Option<Place> {
     }
 }
 
-/// The one of `param`, `header` and `body_field` that is given; else the parameter `default`.
-pub(super) fn slot(fields: &Fields<'_>, method: Method, default: Option<&str>) -> Option<TokenSlot> {
+/// The one of [`SLOT`] and [`IN`](maps::IN) that is given; else `default`.
+fn place_of(fields: &Fields<'_>, method: Method, default: Option<TokenSlot>) -> Option<TokenSlot> {
+    let Some(value) = fields.value("in") else {
+        return slot(fields, method, default);
+    };
+    let named = ["param", "header", "body_field"].map(|key| fields.value(key));
+    if let Some(named) = named.into_iter().flatten().next() {
+        return value.refuse(format!("only one of in and {} may be given", named.key), None);
+    }
+    value
+        .choice(&[("template", ())], &[])
+        .map(|()| TokenSlot::Template)
+}
+
+/// The one of [`SLOT`] that is given; else `default`.
+pub(super) fn slot(fields: &Fields<'_>, method: Method, default: Option<TokenSlot>) -> Option<TokenSlot> {
     let given: Vec<Value<'_>> = ["param", "header", "body_field"]
         .into_iter()
         .filter_map(|key| fields.value(key))
         .collect();
     let value = match (given.as_slice(), default) {
-        ([], Some(name)) => return Some(TokenSlot::Query(name.to_owned())),
+        ([], Some(slot)) => return Some(slot),
         ([], None) => {
             fields.missing("\"param\", \"header\" or \"body_field\"");
             return None;
@@ -212,8 +286,11 @@ pub(super) fn slot(fields: &Fields<'_>, method: Method, default: Option<&str>) -
     match value.key {
         "param" => Some(TokenSlot::Query(text.to_owned())),
         "header" => header_name(value, text).map(TokenSlot::Header),
-        _ if method == Method::Get => value.refuse(
-            "a GET request has no body",
+        "in" => value
+            .choice(&[("template", ())], &[])
+            .map(|()| TokenSlot::Template),
+        _ if !method.has_body() => value.refuse(
+            format!("a {} request has no body", method.as_str()),
             Some("add method: POST to the request".to_owned()),
         ),
         _ => {
@@ -226,3 +303,6 @@ pub(super) fn slot(fields: &Fields<'_>, method: Method, default: Option<&str>) -
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    config::read::sections::{all, sections_of},
+    config::read::sections::{PROJECT, all, home, takes},
     yaml::section::{Key, Rule, Section, Takes},
 };
 
@@ -16,15 +16,13 @@ an example. An unknown key is an error. `landfall check --explain` prints every 
 
 - **Durations** are a whole number and one of ms, s, m, h, d: `30s`. **Sizes** are bytes, or a whole number and one of B, KB, MB,
   GB, TB, KiB, MiB, GiB, TiB: `16MiB`. **Names** have 1 to 63 of a-z, 0-9, _ and -, and begin with a letter or digit.
-- **Secrets** are given by reference and read each time they are used: REFERENCES. A secret that stands in the file
-  works and is warned about; `$${` writes `${` itself.
+- **References** are read each time they are used, so that a rotated secret counts at once: `${env:NAME}`, `${file:PATH}` and
+  `${exec:PROGRAM ARGUMENT}`, which starts the program without a shell and takes what it prints. `$${` writes `${` itself.
+  A secret that stands in the file as it is works and is warned about.
 - **Templates** are `{{ … }}` of [minijinja](https://docs.rs/minijinja) in text, **expressions** the same without braces. An
   undefined variable is an error. Quote such text: `\"{{ config.region }}\"`.
 - **Paths** are JSONPath (RFC 9535): names, indexes and `[*]`.
 ";
-
-/// How secrets may be given.
-const REFERENCES: &str = "`${env:NAME}`, `${file:PATH}`";
 
 /// The reference of `landfall.yml` in Markdown: one part for each map, in which every key has an example.
 ///
@@ -33,9 +31,11 @@ const REFERENCES: &str = "`${env:NAME}`, `${file:PATH}`";
 /// assert!(reference.contains("\n## rate_limit\n"));
 /// ```
 pub fn reference() -> String {
-    let sections = all();
+    let found = all();
+    let mut sections = Vec::new();
+    nested(&PROJECT, &found, &mut sections);
     let links: Vec<String> = sections.iter().map(|section| link(section)).collect();
-    let mut text = PREFACE.replace("REFERENCES", REFERENCES);
+    let mut text = PREFACE.to_owned();
     text.push_str(&format!("\nThe maps: {}.\n", links.join(", ")));
     for section in &sections {
         // Writing to a String cannot fail.
@@ -47,25 +47,28 @@ pub fn reference() -> String {
 fn write_section(text: &mut String, section: &Section, sections: &[&'static Section]) -> std::fmt::Result {
     writeln!(text, "\n## {}\n\n{}", section.id, section.doc)?;
     let places = places(section, sections);
-    let links: Vec<String> = places
-        .iter()
-        .map(|(parent, key)| format!("`{}` of {}", key.name, link(parent)))
-        .collect();
-    if !links.is_empty() {
-        writeln!(text, "\nStands at {}.", links.join(", "))?;
+    if !places.is_empty() {
+        writeln!(text, "\nStands at {}.", in_places(&places))?;
     }
     if !section.example.is_empty() {
-        let around = match places.first() {
-            Some((_, key)) if matches!(key.takes, Takes::Section(_) | Takes::Tagged(_)) => {
-                format!("{}: ", key.name)
-            }
-            _ => String::new(),
+        let example = match places.first() {
+            Some((_, key)) => in_place(key, key.takes, section),
+            None => section.example.to_owned(),
         };
-        writeln!(text, "\n```yaml\n{around}{}\n```", section.example)?;
+        writeln!(text, "\n```yaml\n{example}\n```")?;
     }
     writeln!(text)?;
-    for key in section.keys() {
+    for key in section.own {
         write_key(text, key)?;
+    }
+    for group in section.shared {
+        match described(section, group, sections) {
+            None => group.iter().try_for_each(|key| write_key(text, key))?,
+            Some(other) => {
+                let names: Vec<String> = group.iter().map(|key| format!("`{}`", key.name)).collect();
+                writeln!(text, "- {}: as in {}", names.join(", "), link(other))?;
+            }
+        }
     }
     if !section.rules.is_empty() {
         writeln!(text)?;
@@ -89,8 +92,14 @@ fn write_key(text: &mut String, key: &Key) -> std::fmt::Result {
         in_words(key.takes),
         key.doc
     )?;
+    let whole = match key.takes {
+        Takes::Section(section) if key.example.is_empty() => section.example,
+        Takes::Word(word) => word,
+        _ => "",
+    };
     let examples: Vec<String> = key
         .examples()
+        .chain(Some(whole).filter(|whole| !whole.is_empty()))
         .map(|example| format!("`{}: {example}`", key.name))
         .collect();
     if !examples.is_empty() {
@@ -101,24 +110,67 @@ fn write_key(text: &mut String, key: &Key) -> std::fmt::Result {
         text.push('.');
     }
     writeln!(text)?;
-    if let Takes::Choice(words) = key.takes {
-        for (word, meaning) in words {
-            writeln!(text, "  - `{word}`: {meaning}")?;
-        }
+    for (word, meaning) in key.takes.words() {
+        writeln!(text, "  - `{word}`: {meaning}")?;
     }
     Ok(())
 }
 
+/// Puts `section` and the maps in it one below the other. `found` is all there are.
+fn nested(section: &'static Section, found: &[&'static Section], order: &mut Vec<&'static Section>) {
+    order.push(section);
+    for inner in found {
+        if home(inner).is_some_and(|(parent, _)| parent.id == section.id) {
+            nested(inner, found, order);
+        }
+    }
+}
+
+/// The map that has the same keys and stands above `section`.
+fn described(
+    section: &Section,
+    group: &'static [Key],
+    sections: &[&'static Section],
+) -> Option<&'static Section> {
+    let above = sections.iter().take_while(|other| other.id != section.id);
+    let has = |other: &&&'static Section| other.shared.iter().any(|keys| std::ptr::eq(*keys, group));
+    above.copied().find(|other| has(&other))
+}
+
 /// The keys that take `section`, with the maps they belong to.
 fn places(section: &Section, sections: &[&'static Section]) -> Vec<(&'static Section, &'static Key)> {
-    let takes = |key: &Key| {
-        let mut found = false;
-        sections_of(key.takes, &mut |inner| found |= inner.id == section.id);
-        found
-    };
     let keys = |parent: &'static Section| parent.keys().map(move |key| (parent, key));
     let places = sections.iter().flat_map(|parent| keys(parent));
-    places.filter(|(_, key)| takes(key)).collect()
+    places.filter(|(_, key)| takes(key.takes, section)).collect()
+}
+
+/// Places with one key together: `send` of these and those maps.
+fn in_places(places: &[(&'static Section, &'static Key)]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for (_, key) in places {
+        if !names.contains(&key.name) {
+            names.push(key.name);
+        }
+    }
+    let of = |name: &&str| {
+        let with_name = places.iter().filter(|(_, key)| key.name == *name);
+        let parents: Vec<String> = with_name.map(|(parent, _)| link(parent)).collect();
+        format!("`{name}` of {}", parents.join(", "))
+    };
+    names.iter().map(of).collect::<Vec<String>>().join("; ")
+}
+
+/// The example of `section` behind `key`, which takes it in the form `takes`.
+fn in_place(key: &Key, takes: Takes, section: &Section) -> String {
+    match takes {
+        Takes::Named(_) | Takes::Map(_) => section.example.to_owned(),
+        Takes::List(_) => format!("{}: [{}]", key.name, section.example),
+        Takes::Either(forms) => match forms.last() {
+            Some(form) => in_place(key, *form, section),
+            None => section.example.to_owned(),
+        },
+        _ => format!("{}: {}", key.name, section.example),
+    }
 }
 
 fn in_words(takes: Takes) -> String {
@@ -127,6 +179,7 @@ fn in_words(takes: Takes) -> String {
         Takes::AnyText => "text, perhaps empty".to_owned(),
         Takes::Matching(_, words) => words.to_owned(),
         Takes::Scalar => "text or a number".to_owned(),
+        Takes::Reference => "text or a number, with references".to_owned(),
         Takes::Template => "text or a number, with templates and references".to_owned(),
         Takes::Secret => "a secret".to_owned(),
         Takes::Expression => "an expression".to_owned(),
@@ -148,8 +201,11 @@ fn in_words(takes: Takes) -> String {
         Takes::Named(section) => format!("a map of names; each value: {}", link(section)),
         Takes::Section(section) => link(section),
         Takes::Tagged(sections) => {
-            let ways: Vec<String> = sections.iter().map(|section| link(section)).collect();
-            format!("one of {}", ways.join(", "))
+            let ways: Vec<String> = sections.iter().map(|section| tag_link(section)).collect();
+            format!("a map with `type` {}", ways.join(", "))
+        }
+        Takes::Either([Takes::List(item), one]) if in_words(**item) == in_words(*one) => {
+            format!("{}; or a list of them", in_words(*one))
         }
         Takes::Either(forms) => {
             let ways: Vec<String> = forms.iter().map(|form| in_words(*form)).collect();
@@ -160,6 +216,15 @@ fn in_words(takes: Takes) -> String {
 
 fn link(section: &Section) -> String {
     format!("[{0}](#{0})", section.id)
+}
+
+/// The word that tells `section` from others in its place.
+fn tag_link(section: &Section) -> String {
+    let word = section.keys().find_map(|key| match key.takes {
+        Takes::Word(word) => Some(word),
+        _ => None,
+    });
+    format!("[{}](#{})", word.unwrap_or(section.id), section.id)
 }
 
 fn rule_in_words(rule: &Rule) -> String {

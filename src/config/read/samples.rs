@@ -3,7 +3,10 @@
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
-    config::read::{schema::yaml, sections},
+    config::read::{
+        schema::{word, yaml},
+        sections,
+    },
     yaml::section::{Key, Rule, Section, Takes},
 };
 
@@ -61,15 +64,9 @@ pub(super) fn with(section: &Section, key: &Key, value: &Json) -> Json {
 
 /// The file around `map`, which is one of `section`.
 pub(super) fn file(section: &'static Section, map: Json) -> Json {
-    let all = sections::all();
     let (mut section, mut map) = (section, map);
-    // Each step leads to a map found earlier on the way from the root.
-    for _ in 0..all.len() {
-        let place = all.iter().find_map(|parent| {
-            let key = parent.keys().find(|key| takes(key.takes, section))?;
-            (parent.id != section.id).then_some((*parent, key))
-        });
-        let Some((parent, key)) = place else { break };
+    // Each step leads nearer to the root.
+    while let Some((parent, key)) = sections::home(section) {
         map = with(parent, key, &wrapped(key.takes, section, map));
         // Some places are in a body, and only such a request has one.
         if parent.id == sections::STREAM.id && key.name != "request" {
@@ -85,9 +82,11 @@ pub(super) fn values(key: &Key) -> Vec<Json> {
     let mut values: Vec<Json> = key.examples().map(yaml).collect();
     match key.takes {
         Takes::Word(word) => values.push(word.into()),
-        Takes::Choice(words) => values.extend(words.iter().map(|(word, _)| yaml(word))),
+        Takes::Choice(_) | Takes::Either(_) => {
+            values.extend(key.takes.words().iter().map(|(name, _)| word(name)));
+        }
         Takes::Section(section) if values.is_empty() => values.push(Json::Object(whole(section))),
-        Takes::Named(section) => values.push(json!({ NAME: whole(section) })),
+        Takes::Named(section) if values.is_empty() => values.push(json!({ NAME: whole(section) })),
         _ => {}
     }
     values
@@ -107,19 +106,17 @@ fn whole(section: &Section) -> Map<String, Json> {
 /// `map` in the lists and maps that stand around it.
 fn wrapped(form: Takes, section: &Section, map: Json) -> Json {
     match form {
+        // The examples of parents name this one.
+        Takes::Named(inner) if inner.id == sections::STREAM.id => {
+            json!({ NAME: map, "orders": { "request": { "path": "/orders" }, "table": { "keys": ["id"] } } })
+        }
         Takes::Named(_) => json!({ NAME: map }),
         Takes::List(item) => json!([wrapped(*item, section, map)]),
         Takes::Map(item) => json!({ NAME: wrapped(*item, section, map) }),
-        Takes::Either(forms) => match forms.iter().find(|form| takes(**form, section)) {
+        Takes::Either(forms) => match forms.iter().find(|form| sections::takes(**form, section)) {
             Some(form) => wrapped(*form, section, map),
             None => map,
         },
         _ => map,
     }
-}
-
-fn takes(form: Takes, section: &Section) -> bool {
-    let mut found = false;
-    sections::sections_of(form, &mut |inner| found |= inner.id == section.id);
-    found
 }

@@ -37,6 +37,14 @@ pub(super) fn yaml(text: &str) -> Json {
         .unwrap_or_default()
 }
 
+/// One word of a choice as the file would hold it: digits alone are a number.
+pub(super) fn word(word: &str) -> Json {
+    match word.parse::<u64>() {
+        Ok(number) => number.into(),
+        Err(_) => word.into(),
+    }
+}
+
 /// Values that occur everywhere, each described once.
 fn kinds() -> Map<String, Json> {
     let kinds = json!({
@@ -60,12 +68,16 @@ fn kinds() -> Map<String, Json> {
             "examples": ["16MiB"],
         },
         "secret": {
-            "description": "A secret by reference: `${env:NAME}` or `${file:PATH}`. A literal works and is warned about.",
+            "description": "A secret by reference: `${env:NAME}`, `${file:PATH}` or `${exec:PROGRAM ARGUMENT}`. A literal works and is warned about.",
             "type": "string",
             "examples": ["${env:API_TOKEN}"],
         },
+        "reference": {
+            "description": "Text or a number; in text `${env:NAME}`, `${file:PATH}` and `${exec:PROGRAM ARGUMENT}` are references.",
+            "type": ["string", "number", "boolean"],
+        },
         "template": {
-            "description": "Text or a number; in text `{{ … }}` is a template, and `${env:NAME}` and `${file:PATH}` are references.",
+            "description": "Text or a number; in text `{{ … }}` is a template, and `${env:NAME}`, `${file:PATH}` and `${exec:PROGRAM ARGUMENT}` are references.",
             "type": ["string", "number", "boolean"],
         },
         "expression": {
@@ -132,7 +144,7 @@ fn rule(rule: &Rule) -> Json {
         }
         Rule::RequiredUnless(name, other, word) => json!({ "anyOf": [
             { "required": [name] },
-            { "required": [other], "properties": { *other: { "const": yaml(word) } } },
+            { "required": [other], "properties": { *other: { "const": self::word(word) } } },
         ] }),
     }
 }
@@ -140,10 +152,8 @@ fn rule(rule: &Rule) -> Json {
 fn property(key: &Key) -> Json {
     let mut property = value(key.takes);
     let mut description = key.doc.to_owned();
-    if let Takes::Choice(words) = key.takes {
-        for (word, meaning) in words {
-            description.push_str(&format!(" {word}: {meaning}."));
-        }
+    for (word, meaning) in key.takes.words() {
+        description.push_str(&format!(" {word}: {meaning}."));
     }
     property["description"] = description.into();
     if let Some(default) = key.default {
@@ -168,7 +178,7 @@ fn value(takes: Takes) -> Json {
         Takes::Url => json!({ "type": "string", "format": "uri", "pattern": "^https?://" }),
         Takes::Word(word) => json!({ "const": word }),
         Takes::Choice(words) => {
-            let words: Vec<Json> = words.iter().map(|(word, _)| yaml(word)).collect();
+            let words: Vec<Json> = words.iter().map(|(name, _)| word(name)).collect();
             json!({ "enum": words })
         }
         Takes::Json => json!({}),
@@ -189,6 +199,7 @@ fn value(takes: Takes) -> Json {
             let ways: Vec<Json> = forms.iter().map(|form| value(*form)).collect();
             json!({ "anyOf": ways })
         }
+        Takes::Reference => defined("reference"),
         Takes::Template => defined("template"),
         Takes::Secret => defined("secret"),
         Takes::Expression => defined("expression"),

@@ -1,10 +1,10 @@
 //! The maps of `landfall.yml` from the root down to the stream; every other one stands beside its reader.
 
 use crate::{
-    config::read::{auth, incremental, paginate, source, stream, table},
+    config::read::{auth, format, incremental, paginate, rate, request, slice, source, stream, table},
     yaml::section::{
         Key, Section,
-        Takes::{self, Either, File, List, Map, Named, Path, Size, Tagged, Template, Url},
+        Takes::{self, Either, File, List, Map, Named, Path, Reference, Size, Tagged, Url},
         key,
     },
 };
@@ -20,7 +20,7 @@ pub static PROJECT: Section = Section::new(
             .doc("Where everything is stored: a path relative to the project, `file:///path` or `s3://bucket/prefix`.")
             .example("./lake")
             .more(&["s3://my-bucket/landfall"]),
-        key("storage", Map(&Template))
+        key("storage", Map(&Reference))
             .doc(
                 "Options for the store of an S3 lake, handed to object_store: endpoint, region, access_key_id, \
                  secret_access_key, allow_http and others.",
@@ -31,9 +31,20 @@ pub static PROJECT: Section = Section::new(
             .default("1GiB")
             .doc("Most memory the work of one command may hold; at least 64MiB.")
             .example("4GiB"),
+        key("credentials", File)
+            .default(".landfall/credentials")
+            .doc(
+                "The folder where refresh tokens that a server has replaced are kept, readable by the owner only. \
+                 It belongs neither into version control nor onto a disk that is lost with the container.",
+            )
+            .example("/var/lib/landfall/credentials"),
         key("sources", Named(&SOURCE))
             .required()
-            .doc("The APIs to load, by name."),
+            .doc("The APIs to load, by name.")
+            .example(
+                "{ shop: { base_url: 'https://api.shop.example/v1', streams: { orders: { request: { path: /orders }, \
+                 table: { keys: [id] } } } } }",
+            ),
     ],
 )
 .planned(&["serve"]);
@@ -52,20 +63,33 @@ pub static SOURCE: Section = Section::new(
             .default("{ type: none }")
             .doc("How requests prove who sends them.")
             .example("{ type: bearer, token: '${env:SHOP_TOKEN}' }"),
-        key("headers", Map(&Template))
+        key("tls", Takes::Section(&auth::tls::TLS)).doc("Certificates besides those the machine trusts, and a client's own."),
+        key("headers", Map(&Reference))
             .doc("Sent with every request.")
             .example("{ Accept: application/json, X-Tenant: '${env:TENANT}' }"),
-        key("rate_limit", Takes::Section(&source::RATE_LIMIT)).doc(
+        key("config", Map(&Takes::Json))
+            .doc(
+                "Values of your own, `config.NAME` in templates. Not for secrets: those are references where they are \
+                 used.",
+            )
+            .example("{ region: eu, limit: 500 }"),
+        key("rate_limit", Takes::Section(&rate::RATE_LIMIT)).doc(
             "The budget of the credential, shared by all streams of the source. Without it requests are sent as \
              fast as answers come.",
         ),
         key("retry", Takes::Section(&source::RETRY)).doc("When and how often a failed request is sent again."),
+        key("breaker", Takes::Section(&rate::BREAKER))
+            .doc("When a failing host is left alone, and how many requests it is sent again at all."),
         key("timeouts", Takes::Section(&source::TIMEOUTS)).doc("How long to wait for the server."),
         key("limits", Takes::Section(&source::LIMITS)).doc("Bounds on what the server may send."),
         key("streams", Named(&STREAM))
             .required()
-            .doc("The endpoints of the source, by name."),
+            .doc("The endpoints of the source, by name.")
+            .example("{ orders: { request: { path: /orders }, table: { keys: [id] } } }"),
     ],
+)
+.example(
+    "{ base_url: 'https://api.shop.example/v1', streams: { orders: { request: { path: /orders }, table: { keys: [id] } } } }",
 )
 .planned(&["push", "webhook"]);
 
@@ -75,19 +99,34 @@ pub static STREAM: Section = Section::new(
     "a stream",
     "One endpoint, its raw log, its contract and its main table.",
     &[
-        key("request", Takes::Section(&stream::REQUEST))
+        key("request", Takes::Section(&request::REQUEST))
             .required()
             .doc("The first request of a window."),
+        key("format", Either(&[format::KIND, Tagged(&format::FORMAT)]))
+            .default("json")
+            .doc("What bodies are written in: a kind alone, or a map of settings. They are landed as they come.")
+            .example("csv")
+            .more(&["jsonl", "lines", "xml", "{ type: csv, container: zip, delimiter: ';' }"]),
         key("records", Path)
             .default("$[*]")
-            .doc("Where the records are in a response.")
+            .doc(
+                "Where the records are in a response: `[*]` is every element of an array, `.*` every member of an \
+                 object. The default is that of `format: json`.",
+            )
             .example("$.data[*]"),
         key("paginate", Tagged(&paginate::PAGINATE))
             .default("{ type: none }")
             .doc("How the next page is found.")
             .example("{ type: cursor, from: $.next_cursor, param: cursor }"),
+        key("slices", Takes::Section(&slice::SLICES)).doc("How the stream is asked for in parts."),
         key("incremental", Takes::Section(&incremental::INCREMENTAL))
             .doc("How only changed records are asked for. Without it every run asks for everything."),
+        key("fresh_within", Takes::Duration)
+            .doc("How old the last success may be before `landfall gaps` calls the stream stale.")
+            .example("24h"),
+        key("reconcile", Takes::Section(&incremental::RECONCILE))
+            .doc("Complete passes over an incremental stream.")
+            .beside("{ incremental: { cursor: $.updated_at, param: updated_since } }"),
         key("table", Takes::Section(&table::TABLE))
             .required()
             .doc("How accepted records become rows."),
@@ -102,33 +141,59 @@ pub static STREAM: Section = Section::new(
             .doc("When fetched pages are committed: whichever is reached first."),
     ],
 )
-.planned(&["reconcile", "partition", "explode", "flatten"]);
+.example("{ request: { path: /orders }, table: { keys: [id] } }")
+.planned(&["partition", "explode", "flatten"]);
 
-/// Every map there is, each once: the whole file first, then what its keys take, in their order.
+/// Every map there is, each once, those nearest to the root first.
 pub fn all() -> Vec<&'static Section> {
-    let mut found: Vec<&'static Section> = vec![&PROJECT];
-    let mut next = 0;
-    // Each map is looked at once, and there are as many as the program has.
-    while let Some(section) = found.get(next) {
-        for Key { takes, .. } in section.keys() {
-            sections_of(*takes, &mut |section| {
-                if !found.iter().any(|known| known.id == section.id) {
-                    found.push(section);
-                }
-            });
-        }
-        next += 1;
-    }
+    levels().concat()
+}
+
+/// The key that `section` is shown under: of those nearest to the root the last. None for the whole file.
+pub fn home(section: &Section) -> Option<(&'static Section, &'static Key)> {
+    let in_parent = |parent: &'static Section| {
+        let mut keys = parent.keys();
+        keys.find(|key| takes(key.takes, section))
+            .map(|key| (parent, key))
+    };
+    let mut levels = levels().into_iter();
+    levels.find_map(|level| level.into_iter().rev().find_map(in_parent))
+}
+
+/// Whether `section` may stand in what `form` describes, itself or in a list or map.
+pub fn takes(form: Takes, section: &Section) -> bool {
+    let mut found = false;
+    each(form, &mut |inner| found |= inner.id == section.id);
     found
 }
 
-/// Calls `each` with every map that `takes` names.
-pub fn sections_of(takes: Takes, each: &mut dyn FnMut(&'static Section)) {
-    match takes {
-        Takes::Section(section) | Named(section) => each(section),
-        Tagged(sections) => sections.iter().for_each(|section| each(section)),
-        Either(forms) => forms.iter().for_each(|form| sections_of(*form, each)),
-        List(item) | Map(item) => sections_of(*item, each),
+/// The maps by the number of steps they are away from the root.
+fn levels() -> Vec<Vec<&'static Section>> {
+    let mut levels = vec![vec![&PROJECT]];
+    let mut known = vec![PROJECT.id];
+    // Each map is in one level, and there are as many as the program has.
+    while let Some(level) = levels.last().filter(|level| !level.is_empty()) {
+        let mut next = Vec::new();
+        for key in level.iter().flat_map(|section| section.keys()) {
+            each(key.takes, &mut |section| {
+                if !known.contains(&section.id) {
+                    known.push(section.id);
+                    next.push(section);
+                }
+            });
+        }
+        levels.push(next);
+    }
+    levels
+}
+
+/// Calls `visit` with every map that `form` names.
+fn each(form: Takes, visit: &mut dyn FnMut(&'static Section)) {
+    match form {
+        Takes::Section(section) | Named(section) => visit(section),
+        Tagged(sections) => sections.iter().for_each(|section| visit(section)),
+        Either(forms) => forms.iter().for_each(|form| each(*form, visit)),
+        List(item) | Map(item) => each(*item, visit),
         _ => {}
     }
 }

@@ -7,14 +7,16 @@ use url::{Host, Url};
 use crate::{
     config::{
         Limits, Name, Source, Timeouts,
-        auth::{Auth, Tls},
+        auth::Auth,
         errors::{Breaker, Retry},
-        rate::{Bucket, RateLimit, Share, WindowKind},
         read::{
-            auth::auth,
+            auth::{auth, tls},
+            rate::{breaker, rate_limit},
+            request::config,
             sections::SOURCE,
+            slice::check_parents,
             stream::stream,
-            values::{DURATION_MAX, duration, headers, show_duration, show_size},
+            values::{duration, headers, show_duration, show_size},
         },
     },
     yaml::{
@@ -35,24 +37,6 @@ const PAGE_BYTES_LIMIT: u64 = 2 << 30;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-/// `rate_limit`
-pub(super) static RATE_LIMIT: Section = Section::new(
-    "rate_limit",
-    "a rate limit",
-    "The budget of the credential, shared by all streams of the source.",
-    &[
-        key("requests", Integer(1, 1_000_000_000))
-            .required()
-            .doc("Requests granted per window.")
-            .example("1000"),
-        key("per", Takes::Duration)
-            .required()
-            .doc("The window.")
-            .example("1h"),
-    ],
-)
-.example("{ requests: 1000, per: 1h }");
 
 /// `retry`
 pub(super) static RETRY: Section = Section::new(
@@ -144,8 +128,11 @@ pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Opt
         Some(value) => auth(value, dir),
         None => Some(Auth::None),
     };
+    let tls = fields.optional("tls", |value| tls::tls(value, dir));
     let headers = fields.optional("headers", |value| headers(value, dir));
-    let rate_limit = fields.optional("rate_limit", rate_limit);
+    let config = fields.optional("config", config);
+    let rate_limit = fields.optional("rate_limit", |value| rate_limit(value, name.as_ref(), dir));
+    let breaker = fields.optional("breaker", breaker);
     let retry = fields.optional("retry", retry);
     let timeouts = fields.optional("timeouts", timeouts);
     let limits = fields.optional("limits", |value| limits(value, memory_bytes_max));
@@ -168,20 +155,21 @@ pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Opt
                 )
             })
             .collect();
+        check_parents(value, &streams);
         Some(streams)
     });
     Some(Source {
         name: name?,
         base_url: base_url?,
         replicas: Vec::new(),
-        config: Vec::new(),
+        config: config.unwrap_or_default(),
         auth: auth?,
-        tls: Tls::default(),
+        tls: tls.unwrap_or_default(),
         headers: headers.unwrap_or_default(),
         rate_limit,
         errors: Vec::new(),
         retry: retry.unwrap_or(Retry::DEFAULT),
-        breaker: Breaker::DEFAULT,
+        breaker: breaker.unwrap_or(Breaker::DEFAULT),
         timeouts: timeouts.unwrap_or(Timeouts::DEFAULT),
         limits: limits.unwrap_or(Limits::DEFAULT),
         streams: streams?,
@@ -229,36 +217,25 @@ fn base_url(value: Value<'_>) -> Option<Url> {
     Some(url)
 }
 
-fn warn_plain_text(value: Value<'_>, url: &Url, auth: &Auth) {
+/// Whether what is sent to `url` can be read on its way: not over https, and to another machine.
+pub(super) fn is_in_the_open(url: &Url) -> bool {
     let loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
         Some(Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
         None => false,
     };
-    if url.scheme() == "http" && !loopback && !matches!(auth, Auth::None) {
+    url.scheme() == "http" && !loopback
+}
+
+fn warn_plain_text(value: Value<'_>, url: &Url, auth: &Auth) {
+    if is_in_the_open(url) && !matches!(auth, Auth::None) {
         value.problems.warn(
             value.node.place,
             "base_url: credentials are sent without encryption",
             Some("use https".to_owned()),
         );
     }
-}
-
-fn rate_limit(value: Value<'_>) -> Option<RateLimit> {
-    let fields = value.fields(&RATE_LIMIT)?;
-    let requests = fields.required("requests", |value| value.integer_u32(1..=1_000_000_000));
-    let per = fields.required("per", |value| duration(value, MILLISECOND..=DURATION_MAX));
-    Some(RateLimit {
-        buckets: vec![Bucket {
-            requests: requests?,
-            per: per?,
-            window: WindowKind::Moving,
-            matches: None,
-        }],
-        share: Share::Process,
-        processes: RateLimit::PROCESSES_DEFAULT,
-    })
 }
 
 fn retry(value: Value<'_>) -> Option<Retry> {

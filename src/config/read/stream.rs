@@ -11,26 +11,26 @@ use crate::{
         paginate::Paginate,
         paginate::Paging,
         read::{
-            incremental::incremental,
+            format::{format, records},
+            incremental::{incremental, reconcile},
             paginate::paginate,
+            request::{VARIABLES, request},
             sections::STREAM,
+            slice::slices,
             source::name,
             table::table,
-            values::{absolute, duration, headers, json_path, params, size},
+            values::{DURATION_MAX, absolute, duration, size},
         },
+        request::Method,
         request::Request,
         request::TokenSlot,
-        request::{Body, Method, Tree},
-        text::Text,
     },
-    json::JsonPath,
     yaml::{
-        Kind,
         fields::{Fields, Value},
         quoted,
         section::{
             Section,
-            Takes::{self, Choice, Integer, Json, Map, Size, Template},
+            Takes::{self, Choice, Integer, Size},
             key,
         },
     },
@@ -38,37 +38,6 @@ use crate::{
 
 /// Separates a table's name from those of its side views in SQL.
 const NAME_SEPARATOR: &str = "__";
-
-/// `request`
-pub(super) static REQUEST: Section = Section::new(
-    "request",
-    "a request",
-    "What is asked of the API.",
-    &[
-        key(
-            "method",
-            Choice(&[("GET", "has no body"), ("POST", "may have one")]),
-        )
-        .default("GET")
-        .doc("The HTTP method.")
-        .example("POST"),
-        key("path", Takes::Matching("^[^?#]*$", "a path without ? and #"))
-            .required()
-            .doc("Joined to base_url; without a query.")
-            .example("/orders"),
-        key("params", Map(&Template))
-            .doc("Query parameters, in order.")
-            .example("{ limit: 500 }"),
-        key("headers", Map(&Template))
-            .doc("Sent besides those of the source.")
-            .example("{ X-Version: 2 }"),
-        key("body", Json)
-            .doc("A JSON body, for POST.")
-            .example("{ filter: { status: [open, paid] } }")
-            .beside("{ method: POST }"),
-    ],
-)
-.example("{ path: /orders }");
 
 /// `drift`
 pub(super) static DRIFT: Section = Section::new(
@@ -141,18 +110,23 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         );
     }
     let fields = value.fields(&STREAM)?;
-    let request = fields.required("request", |value| request(value, dir));
-    let records = match fields.value("records") {
-        Some(value) => json_path(value),
-        None => JsonPath::parse("$[*]").ok(),
-    };
+    let request = fields.required("request", |value| request(value, dir, &VARIABLES));
+    let written = fields.value("format");
+    let format = written.map_or(Some(Format::JSON), format);
+    let records = records(fields.value("records"), format.as_ref().unwrap_or(&Format::JSON));
     // A request that cannot be read is taken for one that may have a body: no problem follows from another.
     let method = request.as_ref().map_or(Method::Post, |request| request.method);
     let paginate = match fields.value("paginate") {
-        Some(value) => paginate(value, method),
-        None => Some(Paginate::Single),
+        Some(value) => paginate(value, method, dir),
+        None => Some(Paging::plain(Paginate::Single)),
     };
+    let slices = fields.optional("slices", |value| slices(value, dir));
     let incremental = fields.optional("incremental", |value| incremental(value, method));
+    let whole = fields.value("incremental").is_none();
+    let reconcile = fields.optional("reconcile", |value| reconcile(value, !whole));
+    let fresh_within = fields.optional("fresh_within", |value| {
+        duration(value, Duration::from_secs(1)..=DURATION_MAX)
+    });
     let table = fields.required("table", table);
     let name = source
         .cloned()
@@ -166,12 +140,13 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     Some(Stream {
         name: name?,
         request,
-        format: Format::JSON,
+        format: format?,
         records: records?,
-        paginate: Paging::plain(paginate),
-        slices: None,
+        paginate,
+        slices,
         incremental,
-        reconcile: None,
+        fresh_within,
+        reconcile,
         job: None,
         files: None,
         errors: Vec::new(),
@@ -183,87 +158,12 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     })
 }
 
-fn request(value: Value<'_>, dir: &Path) -> Option<Request> {
-    let fields = value.fields(&REQUEST)?;
-    let method = match fields.value("method") {
-        Some(value) => value.choice(&[("GET", Method::Get), ("POST", Method::Post)], &[]),
-        None => Some(Method::Get),
-    };
-    let path = fields.required("path", path);
-    let params = fields
-        .optional("params", |value| params(value, dir))
-        .unwrap_or_default();
-    let headers = fields
-        .optional("headers", |value| headers(value, dir))
-        .unwrap_or_default();
-    let body = fields.value("body");
-    if let (Some(Method::Get), Some(body)) = (method, body) {
-        let hint = "add method: POST, or use params".to_owned();
-        body.problems
-            .add(body.key_place, "a GET request has no body", Some(hint));
-    }
-    let body = body.and_then(|body| match body.node.kind {
-        // References are resolved in texts of headers and parameters only; to send one literally would be a trap.
-        _ if holds_reference(body) => body.refuse("references are not read in a body", None),
-        _ => body.node.to_json(body.problems),
-    });
-    Some(Request {
-        method: method?,
-        path: Text::literal(path?),
-        params: params
-            .into_iter()
-            .map(|(name, value)| (name, value.into()))
-            .collect(),
-        headers: headers
-            .into_iter()
-            .map(|(name, value)| (name, value.into()))
-            .collect(),
-        body: body.map_or(Body::None, |body| Body::Json(Tree::from(body))),
-    })
-}
-
-fn holds_reference(value: Value<'_>) -> bool {
-    let mut rest = vec![value.node];
-    // Each node is looked at once, and a file has a bounded number of them.
-    while let Some(node) = rest.pop() {
-        match &node.kind {
-            Kind::String(text) if text.contains("${env:") || text.contains("${file:") => return true,
-            Kind::Seq(items) => rest.extend(items),
-            Kind::Map(entries) => rest.extend(entries.iter().map(|entry| &entry.value)),
-            _ => {}
-        }
-    }
-    false
-}
-
-fn path(value: Value<'_>) -> Option<String> {
-    let text = value.any_text()?;
-    if text.contains("://") || text.starts_with("//") {
-        let hint = "the host stands in base_url".to_owned();
-        return value.refuse("a path, not a whole URL, is needed", Some(hint));
-    }
-    if text.contains(['?', '#']) {
-        let hint = "query parameters go into params".to_owned();
-        return value.refuse("a path has no ? and no #", Some(hint));
-    }
-    let dots = |segment: &str| {
-        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-        plain == "." || plain == ".."
-    };
-    if text.split(['/', '\\']).any(dots) {
-        return value.refuse("a path has no . or .. segments", None);
-    }
-    if text.contains('\\')
-        || text
-            .chars()
-            .any(|character| character.is_control() || character == ' ')
-    {
-        return value.refuse("a path has no spaces, backslashes or control characters", None);
-    }
-    Some(text.to_owned())
-}
-
-fn contract(fields: &Fields<'_>, name: Option<&StreamName>, dir: &Path) -> Option<std::path::PathBuf> {
+/// Reads a request.
+pub(super) fn contract(
+    fields: &Fields<'_>,
+    name: Option<&StreamName>,
+    dir: &Path,
+) -> Option<std::path::PathBuf> {
     let Some(value) = fields.value("contract") else {
         return absolute(dir, &format!("contracts/{}.odcs.yaml", name?));
     };
@@ -313,21 +213,22 @@ fn commit(value: Value<'_>) -> Option<CommitEvery> {
 }
 
 /// One place of a request can hold one thing. A cursor may replace a parameter, as `cursor: "*"` for the first page.
-fn check_slots(
-    fields: &Fields<'_>,
-    request: &Request,
-    paginate: &Paginate,
-    incremental: Option<&Incremental>,
-) {
-    let page = match paginate {
-        Paginate::Cursor { to, .. } | Paginate::PageNumber { to, .. } | Paginate::Offset { to, .. } => {
-            Some(to)
-        }
+fn check_slots(fields: &Fields<'_>, request: &Request, paginate: &Paging, incremental: Option<&Incremental>) {
+    let page = match &paginate.next {
+        Paginate::Cursor { to, .. }
+        | Paginate::Keyset { to, .. }
+        | Paginate::Template { to, .. }
+        | Paginate::Relay { to, .. }
+        | Paginate::PageNumber { to, .. }
+        | Paginate::Offset { to, .. } => Some(to),
         _ => None,
     };
-    let counted = page.filter(|_| !matches!(paginate, Paginate::Cursor { .. }));
+    let counted = page.filter(|_| paginate.next.is_counted());
+    let size = paginate.size.as_ref().map(|size| &size.to);
     let bound = incremental.map(|incremental| &incremental.to);
-    for (key, slot) in [("paginate", counted), ("incremental", bound)] {
+    // Templates may name as much as they like.
+    let clash = |one: Option<&TokenSlot>, other| one == other && one != Some(&TokenSlot::Template);
+    for (key, slot) in [("paginate", counted), ("paginate", size), ("incremental", bound)] {
         let (Some(slot), Some(value)) = (slot, fields.value(key)) else {
             continue;
         };
@@ -345,7 +246,20 @@ fn check_slots(
             );
         }
     }
-    if let (Some(slot), Some(value), true) = (page, fields.value("incremental"), page == bound) {
+    if let (Some(_), None, Some(value)) = (
+        paginate.reset_after_records,
+        incremental,
+        fields.value("paginate"),
+    ) {
+        let message = "paginate: reset_after_records has no cursor to begin again from";
+        let hint = "add incremental to the stream".to_owned();
+        value.problems.warn(value.key_place, message, Some(hint));
+    }
+    if let (Some(slot), Some(value), true) = (size, fields.value("paginate"), clash(size, page)) {
+        let message = format!("paginate: {} takes the page and its size", show(slot));
+        value.problems.add(value.key_place, message, None);
+    }
+    if let (Some(slot), Some(value), true) = (page, fields.value("incremental"), clash(page, bound)) {
         let message = format!("incremental: {} is also set by paginate", show(slot));
         value.problems.add(value.key_place, message, None);
     }

@@ -52,12 +52,12 @@ fn r020_every_problem_of_a_file_is_reported_at_once_with_its_place() {
       hint: a name has 1 to 63 of a-z, 0-9, _ and -, and begins with a letter or digit
     landfall.yml:5:15: base_url: credentials do not belong in the URL
       hint: use auth:
-    landfall.yml:6:19: type: "oauth2_client_credentials" is not available yet
-      hint: allowed: none, api_key, basic, bearer
+    landfall.yml:6:19: type: "aws_sigv4" is not available yet
+      hint: allowed: none, api_key, basic, bearer, oauth2_client_credentials, oauth2_refresh_token, oauth2_password, oauth2_jwt_bearer, jwt, session, select, pool
     landfall.yml:9:26: path: a path has no ? and no #
       hint: query parameters go into params
-    landfall.yml:9:51: method: "PUT" is not allowed
-      hint: allowed: GET, POST
+    landfall.yml:9:51: method: "DELETE" is not allowed
+      hint: allowed: GET, POST, PUT, PATCH
     landfall.yml:10:9: unknown key "recrods"
       hint: did you mean "records"?
     landfall.yml:11:9: missing key "from" in "paginate"
@@ -92,7 +92,7 @@ fn r020_every_problem_of_a_file_is_reported_at_once_with_its_place() {
     landfall.yml:20:28: attempts_max: expected a whole number, found text
     landfall.yml:21:17: rate_limit: expected a map (a rate limit), found a whole number
     landfall.yml:22:5: unknown key "reconcile"
-      hint: known keys: base_url, auth, headers, rate_limit, retry, timeouts, limits, streams
+      hint: known keys: base_url, auth, tls, headers, config, rate_limit, retry, breaker, timeouts, limits, streams
     "#);
 }
 
@@ -366,7 +366,23 @@ fn one_wrong_line_gives_one_problem() {
         ("path: /orders", "path: /orders, body: {a: 1}"),
         (
             "path: /orders",
-            "path: /orders, method: POST, body: {a: \"${env:A}\"}",
+            "path: /orders, method: POST, body: {a: \"${nope}\"}",
+        ),
+        (
+            "path: /orders",
+            "path: /orders, method: POST, json: {a: 1}, form: {a: 1}",
+        ),
+        ("path: /orders", "path: /orders, graphql: {variables: {a: 1}}"),
+        ("path: /orders", "path: \"/orders/{{ slice.id\""),
+        ("path: /orders", "path: \"/orders/{{ response.id }}\""),
+        ("path: /orders", "path: \"/{{ slice.id }}/../x\""),
+        (
+            "path: /orders",
+            "path: /orders, params: {a: \"{{ slice.a | nope }}\"}",
+        ),
+        (
+            "path: /orders",
+            "path: /orders, headers: {a: \"{{ '${env:A}' }}\"}",
         ),
         ("path: /orders", "path: /orders, headers: {Accept: a, accept: b}"),
         ("path: /orders", "path: /orders, headers: {Content-Length: 1}"),

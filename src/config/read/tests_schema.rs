@@ -136,10 +136,17 @@ fn r020_the_reference_has_every_map_and_every_key() {
     let parts: Vec<&str> = reference.split("\n## ").skip(1).collect();
     let sections = sections::all();
     assert_eq!(parts.len(), sections.len());
-    for (part, section) in parts.iter().zip(sections) {
-        let mut lines = part.lines();
-        assert_eq!(lines.next(), Some(section.id));
+    for section in sections {
+        let part = parts
+            .iter()
+            .find(|part| part.lines().next() == Some(section.id))
+            .unwrap();
         for key in section.keys() {
+            let elsewhere =
+                |line: &&str| line.contains(": as in [") && line.contains(&format!("`{}`", key.name));
+            if part.lines().any(|line| elsewhere(&line)) {
+                continue;
+            }
             let line = part
                 .lines()
                 .find(|line| line.starts_with(&format!("- `{}` (", key.name)));

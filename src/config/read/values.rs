@@ -174,28 +174,24 @@ pub(super) fn reference(value: Value<'_>, dir: &Path) -> Option<Secret> {
 }
 
 /// Text that may hold references and templates over the variables `known`.
-#[allow(dead_code)]
 pub(super) fn text(value: Value<'_>, dir: &Path, known: &[&str]) -> Option<Text> {
-    let written = value.scalar()?;
-    // The text is not repeated in the message: it may be a secret with a stray `${` in it.
-    match Text::parse(written) {
+    match Text::read(reference(value, dir)?) {
         Ok(text) => {
             know(value, text.variables(), known)?;
-            Some(text.relative_to(dir))
+            Some(text)
         }
-        Err(error) => value.refuse(error.chain(), None),
+        Err((what, hint)) => value.refuse(format!("a template: {what}"), hint.map(str::to_owned)),
     }
 }
 
 /// An expression over the variables `known`, with or without braces around it.
-#[allow(dead_code)]
 pub(super) fn expr(value: Value<'_>, known: &[&str]) -> Option<Expr> {
-    match Expr::parse(value.text()?) {
+    match Expr::read(value.text()?) {
         Ok(expr) => {
             know(value, expr.variables(), known)?;
             Some(expr)
         }
-        Err(error) => value.refuse(error.chain(), None),
+        Err((what, hint)) => value.refuse(format!("an expression: {what}"), hint.map(str::to_owned)),
     }
 }
 
@@ -311,7 +307,7 @@ pub(super) fn pairs(
 }
 
 /// Header values and credentials must not smuggle in another line.
-fn one_line(value: Value<'_>, text: &str) -> Option<()> {
+pub(super) fn one_line(value: Value<'_>, text: &str) -> Option<()> {
     if text.chars().any(char::is_control) {
         return value.refuse("must be one line without control characters", None);
     }

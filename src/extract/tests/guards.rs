@@ -1,20 +1,21 @@
 //! Links and redirects stay at home, secrets stay unseen, loops end.
 
-use crate::config::rate::{Bucket, Share, WindowKind};
 use crate::config::request::Body;
 use crate::config::text::Text;
 use std::{sync::Arc, time::Duration};
 
 use url::Url;
 
-use super::server::{Server, cursor, extract, json, json_with, now, path, secret_file, source, status};
+use super::server::{
+    Server, channel, cursor, extract, json, json_with, now, path, secret_file, source, status,
+};
 use crate::{
     clock::Clock,
     config::{
         auth::Auth, paginate::Paginate, rate::RateLimit, request::Method, request::Place, secret::Secret,
     },
     error::ErrorKind,
-    extract::{client::Client, limit::Limiter, window::Extraction},
+    extract::window::Extraction,
     raw::Bookmark,
 };
 
@@ -139,7 +140,10 @@ async fn f043_a_cursor_that_repeats_ends_with_an_error() {
     let outcome = extract(&source(&server.url, cursor()), Bookmark::default()).await;
     let error = outcome.result.as_ref().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert!(error.to_string().contains("page: 2, token: A"), "{error}");
+    assert!(
+        error.to_string().contains("page: 2, first: 1") && error.to_string().contains("token: A"),
+        "{error}"
+    );
     assert_eq!((server.received().len(), outcome.pages.len()), (2, 2));
     assert_eq!(outcome.bookmark().watermark, None);
 }
@@ -164,7 +168,8 @@ async fn f044_a_cycle_of_cursors_ends_with_an_error() {
 
 #[tokio::test]
 async fn r030_pages_without_end_meet_the_page_limit() {
-    let server = Server::start(|number, _| json(&format!(r#"{{"data":[{{}}],"next":{number}}}"#))).await;
+    let server =
+        Server::start(|number, _| json(&format!(r#"{{"data":[{{"id":{number}}}],"next":{number}}}"#))).await;
     let mut source = source(&server.url, cursor());
     source.limits.pages_max = 7;
     let outcome = extract(&source, Bookmark::default()).await;
@@ -300,26 +305,14 @@ async fn r039_the_budget_is_shared_and_counts_every_request() {
     })
     .await;
     let mut source = source(&server.url, Paginate::Single);
-    source.rate_limit = Some(RateLimit {
-        buckets: vec![Bucket {
-            requests: 3,
-            per: Duration::from_secs(3600),
-            window: WindowKind::Moving,
-            matches: None,
-        }],
-        share: Share::Process,
-        processes: 1,
-    });
+    source.rate_limit = Some(RateLimit::simple(3, Duration::from_secs(3600)));
     let clock = Clock::from_fn(now);
-    let limiter = Arc::new(Limiter::new(source.rate_limit.as_ref(), clock.clone()));
-    let client = Arc::new(Client::new(&source).unwrap());
+    let shared = channel(&source, &clock);
     for _ in 0..2 {
-        let (client, limiter) = (Arc::clone(&client), Arc::clone(&limiter));
         let mut extraction = Extraction::new(
             &source,
             &source.streams[0],
-            client,
-            limiter,
+            Arc::clone(&shared),
             clock.clone(),
             Bookmark::default(),
         )
@@ -327,7 +320,7 @@ async fn r039_the_budget_is_shared_and_counts_every_request() {
         assert!(extraction.next().await.unwrap().is_some());
     }
     assert_eq!(server.received().len(), 3);
-    assert_eq!(limiter.try_acquire(), Some(Duration::from_secs(3672)));
+    assert_eq!(shared.wait_hint(), Duration::from_secs(3672));
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! Extraction against servers on loopback: scripted byte for byte, or answering by rule.
 
+mod auth;
 mod bounds;
 mod dialect;
 mod flow;
 mod guards;
 mod logs;
 mod parents;
+mod requests;
 mod resume;
 pub(super) mod server;
 mod slices;

@@ -54,6 +54,7 @@ fn page(body: &str, slice: Option<Value>) -> Page {
             event_id: None,
             trace_id: None,
             slice: slice.map(|slice| slice.as_object().unwrap().clone()),
+            partial: false,
         },
     }
 }
@@ -194,6 +195,17 @@ async fn records_are_chosen_grouped_and_multiplied() {
         r#"{"lang":"fr","order":[4]}"#,
     ];
     assert_eq!(keys(&store, &source, &Bookmark::default()).await, expected);
+}
+
+#[tokio::test]
+async fn a_template_gives_a_whole_list() {
+    let mut source = family(vec![SliceBy::List {
+        name: "lang".to_owned(),
+        values: vec![Text::parse("{{ config.langs }}").unwrap(), Text::literal("it")],
+    }]);
+    source.config = vec![("langs".to_owned(), json!(["de", 7]))];
+    let expected = [r#"{"lang":"de"}"#, r#"{"lang":7}"#, r#"{"lang":"it"}"#];
+    assert_eq!(keys(&store(), &source, &Bookmark::default()).await, expected);
 }
 
 #[tokio::test]

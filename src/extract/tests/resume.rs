@@ -14,7 +14,12 @@ use super::{
     },
 };
 use crate::{
-    config::{incremental::{CursorFormat, Moment}, paginate::Paginate, parse_timestamp, request::Place},
+    config::{
+        incremental::{CursorFormat, Moment},
+        paginate::Paginate,
+        parse_timestamp,
+        request::Place,
+    },
     error::ErrorKind,
     raw::{Bookmark, Window},
 };
@@ -250,7 +255,8 @@ async fn r065_a_token_of_another_paginator_begins_the_window_again() {
 
 #[tokio::test]
 async fn r065_no_more_than_one_page_is_fetched_ahead() {
-    let server = Server::start(|number, _| json(&format!(r#"{{"data":[{{}}],"next":{number}}}"#))).await;
+    let server =
+        Server::start(|number, _| json(&format!(r#"{{"data":[{{"id":{number}}}],"next":{number}}}"#))).await;
     let mut extraction = extraction(&source(&server.url, cursor()), Bookmark::default());
     for taken in 1..20 {
         extraction.next().await.unwrap().unwrap();

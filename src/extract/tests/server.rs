@@ -1,6 +1,7 @@
 //! A server whose answers are functions of the request, written to the wire as they are.
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -35,8 +36,7 @@ use crate::{
     },
     error::Result,
     extract::{
-        client::Client,
-        limit::Limiter,
+        channel::Channel,
         progress::Counts,
         window::{Extraction, Position},
     },
@@ -275,6 +275,7 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
         paginate: Paging::plain(paginate),
         slices: None,
         incremental: None,
+        fresh_within: None,
         reconcile: None,
         job: None,
         files: None,
@@ -334,9 +335,13 @@ pub(super) fn extraction(source: &Source, bookmark: Bookmark) -> Extraction {
 /// The same, for a bookmark that may not fit.
 pub(super) fn try_extraction(source: &Source, bookmark: Bookmark) -> Result<Extraction> {
     let clock = clock();
-    let client = Arc::new(Client::new(source).unwrap());
-    let limiter = Arc::new(Limiter::new(source.rate_limit.as_ref(), clock.clone()));
-    Extraction::new(source, &source.streams[0], client, limiter, clock, bookmark)
+    let channel = channel(source, &clock);
+    Extraction::new(source, &source.streams[0], channel, clock, bookmark)
+}
+
+/// The channel of a source that keeps no credentials.
+pub(super) fn channel(source: &Source, clock: &Clock) -> Arc<Channel> {
+    Arc::new(Channel::open(source, clock, Path::new("")).unwrap())
 }
 
 /// A page as it was handed out, and where the extraction stood then.

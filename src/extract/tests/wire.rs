@@ -13,15 +13,11 @@ use tokio::{
 };
 use url::Url;
 
-use super::server::{Outcome, Reply, Server, clock, extract, json, source, status, wire};
+use super::server::{Outcome, Reply, Server, channel, clock, extract, json, source, status, wire};
 use crate::{
     config::paginate::Paginate,
     error::ErrorKind,
-    extract::{
-        client::Client,
-        limit::Limiter,
-        window::{Extraction, Position},
-    },
+    extract::window::{Extraction, Position},
     raw::Bookmark,
 };
 
@@ -166,7 +162,7 @@ async fn r047_f059_a_stalled_server_is_left_after_the_read_timeout() {
         let server = Server::start(move |_, _| Reply::Stall(sent.to_vec())).await;
         let mut source = source(&server.url, Paginate::Single);
         source.timeouts.read = Duration::from_millis(150);
-        source.retry.attempts_max = 2;
+        source.streams[0].retry.attempts_max = 2;
         let began = Instant::now();
         let outcome = extract(&source, Bookmark::default()).await;
         let elapsed = began.elapsed();
@@ -189,7 +185,7 @@ async fn r047_a_request_has_an_end_even_while_bytes_come() {
         Server::start(|_, _| Reply::Stall(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_vec())).await;
     let mut source = source(&server.url, Paginate::Single);
     source.timeouts.total = Duration::from_millis(100);
-    source.retry.attempts_max = 1;
+    source.streams[0].retry.attempts_max = 1;
     let outcome = extract(&source, Bookmark::default()).await;
     assert!(
         outcome.error().contains("wait for the server"),
@@ -359,13 +355,11 @@ async fn f031_a_retry_after_in_the_past_is_no_wait() {
 async fn r042_a_429_of_one_stream_holds_the_others_of_the_credential() {
     let server = Server::start(|_, _| status(429, "retry-after: 100\r\n", b"")).await;
     let source = source(&server.url, Paginate::Single);
-    let limiter = Arc::new(Limiter::new(None, clock()));
-    let client = Arc::new(Client::new(&source).unwrap());
+    let shared = channel(&source, &clock());
     let mut extraction = Extraction::new(
         &source,
         &source.streams[0],
-        client,
-        Arc::clone(&limiter),
+        Arc::clone(&shared),
         clock(),
         Bookmark::default(),
     )
@@ -373,8 +367,8 @@ async fn r042_a_429_of_one_stream_holds_the_others_of_the_credential() {
     let fetching = tokio::spawn(async move { extraction.next().await.map(|_| ()) });
     let held = async {
         loop {
-            if let Some(wait) = limiter.try_acquire() {
-                break wait;
+            if !shared.wait_hint().is_zero() {
+                break shared.wait_hint();
             }
             tokio::task::yield_now().await;
         }

@@ -265,7 +265,8 @@ impl<'a> Loader<'a> {
 
     async fn judge(&self, entries: Vec<LogEntry>, note: &CommitNote, loaded_at: Timestamp) -> Result<Split> {
         let partitions = self.session.state().config().target_partitions();
-        let raw = scan::table(&self.workspace.store, &self.stream.records, entries, partitions)?;
+        let recipe = self.workspace.recipe(self.stream)?;
+        let raw = scan::table(&self.workspace.store, recipe, entries, partitions)?;
         let options = SplitOptions {
             judge: Arc::clone(&self.judge),
             deletes: self.deletes.clone(),

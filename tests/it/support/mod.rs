@@ -3,6 +3,7 @@
 //! A helper may be of use to one subject only, or to none yet.
 #![allow(dead_code)]
 
+pub mod answers;
 pub mod api;
 pub mod faulty;
 pub mod project;

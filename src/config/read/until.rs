@@ -1,0 +1,197 @@
+//! Upper bounds of windows, and where bounds go.
+
+use std::time::Duration;
+
+use chrono::Weekday;
+
+use crate::{
+    config::{
+        incremental::{Calendar, CursorFormat, Step, Until},
+        read::{
+            cursor::{MOMENT, moments},
+            paginate::{SLOT, slot},
+            values::{DURATION_MAX, duration, parse_duration},
+        },
+        request::{Method, TokenSlot},
+    },
+    yaml::{
+        fields::{Fields, Value},
+        quoted,
+        section::{
+            Key, Rule, Section,
+            Takes::{Boolean, Choice, Duration as Span, Matching},
+            key,
+        },
+    },
+};
+
+/// Months in one step: a century.
+const MONTHS_MAX: u32 = 1200;
+
+/// For a place that only templates take the bound from.
+pub(super) const TEMPLATE: Key = key("template", Boolean)
+    .doc("Whether a template of the request takes the value: `window.since`, and `window.until` for the upper bound.")
+    .example("true");
+
+/// One place at most.
+pub(super) const PLACES: Rule = Rule::AtMostOne(&["param", "header", "body_field", "template"]);
+
+/// `incremental.until`
+pub(super) static UNTIL: Section = Section::new(
+    "until",
+    "until",
+    "Upper bounds of windows. One of `param`, `header`, `body_field` and `template` says where they go.",
+    &[
+        key(
+            "step",
+            Matching(
+                "^[0-9]+(ms|s|m|h|d|mo|y)$",
+                "a whole number and one of ms, s, m, h, d, mo (months), y",
+            ),
+        )
+        .doc("How long one window is. Without it one window reaches up to the end. Times only; needs `start`.")
+        .example("30d")
+        .more(&["1mo"]),
+        key(
+            "align",
+            Choice(&[
+                ("day", "from midnight"),
+                ("week", "from Monday"),
+                ("week_from_tuesday", "from Tuesday"),
+                ("week_from_wednesday", "from Wednesday"),
+                ("week_from_thursday", "from Thursday"),
+                ("week_from_friday", "from Friday"),
+                ("week_from_saturday", "from Saturday"),
+                ("week_from_sunday", "from Sunday"),
+                ("month", "from the first"),
+                ("year", "from the first of January"),
+            ]),
+        )
+        .doc(
+            "Whole periods of the calendar only, in UTC: windows begin with one, and one that is not over is left for \
+             later. Needs `start`.",
+        )
+        .example("month"),
+        key("end", MOMENT)
+            .doc("The last moment asked for: a value of the format, or `1d ago`; of several the earliest. Else the present.")
+            .example("2024-12-31T23:59:59Z")
+            .more(&["2d ago"]),
+        key("granularity", Span)
+            .default("0s")
+            .doc(
+                "The smallest difference between two cursors, by which a bound that the API includes is lowered. 0s if \
+                 the API leaves the bound itself out.",
+            )
+            .example("1s"),
+    ],
+)
+.shared(&[&SLOT, &[TEMPLATE]])
+.rules(&[PLACES])
+.example("{ param: updated_until }");
+
+/// Where a bound goes; nowhere by itself if it need not be `sent`.
+pub(super) fn place(fields: &Fields<'_>, method: Method, sent: bool) -> Option<TokenSlot> {
+    let template = match fields.value("template") {
+        Some(value) => value.boolean()?.then_some(value),
+        None => None,
+    };
+    let given = ["param", "header", "body_field"]
+        .into_iter()
+        .find_map(|key| fields.value(key));
+    match (template, given) {
+        (Some(template), Some(given)) => template.refuse(
+            format!("either template or {} is given, not both", given.key),
+            None,
+        ),
+        (Some(_), None) => Some(TokenSlot::Template),
+        (None, None) if !sent => Some(TokenSlot::Template),
+        (None, None) => {
+            fields.missing("\"param\", \"header\", \"body_field\" or \"template\"");
+            None
+        }
+        (None, Some(_)) => slot(fields, method, None),
+    }
+}
+
+/// Reads `until` of a cursor in `format` whose lower bound goes to `since`.
+pub(super) fn until(
+    value: Value<'_>,
+    method: Method,
+    since: Option<&TokenSlot>,
+    format: &CursorFormat,
+) -> Option<Until> {
+    let fields = value.fields(&UNTIL)?;
+    let to = place(&fields, method, true);
+    if to
+        .as_ref()
+        .is_some_and(|to| *to != TokenSlot::Template && since == Some(to))
+    {
+        return value.refuse("the upper bound goes where the lower one is", None);
+    }
+    if *format == CursorFormat::Feed {
+        return value.refuse("a feed has no upper bound", None);
+    }
+    let times = |value: Value<'_>| match format.is_time() {
+        true => Some(()),
+        false => value.refuse("only times are cut into windows", None),
+    };
+    let step = fields.optional("step", |value| times(value).and_then(|()| step(value)));
+    let align = fields.optional("align", |value| times(value).and_then(|()| align(value)));
+    let end = match fields.value("end") {
+        Some(value) => moments(value, format),
+        None => Some(Vec::new()),
+    };
+    let granularity = fields
+        .optional("granularity", |value| {
+            duration(value, Duration::ZERO..=DURATION_MAX)
+        })
+        .unwrap_or(Duration::ZERO);
+    if let (Some(Step::Fixed(step)), Some(value)) = (step, fields.value("step"))
+        && step < granularity
+    {
+        return value.refuse("a window is shorter than the granularity", None);
+    }
+    Some(Until {
+        to: to?,
+        step,
+        align,
+        end: end?,
+        granularity,
+    })
+}
+
+fn step(value: Value<'_>) -> Option<Step> {
+    const HINT: &str = "write a whole number and one of ms, s, m, h, d, mo, y: 30d";
+    let text = value.scalar()?;
+    let months = |unit: &str, length: u32| {
+        let number: u32 = text.strip_suffix(unit)?.parse().ok()?;
+        number
+            .checked_mul(length)
+            .filter(|months| (1..=MONTHS_MAX).contains(months))
+    };
+    let fixed = parse_duration(text).filter(|step| !step.is_zero());
+    match (fixed, months("mo", 1).or_else(|| months("y", 12))) {
+        (Some(step), _) => Some(Step::Fixed(step)),
+        (None, Some(months)) => Some(Step::Months(months)),
+        (None, None) => value.refuse(
+            format!("{} is not the length of a window", quoted(text)),
+            Some(HINT.to_owned()),
+        ),
+    }
+}
+
+fn align(value: Value<'_>) -> Option<Calendar> {
+    let periods = [
+        ("day", Calendar::Day),
+        ("week", Calendar::Week(Weekday::Mon)),
+        ("week_from_tuesday", Calendar::Week(Weekday::Tue)),
+        ("week_from_wednesday", Calendar::Week(Weekday::Wed)),
+        ("week_from_thursday", Calendar::Week(Weekday::Thu)),
+        ("week_from_friday", Calendar::Week(Weekday::Fri)),
+        ("week_from_saturday", Calendar::Week(Weekday::Sat)),
+        ("week_from_sunday", Calendar::Week(Weekday::Sun)),
+        ("month", Calendar::Month),
+        ("year", Calendar::Year),
+    ];
+    value.choice(&periods, &[])
+}

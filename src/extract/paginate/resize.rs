@@ -1,0 +1,106 @@
+//! What to do when a page, or a whole result set, is more than the server gives.
+
+use crate::{
+    config::{
+        Stream,
+        paginate::{PageSize, Paginate, Paging},
+    },
+    error::{Error, ErrorKind, Result},
+    extract::{
+        cursor::Rank,
+        paginate::is_url,
+        request::{START, number},
+    },
+};
+
+/// A page asked for again with fewer records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// The page size from now on.
+    pub size: u64,
+    /// The token of the same place.
+    pub token: String,
+}
+
+/// Half of the page size `now`, not below the least; `None` if it is the least already.
+///
+/// ```
+/// use landfall::{config::{paginate::PageSize, request::TokenSlot}, extract::paginate::resize::halved};
+/// let size = PageSize { to: TokenSlot::Query("limit".to_owned()), records: 100, records_min: 30 };
+/// assert_eq!(halved(&size, 100), Some(50));
+/// assert_eq!(halved(&size, 50), Some(30));
+/// assert_eq!(halved(&size, 30), None);
+/// ```
+pub fn halved(size: &PageSize, now: u64) -> Option<u64> {
+    let least = size.records_min.max(1);
+    (now > least).then(|| (now / 2).max(least))
+}
+
+/// The same place in pages of about half the size `now`; `None` if there are no smaller ones.
+///
+/// Page numbers count pages, so a page number changes with the size and only sizes at which a page begins at the same
+/// record will do: the largest one that is not more than half. A link holds its size itself and cannot be split.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] if the token was not written by the stream's paginator.
+pub fn split(stream: &Stream, token: &str, now: u64) -> Result<Option<Split>> {
+    let Paging {
+        next,
+        size: Some(size),
+        ..
+    } = &stream.paginate
+    else {
+        return Ok(None);
+    };
+    let Some(half) = halved(size, now) else {
+        return Ok(None);
+    };
+    let same = |size| Split {
+        size,
+        token: token.to_owned(),
+    };
+    if token == START {
+        return Ok(Some(same(half)));
+    }
+    if is_url(next) {
+        return Ok(None);
+    }
+    let Paginate::PageNumber { first, .. } = next else {
+        return Ok(Some(same(half)));
+    };
+    let before = number(stream, token, *first)?.saturating_sub(*first);
+    let Some(before) = before.checked_mul(now) else {
+        return Ok(None);
+    };
+    let fitting = (size.records_min.max(1)..=half)
+        .rev()
+        .find(|size| before % size == 0);
+    Ok(fitting.map(|size| Split {
+        size,
+        token: (first + before / size).to_string(),
+    }))
+}
+
+/// Whether a window with `records` so far has to begin again from its greatest cursor, because the API serves no more
+/// of one result set. `since` is its lower bound.
+///
+/// # Errors
+/// [`ErrorKind::Limit`] if that would ask for the same again: more records share one cursor than the API serves.
+pub fn reset(paging: &Paging, records: u64, since: Option<Rank>, cursor_max: Option<Rank>) -> Result<bool> {
+    let Some(records_max) = paging.reset_after_records.filter(|most| records >= *most) else {
+        return Ok(false);
+    };
+    if cursor_max.is_some() && cursor_max > since {
+        return Ok(true);
+    }
+    Err(
+        Error::new(ErrorKind::Limit, "begin again from the greatest cursor")
+            .with("reset_after_records", records_max)
+            .with("records", records)
+            .with("problem", "the cursor has not moved")
+            .with(
+                "hint",
+                "ask for shorter windows with incremental.until, or in slices",
+            ),
+    )
+}

@@ -1,0 +1,207 @@
+//! `landfall gaps`: what is missing, repeated or short in what was landed, as far as extraction can tell.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    clock::Timestamp,
+    config::{Source, Stream, StreamName, read::values::show_duration, slice::SliceBy},
+    error::Result,
+    ops::Workspace,
+    raw::{BatchNumber, Bookmark, log::RawLog},
+};
+
+/// Slices listed one by one for a stream; the others are counted.
+const SLICES_LISTED_MAX: usize = 20;
+
+/// Something that is not as whole as it could be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The stream.
+    pub stream: StreamName,
+    /// What kind of gap, in one word.
+    pub kind: &'static str,
+    /// What it is, in a sentence.
+    pub text: String,
+    /// Since when, if that is known.
+    pub since: Option<Timestamp>,
+}
+
+/// The gaps of `streams`, in their order.
+///
+/// | kind | means |
+/// |---|---|
+/// | `never` | nothing was ever extracted |
+/// | `stale` | the last success is longer ago than `fresh_within` |
+/// | `window_open` | a window was begun and not finished: the next run goes on with it |
+/// | `pass_open` | some slices of a pass are still to be asked for |
+/// | `slice_failed` | a slice failed; the next run asks for it again |
+/// | `slice_open` | a slice's window was begun and not finished |
+/// | `parents_new` | a parent stream has records that have not been slices yet |
+/// | `backfill_open` | a backfill was begun and not finished |
+/// | `unstable` | pages shifted while they were read; a complete pass will tell what is missing |
+/// | `short`, `unstable_pagination`, `filter_ignored`, `zero_records`, … | what the last windows reported |
+///
+/// # Errors
+/// Whatever the store says about a raw log.
+pub async fn gaps(workspace: &Workspace, streams: &[StreamName]) -> Result<Vec<Gap>> {
+    let now = workspace.clock.now();
+    let mut gaps = Vec::new();
+    for name in streams {
+        let (source, stream) = workspace.project.stream(name)?;
+        let head = head(workspace, name).await?;
+        let Some((_, bookmark)) = head else {
+            gaps.push(Gap {
+                stream: name.clone(),
+                kind: "never",
+                text: "nothing was extracted yet".to_owned(),
+                since: None,
+            });
+            continue;
+        };
+        let mut found = Found {
+            stream,
+            gaps: Vec::new(),
+        };
+        found.look(&bookmark, now);
+        found.parents(workspace, source, &bookmark).await?;
+        gaps.extend(found.gaps);
+    }
+    Ok(gaps)
+}
+
+async fn head(workspace: &Workspace, name: &StreamName) -> Result<Option<(BatchNumber, Bookmark)>> {
+    let log = RawLog {
+        store: Arc::clone(&workspace.store),
+        stream: name.clone(),
+    };
+    let head = log.head().await?;
+    Ok(head.map(|head| (head.number, head.bookmark.unwrap_or_default())))
+}
+
+struct Found<'a> {
+    stream: &'a Stream,
+    gaps: Vec<Gap>,
+}
+
+impl Found<'_> {
+    fn add(&mut self, kind: &'static str, text: String, since: Option<Timestamp>) {
+        self.gaps.push(Gap {
+            stream: self.stream.name.clone(),
+            kind,
+            text,
+            since,
+        });
+    }
+
+    fn look(&mut self, bookmark: &Bookmark, now: Timestamp) {
+        self.freshness(bookmark, now);
+        if let Some(window) = &bookmark.window {
+            let asked = asked(window.since.as_deref(), window.until.as_deref());
+            let text = format!("{} pages of a window {asked}are landed", window.pages);
+            self.add("window_open", text, window.opened_at);
+        }
+        if let Some(pass) = &bookmark.pass {
+            let text = format!("{} slices of a pass are done, others are not", pass.done.count());
+            self.add("pass_open", text, Some(pass.opened_at));
+        }
+        let troubled = || {
+            let slices = bookmark.slices.iter();
+            slices.filter(|(_, mark)| mark.failed.is_some() || mark.window.is_some())
+        };
+        for (key, mark) in troubled().take(SLICES_LISTED_MAX) {
+            let pages = mark.window.as_ref().map_or(0, |window| window.pages);
+            let (kind, text) = match &mark.failed {
+                Some(_) => (
+                    "slice_failed",
+                    format!("{key} failed after {pages} pages of its window"),
+                ),
+                None => (
+                    "slice_open",
+                    format!("{pages} pages of a window of {key} are landed"),
+                ),
+            };
+            self.add(kind, text, Some(mark.changed_at));
+        }
+        let more = troubled().count().saturating_sub(SLICES_LISTED_MAX);
+        if more > 0 {
+            self.add(
+                "slice_failed",
+                format!("{more} more slices failed or are open"),
+                None,
+            );
+        }
+        if let Some(backfill) = &bookmark.backfill {
+            let text = format!(
+                "the backfill from {} to {} is not finished: run it again",
+                backfill.from, backfill.to
+            );
+            self.add("backfill_open", text, None);
+        }
+        if bookmark.unstable {
+            let text = "pages shifted while they were read: run with --complete, or set reconcile".to_owned();
+            self.add("unstable", text, bookmark.last_success_at);
+        }
+        for alarm in &bookmark.alarms {
+            self.gaps.push(Gap {
+                stream: self.stream.name.clone(),
+                kind: "alarm",
+                text: alarm.text.clone(),
+                since: Some(alarm.at),
+            });
+        }
+    }
+
+    fn freshness(&mut self, bookmark: &Bookmark, now: Timestamp) {
+        let Some(within) = self.stream.fresh_within else {
+            return;
+        };
+        let within_text = show_duration(within);
+        match bookmark.last_success_at {
+            None => self.add(
+                "stale",
+                format!("never whole, and fresh_within is {within_text}"),
+                None,
+            ),
+            Some(at) => {
+                let age = (now - at).to_std().unwrap_or(Duration::ZERO);
+                if age > within {
+                    let text = format!(
+                        "the last success is {} s ago, and fresh_within is {within_text}",
+                        age.as_secs()
+                    );
+                    self.add("stale", text, Some(at));
+                }
+            }
+        }
+    }
+
+    async fn parents(&mut self, workspace: &Workspace, source: &Source, bookmark: &Bookmark) -> Result<()> {
+        let by = self.stream.slices.as_ref().map_or(&[][..], |slices| &slices.by);
+        for by in by {
+            let SliceBy::Parent(parent) = by else { continue };
+            let name = StreamName {
+                source: source.name.clone(),
+                stream: parent.stream.clone(),
+            };
+            let Some((last, _)) = head(workspace, &name).await? else {
+                continue;
+            };
+            let known = bookmark.parents.get(parent.stream.as_str());
+            let behind = known.map_or(last.get() + 1, |known| last.get() - known.get());
+            if behind > 0 {
+                let text = format!("{behind} raw batches of {name} have not been slices yet");
+                self.add("parents_new", text, None);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn asked(since: Option<&str>, until: Option<&str>) -> String {
+    match (since, until) {
+        (Some(since), Some(until)) => format!("from {since} to {until} "),
+        (Some(since), None) => format!("from {since} "),
+        (None, Some(until)) => format!("to {until} "),
+        (None, None) => String::new(),
+    }
+}
