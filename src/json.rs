@@ -187,6 +187,38 @@ impl fmt::Display for JsonPath {
     }
 }
 
+/// Calls `visit` with the byte range of each of the values that stand in `json` one behind the other with commas
+/// between them, as the elements of an array do without its brackets. Returns how many there are.
+///
+/// What is checked of a value is what [`JsonPath::select`] checks of one it selects.
+///
+/// # Errors
+/// The first [`Defect`]. Values visited before it was met count for nothing.
+///
+/// ```
+/// let mut count = 0;
+/// assert_eq!(landfall::json::elements(b"1 , {} ", &mut |_| count += 1), Ok(2));
+/// assert!(landfall::json::elements(b"1,", &mut |_| {}).is_err());
+/// ```
+pub fn elements(json: &[u8], visit: &mut dyn FnMut(Range<usize>)) -> Result<usize, Defect> {
+    let mut scanner = Scanner::new(json);
+    scanner.blank();
+    if scanner.at() == json.len() {
+        return Ok(0);
+    }
+    let mut count = 0;
+    // Every turn takes a value.
+    loop {
+        visit(scanner.skip_to(usize::MAX)?);
+        count += 1;
+        scanner.blank();
+        if scanner.at() == json.len() {
+            return Ok(count);
+        }
+        scanner.comma()?;
+    }
+}
+
 /// The text of a JSON string given with its quotes, or `None` if the bytes are not a valid JSON string.
 ///
 /// A lone surrogate escape (`"\ud800"`) has no text, so it gives `None` too.

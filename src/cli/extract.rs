@@ -10,10 +10,10 @@ use crate::{
         streams::Streams,
         workspace,
     },
-    extract::window::Scope,
+    config::StreamName,
     ops::{
         self, Workspace,
-        extract::{Options, Outcome},
+        extract::{Channels, Options, Outcome},
     },
     report::{Format, counted, grid::Grid},
 };
@@ -53,14 +53,11 @@ pub(super) struct Range {
 }
 
 impl Range {
-    pub(super) fn scope(&self) -> Scope {
+    pub(super) fn options(&self, streams: Vec<StreamName>) -> Options {
         match (&self.from, &self.to) {
-            (Some(from), Some(to)) => Scope::Backfill {
-                from: from.clone(),
-                to: to.clone(),
-            },
-            _ if self.complete => Scope::Complete,
-            _ => Scope::Changes,
+            (Some(from), Some(to)) => Options::backfill(streams, from.clone(), to.clone()),
+            _ if self.complete => Options::complete(streams),
+            _ => Options::changes(streams),
         }
     }
 }
@@ -68,15 +65,18 @@ impl Range {
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let workspace = workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
-    let options = Options {
-        streams,
-        scope: args.range.scope(),
-    };
+    let options = args.range.options(streams);
     if args.dry_run {
         return dry_run(&workspace, &options, args.format.unwrap_or(Format::Table)).await;
     }
     workspace.prove_store().await?;
-    let outcomes = extract(&workspace, &options, global.verbose > 0).await;
+    let outcomes = extract(
+        &workspace,
+        &Channels::open(&workspace),
+        &options,
+        global.verbose > 0,
+    )
+    .await;
     if let Some(format) = args.format {
         super::output::rows(&grid(&outcomes), format)?;
     }
@@ -112,9 +112,14 @@ async fn dry_run(workspace: &Workspace, options: &Options, format: Format) -> En
 }
 
 /// Extracts with progress on stderr and a line for every stream at the end.
-pub(super) async fn extract(workspace: &Workspace, options: &Options, logging: bool) -> Vec<Outcome> {
+pub(super) async fn extract(
+    workspace: &Workspace,
+    channels: &Channels,
+    options: &Options,
+    logging: bool,
+) -> Vec<Outcome> {
     let board = Board::new(logging);
-    let outcomes = ops::extract::extract(workspace, options, &|name, progress| {
+    let outcomes = ops::extract::extract(workspace, channels, options, &|name, progress| {
         board.add(name, move || {
             let counts = progress.counts();
             Fetched {

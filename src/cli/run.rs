@@ -1,15 +1,22 @@
 //! `landfall run`
 
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::{
     cli::{
         DONE, Ended, Global,
         extract::{self, Range},
-        output::{parse_format, rows},
+        output::{parse_format, rows, say},
         streams::Streams,
         transform::{self, MaxQuarantine},
         workspace,
     },
-    ops::extract::Options,
+    config::StreamName,
+    error::{Error, ErrorKind},
+    ops::{Workspace, extract::Channels, schedule::Timetable},
     report::Format,
 };
 
@@ -22,6 +29,9 @@ pub(super) struct Args {
     streams: Streams,
     #[command(flatten)]
     range: Range,
+    /// Stay, and run every stream at the times of its `schedule`; ends with a signal
+    #[arg(long, conflicts_with_all = ["complete", "from", "to"])]
+    watch: bool,
     #[command(flatten)]
     quarantine: MaxQuarantine,
     /// Also print rows, one per stream and step: table, json (one object a line) or csv
@@ -29,16 +39,30 @@ pub(super) struct Args {
     format: Option<Format>,
 }
 
+/// The longest sleep between two looks at the clock, which may be set.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let workspace = workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
     workspace.prove_store().await?;
-    let options = Options {
-        streams: streams.clone(),
-        scope: args.range.scope(),
-    };
-    let extracted = extract::extract(&workspace, &options, global.verbose > 0).await;
-    let transformed = transform::transform(&workspace, &streams).await;
+    let channels = Channels::open(&workspace);
+    if args.watch {
+        return watch(&workspace, &channels, &streams, args, global).await;
+    }
+    once(&workspace, &channels, streams, args, global).await
+}
+
+async fn once(
+    workspace: &Workspace,
+    channels: &Channels,
+    streams: Vec<StreamName>,
+    args: &Args,
+    global: &Global,
+) -> Ended {
+    let options = args.range.options(streams.clone());
+    let extracted = extract::extract(workspace, channels, &options, global.verbose > 0).await;
+    let transformed = transform::transform(workspace, &streams).await;
     if let Some(format) = args.format {
         rows(&extract::grid(&extracted), format)?;
         rows(&transform::grid(&transformed), format)?;
@@ -49,4 +73,51 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     } else {
         code
     })
+}
+
+/// Runs every stream at the times of its schedule until the program is told to stop. A run that fails is told, and the
+/// next one comes at its time.
+async fn watch(
+    workspace: &Workspace,
+    channels: &Channels,
+    streams: &[StreamName],
+    args: &Args,
+    global: &Global,
+) -> Ended {
+    let mut timetable = Timetable::new(&workspace.project, streams, workspace.clock.now());
+    if timetable.is_empty() {
+        return Err(Error::new(ErrorKind::Config, "watch streams")
+            .with("problem", "none of them has a schedule")
+            .with("hint", "add schedule: 15m to a stream")
+            .into());
+    }
+    let mut terminate = signal(SignalKind::terminate())
+        .map_err(|cause| Error::new(ErrorKind::Internal, "listen for signals").caused_by(cause))?;
+    let mut runs = FuturesUnordered::new();
+    // Ends with a signal. What is cut off then is as after a crash: the next run goes on where it stopped.
+    loop {
+        for (source, due) in timetable.due(workspace.clock.now()) {
+            runs.push(async move {
+                (
+                    source,
+                    Box::pin(once(workspace, channels, due, args, global)).await,
+                )
+            });
+        }
+        let until = timetable
+            .next()
+            .map(|next| (next - workspace.clock.now()).to_std());
+        let wait = until.map_or(LOOK_EVERY, |wait| wait.unwrap_or_default().min(LOOK_EVERY));
+        tokio::select! {
+            Some((source, ended)) = runs.next(), if !runs.is_empty() => {
+                timetable.ended(&source);
+                if let Err(failure) = ended {
+                    say(&format!("{source}  {failure:?}"));
+                }
+            }
+            () = tokio::time::sleep(wait) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(DONE),
+            _ = terminate.recv() => return Ok(DONE),
+        }
+    }
 }

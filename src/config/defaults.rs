@@ -64,6 +64,8 @@ impl Limits {
     /// Used unless the file says otherwise.
     pub const DEFAULT: Self = Self {
         page_bytes_max: 64 * 1024 * 1024,
+        held_bytes_max: Project::MEMORY_BYTES_DEFAULT,
+        part_bytes: 16 * 1024 * 1024,
         decode_ratio_max: 200,
         pages_max: 1_000_000,
         empty_pages_max: 10,

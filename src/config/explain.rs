@@ -160,6 +160,7 @@ mod tests {
         sources.shop.streams.orders.slices                  none  (default)
         sources.shop.streams.orders.incremental             none  (default)
         sources.shop.streams.orders.reconcile               none  (default)
+        sources.shop.streams.orders.schedule                none  (default)
         sources.shop.streams.orders.fresh_within            none  (default)
         sources.shop.streams.orders.job                     none  (default)
         sources.shop.streams.orders.files                   none  (default)

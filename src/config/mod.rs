@@ -18,6 +18,7 @@ pub mod paginate;
 pub mod rate;
 pub mod read;
 pub mod request;
+pub mod schedule;
 pub mod secret;
 pub mod slice;
 pub mod template;
@@ -37,6 +38,7 @@ use crate::{
         paginate::Paging,
         rate::RateLimit,
         request::Request,
+        schedule::Schedule,
         secret::Secret,
         slice::Slicing,
     },
@@ -197,6 +199,11 @@ pub struct Timeouts {
 pub struct Limits {
     /// Largest body kept, in decoded bytes. Default 64 MiB.
     pub page_bytes_max: u64,
+    /// Largest body held in memory, and the largest record of any other, in decoded bytes: the `memory` of the project.
+    pub held_bytes_max: u64,
+    /// A body with more decoded bytes is kept in a file instead of memory and landed in parts of about this size, if its
+    /// format allows that. Default 16 MiB; not a setting of the file.
+    pub part_bytes: u64,
     /// Most decoded bytes per encoded byte, judged beyond the first MiB. Default 200.
     pub decode_ratio_max: u64,
     /// Most pages in one window. Default 1,000,000.
@@ -222,6 +229,8 @@ pub struct Stream {
     pub slices: Option<Slicing>,
     /// How only changed records are asked for.
     pub incremental: Option<Incremental>,
+    /// When it runs by itself under `landfall run --watch`.
+    pub schedule: Option<Schedule>,
     /// How old the last success may be before `landfall gaps` calls the stream stale.
     pub fresh_within: Option<Duration>,
     /// Complete passes over an incremental stream.
@@ -320,6 +329,11 @@ pub struct CommitEvery {
 }
 
 impl Project {
+    /// Where bodies too large for memory are kept while they are landed: `.landfall/spool` in the project.
+    pub fn spool_dir(&self) -> PathBuf {
+        self.dir.join(".landfall/spool")
+    }
+
     /// The stream called `name`.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod auth;
 mod cursor;
+mod errors;
 mod format;
 mod incremental;
 mod lake;
@@ -13,6 +14,7 @@ pub mod samples;
 pub mod schema;
 pub mod sections;
 mod slice;
+mod slot;
 mod source;
 mod stream;
 mod table;
@@ -20,8 +22,6 @@ mod table;
 mod tests;
 #[cfg(test)]
 mod tests_parts;
-#[cfg(test)]
-mod tests_request;
 #[cfg(test)]
 mod tests_schema;
 mod until;

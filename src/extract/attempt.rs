@@ -115,7 +115,10 @@ fn records(
     now: Timestamp,
     ranks: Ranks,
 ) -> Result<Reading, Unreadable> {
-    reading::read(stream, &response.body, now, ranks.previous, ranks.bound)
+    match &response.spool {
+        None => reading::read(stream, &response.body, now, ranks.previous, ranks.bound),
+        Some(spool) => reading::read_spool(stream, spool, now, ranks.previous, ranks.bound),
+    }
 }
 
 /// A 2xx answer about which no rule says anything.
@@ -152,7 +155,7 @@ fn page(stream: &Stream, response: &Response, now: Timestamp, ranks: Ranks) -> S
 fn is_whole(stream: &Stream, response: &Response) -> bool {
     let in_lines = !matches!(stream.format.syntax, Syntax::Json | Syntax::Xml(_));
     let told = response.framing == Framing::Told;
-    told || !in_lines || stream.format.container != Container::Plain || response.body.ends_with(b"\n")
+    told || !in_lines || stream.format.container != Container::Plain || response.ends_with_newline()
 }
 
 impl Attempt {

@@ -51,21 +51,21 @@ pub(crate) struct Host {
 }
 
 impl Channel {
-    /// One authorizer and one limiter for each credential of `source`, one breaker for each of its hosts. Nothing is
-    /// sent yet.
+    /// One authorizer and one limiter for each credential of `source`, one breaker for each of its hosts. Bodies too large
+    /// for memory go through files in `spool_dir`. Nothing is sent yet.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::error::ErrorKind::Config) if a credential, a certificate or the store of the budget
     /// cannot be used as set; [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) if the machine has no
     /// certificates to trust and the source needs them.
-    pub fn open(source: &Source, clock: &Clock, credentials_dir: &Path) -> Result<Self> {
+    pub fn open(source: &Source, clock: &Clock, credentials_dir: &Path, spool_dir: &Path) -> Result<Self> {
         let auths = auth::members(source)?;
         let mut members = Vec::new();
         for (number, auth) in auths.iter().enumerate() {
             // The place in the pool tells its credentials apart, across processes and runs.
             let (name, place) = match auths.len() {
                 1 => (source.name.to_string(), String::new()),
-                _ => (format!("{}-{number}", source.name), number.to_string()),
+                _ => (format!("{}.{number}", source.name), number.to_string()),
             };
             members.push(Member {
                 authorizer: Authorizer::new(source, auth, clock.clone(), credentials_dir, &name)?,
@@ -76,7 +76,7 @@ impl Channel {
         }
         let hosts = std::iter::once(&source.base_url).chain(&source.replicas);
         Ok(Self {
-            client: Client::new(source)?,
+            client: Client::new(source, spool_dir)?,
             members,
             hosts: hosts
                 .map(|base| Host {

@@ -1,6 +1,11 @@
 //! The one place that sends.
 
-use std::{error::Error as StdError, time::Duration};
+use std::{
+    error::Error as StdError,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
@@ -14,10 +19,13 @@ use crate::{
     error::{Error, ErrorKind, Result},
     extract::{
         auth::tls,
-        decode::{self, Coding, Undecoded},
+        decode::{self, Coding, Uncopied, Undecoded},
         request::Prepared,
         retry::FailureKind,
+        spool::{Intake, Spool, Taken},
+        wire::Wire,
     },
+    format::part::Streamed,
 };
 
 /// Sent as `User-Agent` unless the project says otherwise.
@@ -38,6 +46,8 @@ pub const EXCERPT_BYTES_MAX: u64 = 256 * 1024;
 pub struct Client {
     http: reqwest::Client,
     limits: Limits,
+    /// Where bodies too large for memory are kept while they are landed.
+    spool_dir: PathBuf,
 }
 
 /// An answer without its body.
@@ -57,8 +67,10 @@ pub struct Response {
     /// Status, headers, URL.
     pub head: Head,
     /// The decoded body; of an answer that was not wanted whole what could be had of its first
-    /// [`EXCERPT_BYTES_MAX`].
+    /// [`EXCERPT_BYTES_MAX`]; of one that is in a file what [`Taken::body`] says.
     pub body: Bytes,
+    /// The body, if it is too large for memory.
+    pub spool: Option<Arc<Spool>>,
     /// Bytes of the body as it came.
     pub wire_bytes: u64,
     /// How the end of the body was told.
@@ -84,12 +96,12 @@ pub struct Failure {
 }
 
 impl Client {
-    /// A client with the timeouts and limits of `source`.
+    /// A client with the timeouts and limits of `source`, which keeps large bodies in `spool_dir`.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if the machine has no certificates to trust and the source needs them;
     /// [`ErrorKind::Config`] if one of its own cannot be read.
-    pub fn new(source: &Source) -> Result<Self> {
+    pub fn new(source: &Source, spool_dir: &Path) -> Result<Self> {
         let builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .redirect(reqwest::redirect::Policy::none())
@@ -116,13 +128,20 @@ impl Client {
         Ok(Self {
             http,
             limits: source.limits,
+            spool_dir: spool_dir.to_owned(),
         })
     }
 
     /// Sends `prepared` once and reads the answer to its end if it is 2xx or its status is `wanted`, else its beginning.
     ///
-    /// An `Err` says that there was no whole answer where a whole one was needed; any other answer is `Ok`.
-    pub async fn send(&self, prepared: Prepared, wanted: impl Fn(u16) -> bool) -> Result<Response, Failure> {
+    /// A large body of records that stand like `streamed` goes to a file. An `Err` says that there was no whole answer
+    /// where a whole one was needed; any other answer is `Ok`.
+    pub async fn send(
+        &self,
+        prepared: Prepared,
+        wanted: impl Fn(u16) -> bool,
+        streamed: Option<&Streamed>,
+    ) -> Result<Response, Failure> {
         let response = self.request(prepared).send().await.map_err(failure)?;
         let head = Head {
             status: response.status().as_u16(),
@@ -136,15 +155,20 @@ impl Client {
             .iter()
             .map(|value| value.to_str().unwrap_or("unreadable"));
         let coding = Coding::of(codings);
-        let (body, wire_bytes) = if response.status().is_success() || wanted(head.status) {
-            let encoded = self.read(response).await?;
-            let wire_bytes = encoded.len() as u64;
-            let no_content = head.status == 204 || head.status == 205;
-            let body = match coding.map_err(undecoded)? {
-                Coding::Gzip | Coding::Zstd if no_content => encoded,
-                coding => self.decode(coding, encoded).await?,
-            };
-            (body, wire_bytes)
+        let no_content = head.status == 204 || head.status == 205;
+        let (taken, wire_bytes) = if response.status().is_success() || wanted(head.status) {
+            match (coding, streamed.filter(|_| !no_content)) {
+                (Ok(coding), Some(streamed)) => self.take(response, coding, streamed).await?,
+                (coding, _) => {
+                    let encoded = self.read(response).await?;
+                    let wire_bytes = encoded.len() as u64;
+                    let body = match coding.map_err(undecoded)? {
+                        Coding::Gzip | Coding::Zstd if no_content => encoded,
+                        coding => self.decode(coding, encoded).await?,
+                    };
+                    (held(body), wire_bytes)
+                }
+            }
         } else {
             let encoded = beginning(response).await;
             let wire_bytes = encoded.len() as u64;
@@ -154,11 +178,12 @@ impl Client {
             };
             // Only a help to whoever reads the error: what cannot be decoded is left out.
             let body = coding.and_then(|coding| decode::decode(coding, encoded, &limits));
-            (body.unwrap_or_default(), wire_bytes)
+            (held(body.unwrap_or_default()), wire_bytes)
         };
         Ok(Response {
             head,
-            body,
+            body: taken.body,
+            spool: taken.spool,
             wire_bytes,
             framing,
         })
@@ -179,8 +204,26 @@ impl Client {
         }
     }
 
+    /// Reads a body that has to be held as a whole.
+    async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, Failure> {
+        let limits = self.to_hold();
+        let mut body = BytesMut::new();
+        let whole = gather(&mut response, &mut body, limits.page_bytes_max).await?;
+        if !whole {
+            let page_bytes_max = limits.page_bytes_max;
+            let mut failure = undecoded(Undecoded::TooLarge { page_bytes_max });
+            if page_bytes_max < self.limits.page_bytes_max {
+                let hint =
+                    "a body larger than memory must be JSON Lines, or JSON with its records in one array";
+                failure.error = failure.error.with("hint", hint);
+            }
+            return Err(failure);
+        }
+        Ok(body.freeze())
+    }
+
     async fn decode(&self, coding: Coding, encoded: Bytes) -> Result<Bytes, Failure> {
-        let limits = self.limits;
+        let limits = self.to_hold();
         if coding == Coding::Identity {
             return decode::decode(coding, encoded, &limits).map_err(undecoded);
         }
@@ -188,25 +231,130 @@ impl Client {
         decoded.map_err(broken_task)?.map_err(undecoded)
     }
 
-    async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, Failure> {
-        let page_bytes_max = self.limits.page_bytes_max;
-        let too_large = || undecoded(Undecoded::TooLarge { page_bytes_max });
-        if response
-            .content_length()
-            .is_some_and(|length| length > page_bytes_max)
-        {
-            return Err(too_large());
+    /// The limits of a body that has to be held as a whole.
+    fn to_hold(&self) -> Limits {
+        Limits {
+            page_bytes_max: self.limits.page_bytes_max.min(self.limits.held_bytes_max),
+            ..self.limits
         }
-        let mut body = BytesMut::new();
-        // Ends at `page_bytes_max` at the latest.
-        while let Some(chunk) = response.chunk().await.map_err(failure)? {
-            if body.len() as u64 + chunk.len() as u64 > page_bytes_max {
-                return Err(too_large());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body.freeze())
     }
+
+    /// Reads a body that may go to a file.
+    async fn take(
+        &self,
+        mut response: reqwest::Response,
+        coding: Coding,
+        streamed: &Streamed,
+    ) -> Result<(Taken, u64), Failure> {
+        let limits = self.limits;
+        let page_bytes_max = limits.page_bytes_max;
+        let declared = response.content_length();
+        let mut prefix = BytesMut::new();
+        let most = page_bytes_max.min(limits.part_bytes);
+        let whole = gather(&mut response, &mut prefix, most).await?;
+        if prefix.len() as u64 > page_bytes_max || declared.is_some_and(|length| length > page_bytes_max) {
+            return Err(undecoded(Undecoded::TooLarge { page_bytes_max }));
+        }
+        let mut wire_bytes = prefix.len() as u64;
+        let intake = Intake::new(streamed.clone(), &self.spool_dir, &limits);
+        let prefix = prefix.freeze();
+        if whole {
+            let taken = match coding {
+                Coding::Identity => held(prefix),
+                _ if prefix.is_empty() => held(decode::decode(coding, prefix, &limits).map_err(undecoded)?),
+                _ => {
+                    let work = move || copy(coding, &prefix[..], &limits, &|| wire_bytes, intake);
+                    let done = tokio::task::spawn_blocking(work).await;
+                    done.map_err(broken_task)??
+                }
+            };
+            return Ok((taken, wire_bytes));
+        }
+        let (sender, wire) = Wire::new(prefix, declared);
+        let work = tokio::task::spawn_blocking(move || {
+            let encoded = wire.length();
+            copy(coding, wire, &limits, &|| encoded.get(), intake)
+        });
+        // Ends at `page_bytes_max` at the latest.
+        let ended = loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => {
+                    wire_bytes += chunk.len() as u64;
+                    if wire_bytes > page_bytes_max {
+                        break Err(undecoded(Undecoded::TooLarge { page_bytes_max }));
+                    }
+                    if sender.send(chunk).await.is_err() {
+                        // The work has ended before the body; it says why.
+                        break Ok(());
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(cause) => break Err(failure(cause)),
+            }
+        };
+        drop(sender);
+        let done = work.await.map_err(broken_task)?;
+        ended?;
+        Ok((done?, wire_bytes))
+    }
+}
+
+impl Response {
+    /// Length of the decoded body, wherever it is.
+    pub fn bytes(&self) -> u64 {
+        match &self.spool {
+            Some(spool) => spool.bytes,
+            None => self.body.len() as u64,
+        }
+    }
+
+    /// Whether the body ends with a newline.
+    pub fn ends_with_newline(&self) -> bool {
+        match &self.spool {
+            Some(spool) => spool.ends_with_newline,
+            None => self.body.ends_with(b"\n"),
+        }
+    }
+}
+
+fn held(body: Bytes) -> Taken {
+    Taken { body, spool: None }
+}
+
+/// Appends the next chunks of a body until there are more than `most` bytes; false if it did not end before.
+async fn gather(response: &mut reqwest::Response, body: &mut BytesMut, most: u64) -> Result<bool, Failure> {
+    // Nothing is read of a body that says it is too long.
+    if response.content_length().is_some_and(|length| length > most) && body.is_empty() {
+        return Ok(false);
+    }
+    // Ends at `most` at the latest.
+    while body.len() as u64 <= most {
+        match response.chunk().await.map_err(failure)? {
+            Some(chunk) => body.extend_from_slice(&chunk),
+            None => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
+/// Decodes a body into `intake`.
+fn copy(
+    coding: Coding,
+    body: impl std::io::BufRead,
+    limits: &Limits,
+    encoded: &dyn Fn() -> u64,
+    mut intake: Intake,
+) -> Result<Taken, Failure> {
+    decode::copy(coding, body, limits, encoded, &mut |bytes| intake.take(bytes)).map_err(
+        |cause| match cause {
+            Uncopied::Undecoded(cause) => undecoded(cause),
+            Uncopied::Untaken(error) => Failure {
+                kind: FailureKind::Unsent(error.kind()),
+                error,
+            },
+        },
+    )?;
+    Ok(intake.finish())
 }
 
 /// The first [`EXCERPT_BYTES_MAX`] of a body, or as much of them as comes.

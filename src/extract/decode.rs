@@ -4,7 +4,7 @@
 
 use std::{
     fmt,
-    io::{self, Read},
+    io::{self, BufRead, Read},
 };
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::{
     config::Limits,
+    error::Error,
     format::meter::{Excess, Meter},
 };
 
@@ -77,6 +78,15 @@ impl fmt::Display for Undecoded {
 
 impl std::error::Error for Undecoded {}
 
+/// Why a body was not copied.
+#[derive(Debug)]
+pub enum Uncopied {
+    /// It could not be decoded.
+    Undecoded(Undecoded),
+    /// Whoever took it could not take all of it.
+    Untaken(Error),
+}
+
 impl Coding {
     /// Reads the values of the `Content-Encoding` fields of a response.
     ///
@@ -130,35 +140,78 @@ pub fn decode(coding: Coding, body: Bytes, limits: &Limits) -> Result<Bytes, Und
         _ if body.is_empty() => Err(Undecoded::Broken {
             problem: "empty".to_owned(),
         }),
-        Coding::Gzip => gzip(&body, encoded, limits),
-        Coding::Zstd => {
-            let decoder = zstd::stream::read::Decoder::with_buffer(&body[..]).map_err(broken)?;
-            read_capped(decoder, encoded, limits)
+        Coding::Gzip | Coding::Zstd => {
+            let mut decoded = Vec::new();
+            let copied = copy(coding, &body[..], limits, &|| encoded, &mut |bytes| {
+                decoded.extend_from_slice(bytes);
+                Ok(())
+            });
+            match copied {
+                Ok(()) => Ok(Bytes::from(decoded)),
+                Err(Uncopied::Undecoded(cause)) => Err(cause),
+                // Memory takes all.
+                Err(Uncopied::Untaken(error)) => Err(Undecoded::Broken {
+                    problem: error.to_string(),
+                }),
+            }
         }
     }
 }
 
-fn gzip(body: &[u8], encoded: u64, limits: &Limits) -> Result<Bytes, Undecoded> {
-    read_capped(MultiGzDecoder::new(body), encoded, limits)
+/// Hands the body as it was before it was encoded to `take`, as it is decoded.
+///
+/// `encoded` says how long the encoded body is, as far as is known by now.
+///
+/// # Errors
+/// As in [`decode()`], except that no bytes are no body; what was handed over before an error counts for nothing.
+pub fn copy(
+    coding: Coding,
+    body: impl BufRead,
+    limits: &Limits,
+    encoded: &dyn Fn() -> u64,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Uncopied> {
+    match coding {
+        Coding::Identity => {
+            let unmeasured = Limits {
+                decode_ratio_max: u64::MAX,
+                ..*limits
+            };
+            read_capped(body, &unmeasured, encoded, take)
+        }
+        Coding::Gzip => read_capped(MultiGzDecoder::new(body), limits, encoded, take),
+        Coding::Zstd => {
+            let decoder = zstd::stream::read::Decoder::with_buffer(body);
+            let decoder = decoder.map_err(|error| Uncopied::Undecoded(broken(error)))?;
+            read_capped(decoder, limits, encoded, take)
+        }
+    }
 }
 
-fn read_capped(mut decoder: impl Read, encoded: u64, limits: &Limits) -> Result<Bytes, Undecoded> {
-    let mut meter = Meter::new(encoded, limits.page_bytes_max, limits.decode_ratio_max);
-    let mut decoded = Vec::new();
+fn read_capped(
+    mut decoder: impl Read,
+    limits: &Limits,
+    encoded: &dyn Fn() -> u64,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Uncopied> {
+    let mut meter = Meter::new(encoded(), limits.page_bytes_max, limits.decode_ratio_max);
     let mut step = vec![0; STEP_BYTES];
     // Ends at `page_bytes_max` at the latest.
     loop {
         let count = match decoder.read(&mut step) {
-            Ok(0) => return Ok(Bytes::from(decoded)),
+            Ok(0) => return Ok(()),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(broken(error)),
+            Err(error) => return Err(Uncopied::Undecoded(broken(error))),
         };
-        decoded.extend_from_slice(&step[..count]);
-        meter.take(count).map_err(|excess| match excess {
-            Excess::Bytes(page_bytes_max) => Undecoded::TooLarge { page_bytes_max },
-            Excess::Ratio(decode_ratio_max) => Undecoded::TooDense { decode_ratio_max },
+        meter.expect(encoded());
+        meter.take(count).map_err(|excess| {
+            Uncopied::Undecoded(match excess {
+                Excess::Bytes(page_bytes_max) => Undecoded::TooLarge { page_bytes_max },
+                Excess::Ratio(decode_ratio_max) => Undecoded::TooDense { decode_ratio_max },
+            })
         })?;
+        take(&step[..count]).map_err(Uncopied::Untaken)?;
     }
 }
 
@@ -179,6 +232,8 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         page_bytes_max: 4 * 1024 * 1024,
+        held_bytes_max: u64::MAX,
+        part_bytes: u64::MAX,
         decode_ratio_max: 200,
         pages_max: 10,
         empty_pages_max: 1,

@@ -53,8 +53,10 @@ pub mod retry;
 pub mod rules;
 mod send;
 pub mod shape;
+pub mod spool;
 pub mod sweep;
 pub mod window;
+mod wire;
 
 #[cfg(test)]
 mod tests;

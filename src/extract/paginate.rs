@@ -9,6 +9,7 @@
 pub mod detect;
 mod fields;
 pub mod guard;
+pub mod prints;
 mod recent;
 pub mod resize;
 mod stop;

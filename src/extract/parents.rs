@@ -16,8 +16,9 @@ use crate::{
         text::{Text, Vars},
     },
     error::{Error, ErrorKind, Result},
-    extract::{request::Ask, sweep::Slices},
-    format, json,
+    extract::{reading::section_of, request::Ask, sweep::Slices},
+    format::{self, Piece, part},
+    json,
     raw::{
         BatchNumber, Bookmark,
         log::{LogEntry, RawLog},
@@ -342,17 +343,23 @@ fn values_of(
     };
     let mut failure = None;
     let limits = &format::Limits::DEFAULT;
-    let found = format::records(
-        &stream.format,
-        &stream.records,
-        &page.body,
-        limits,
-        &mut |piece| match record_values(stream, parent, config, &page, piece.bytes(&page.body)) {
+    let visit =
+        &mut |piece: Piece<'_>| match record_values(stream, parent, config, &page, piece.bytes(&page.body)) {
             Ok(Some(values)) => all.push(values),
             Ok(None) => {}
             Err(error) => failure = Some(error),
-        },
-    );
+        };
+    let part = page.facts.as_ref().and_then(|facts| facts.part.as_ref());
+    let found = match part {
+        None => format::records(&stream.format, &stream.records, &page.body, limits, visit),
+        Some(part) => part::section(
+            &stream.format,
+            &stream.records,
+            &page.body,
+            &section_of(part),
+            visit,
+        ),
+    };
     // A page without readable records has no slices; the transform reports it.
     let _ = found;
     failure.map_or(Ok(()), Err)

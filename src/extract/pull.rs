@@ -1,42 +1,43 @@
 //! One slice's windows while their pages are fetched, and the guards that make them end.
 
+mod decide;
+mod look;
+mod remedy;
+mod windows;
+
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
-use url::Url;
+use tracing::{debug, warn};
 
 use crate::{
-    clock::Timestamp,
     config::{
-        Stream,
-        incremental::{CursorFormat, Filter, Incremental, OnExpired, Order},
+        incremental::{CursorFormat, Incremental},
         paginate::Paginate,
     },
     error::{Error, ErrorKind, Result},
     extract::{
-        bounds::{Bounds, Windows, backfill_windows, windows, windows_after},
-        channel::moved,
-        client::Response,
+        bounds::Bounds,
         cursor::{self, Rank},
         facts,
-        fetch::{Answer, Fetcher, Remedy, Unanswered, Verdict, off_thread},
-        mask::Masks,
+        fetch::{Answer, Fetcher, Verdict},
         paginate::{
-            self, Next, Turn, Why,
-            detect::{Certainty, Detected, detect},
+            self, Why,
+            detect::Detected,
             guard::{Alarm, Guard, Seen, Stuck},
             resize,
         },
         progress::add,
+        pull::windows::{first_windows, later_windows, opened, seen},
         reading::{Reading, Unreadable},
         request::{Ask, PageRequest, START},
         retry::server_time,
         shape,
-        window::{Planned, Position, Probe, Scope},
+        spool::{Parts, Records},
+        window::{Position, Scope},
     },
-    format, json,
+    json,
     raw::{Page, Reported, Window},
 };
 
@@ -70,14 +71,23 @@ pub(crate) struct Mark {
 /// A step of a slice: a page, or a place reached without one.
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// The page to land; none if it held nothing new or was no page.
-    pub(crate) page: Option<Page>,
+    /// What is to be landed; none if it held nothing new or was no page.
+    pub(crate) landed: Option<Landed>,
     /// Records in it.
     pub(crate) records: u64,
     /// Where the slice stands once the page is committed.
     pub(crate) mark: Mark,
     /// What the step is to the slice.
     pub(crate) position: Position,
+}
+
+/// What is to be landed of one answer.
+#[derive(Debug)]
+pub(crate) enum Landed {
+    /// A page.
+    Page(Page),
+    /// The parts of a body too large for one.
+    Parts(Parts),
 }
 
 /// A slice under way.
@@ -268,9 +278,9 @@ impl Pull {
             After::Token(token) => Some(token.as_str()),
             After::End(_) => None,
         };
-        let page = self
+        let landed = self
             .is_new(&reading)
-            .then(|| page(&request, &answer, &self.slice, returned));
+            .then(|| landed(&request, &answer, &self.slice, returned));
         let position = match (decided.stuck, decided.after) {
             (Some(stuck @ Stuck::EmptyPages { .. }), _) => return Err(self.stuck(stuck)),
             (Some(stuck), After::Token(token)) => {
@@ -291,12 +301,12 @@ impl Pull {
             page = self.window.pages,
             status = answer.response.head.status,
             records = reading.records,
-            bytes = answer.response.body.len(),
+            bytes = answer.response.bytes(),
             last = position == Position::Last,
             "page fetched"
         );
         Ok(Step {
-            page,
+            landed,
             records: reading.records,
             mark: self.standing(),
             position,
@@ -321,134 +331,6 @@ impl Pull {
                 Err(unanswered) => self.remedy(*unanswered)?,
             }
         }
-    }
-
-    /// Changes what is asked for, or returns the error to stop with.
-    fn remedy(&mut self, unanswered: Unanswered) -> Result<()> {
-        let Unanswered { status, error, then } = unanswered;
-        self.remedies += 1;
-        if self.remedies > REMEDIES_MAX {
-            return Err(error.with("remedies_max", REMEDIES_MAX));
-        }
-        match then {
-            Some(Remedy::Split) => return self.split(error),
-            Some(Remedy::SplitWindow) => return self.split_window(error),
-            Some(Remedy::Reset) | None => {}
-        }
-        let expired = match self.start {
-            Start::Resumed => matches!(status, Some(400 | 404 | 410 | 422)),
-            Start::Settled => status == Some(410),
-        };
-        if !expired && then != Some(Remedy::Reset) {
-            return Err(error);
-        }
-        if self.window.next != START {
-            if self.start == Start::Settled && self.remedies > 1 {
-                return Err(error.with("problem", "the page token expires before it is used"));
-            }
-            warn!(stream = %self.fetcher.stream.name, status, "page token has expired, window begins again");
-            self.begin_again();
-            return Ok(());
-        }
-        self.expired(error)
-    }
-
-    /// Asks for the same place in smaller pages.
-    fn split(&mut self, error: Error) -> Result<()> {
-        let Some(size) = self.size() else {
-            return Err(error.with(
-                "hint",
-                "set paginate.size, so that a smaller page can be asked for",
-            ));
-        };
-        let Some(split) = resize::split(&self.fetcher.stream, &self.window.next, size)? else {
-            return Err(error
-                .with("page_size", size)
-                .with("problem", "no smaller page is possible"));
-        };
-        warn!(stream = %self.fetcher.stream.name, from = size, to = split.size, "page size halved");
-        self.mark.page_size = Some(split.size);
-        self.window.next = split.token;
-        Ok(())
-    }
-
-    /// Asks for the first half of the window, and for the other one after it.
-    fn split_window(&mut self, error: Error) -> Result<()> {
-        let halves = self.fetcher.stream.incremental.as_ref().and_then(|incremental| {
-            let now = self.fetcher.clock.now();
-            self.bounds.halves(incremental, now)
-        });
-        let Some((first, second)) = halves else {
-            return Err(error.with("problem", "the window cannot be halved"));
-        };
-        warn!(stream = %self.fetcher.stream.name, since = first.since, until = first.until, "window halved");
-        let later = std::mem::replace(&mut self.ahead, Box::new(std::iter::empty()));
-        self.ahead = Box::new(std::iter::once(second).chain(later));
-        self.open(first);
-        Ok(())
-    }
-
-    /// The API no longer knows where the stream stood.
-    fn expired(&mut self, error: Error) -> Result<()> {
-        let Some(incremental) = &self.fetcher.stream.incremental else {
-            return Err(error);
-        };
-        if self.window.since.is_none() {
-            return Err(error);
-        }
-        match incremental.on_expired {
-            OnExpired::Stop => Err(error
-                .with("problem", "cursor_expired")
-                .with("since", self.window.since.as_deref().unwrap_or_default())
-                .with(
-                    "hint",
-                    "changes since then are lost at the source; set incremental.on_expired: resync, or run with --complete, to ask for everything again",
-                )),
-            OnExpired::Resync => {
-                warn!(stream = %self.fetcher.stream.name, since = self.window.since,
-                    "the position has expired, everything is asked for again");
-                let now = self.fetcher.clock.now();
-                let mut ahead: Ahead = Box::new(windows(incremental, None, now)?);
-                let first = ahead.next().unwrap_or_default();
-                self.scope = Scope::Complete;
-                self.ahead = ahead;
-                self.open(first);
-                Ok(())
-            }
-        }
-    }
-
-    /// The same window from its first page; from the greatest cursor seen if the API sends the oldest first.
-    fn begin_again(&mut self) {
-        let sorted = |incremental: &&Incremental| incremental.order == Order::OldestFirst;
-        let sorted = self
-            .fetcher
-            .stream
-            .incremental
-            .as_ref()
-            .is_some_and(|incremental| sorted(&incremental));
-        self.narrow(self.cursor_max.filter(|_| sorted));
-    }
-
-    /// Opens the window again, from `reached` if that is known.
-    fn narrow(&mut self, reached: Option<Rank>) {
-        let mut bounds = self.bounds.clone();
-        if let (Some(rank), Some(incremental)) = (reached, &self.fetcher.stream.incremental) {
-            bounds.since = Some(cursor::canonical(&incremental.format, rank));
-            bounds.from = Some(rank);
-        }
-        let opened_at = self.window.opened_at;
-        self.open(bounds);
-        self.window.opened_at = opened_at;
-    }
-
-    fn open(&mut self, bounds: Bounds) {
-        self.window = opened(&bounds, &self.scope, &self.shape, self.fetcher.clock.now());
-        self.bounds = bounds;
-        self.start = Start::Settled;
-        self.cursor_max = None;
-        self.cursor_last = None;
-        self.guard = Guard::new(&self.fetcher.source.limits, Seen::default(), [START]);
     }
 
     fn request(&self) -> Result<PageRequest> {
@@ -480,81 +362,6 @@ impl Pull {
         }
     }
 
-    /// What follows this page, and what is odd about it.
-    async fn decide(&mut self, request: &PageRequest, answer: &Answer, reading: &Reading) -> Result<Decided> {
-        self.detect(request, answer, reading)?;
-        let work = self.turning(request, answer, reading);
-        let limits = self.fetcher.source.limits;
-        let mut guard = std::mem::replace(&mut self.guard, Guard::new(&limits, Seen::default(), []));
-        let body_bytes = answer.response.body.len();
-        let (guard, next, found) = off_thread(body_bytes, move || {
-            let turn = work.turn();
-            let next = paginate::next(&turn);
-            let found = next.as_ref().ok().map(|next| guard.page(&turn, next));
-            (guard, next, found)
-        })
-        .await?;
-        self.guard = guard;
-        let after = self.after(answer, reading, next)?;
-        let (alarms, stuck) = match found {
-            Some(Ok(alarms)) => (alarms, None),
-            Some(Err(stuck)) => (Vec::new(), Some(stuck)),
-            None => (Vec::new(), None),
-        };
-        Ok(Decided { after, alarms, stuck })
-    }
-
-    /// The token after a page, without our secrets.
-    fn after(&self, answer: &Answer, reading: &Reading, next: Result<Next>) -> Result<After> {
-        let token = match next.map_err(|error| error.with("stream", &self.fetcher.stream.name))? {
-            Next::End(why) => return Ok(After::End(why)),
-            Next::Token(token) => token,
-        };
-        if self.is_behind(reading) {
-            return Ok(After::End(Why::Condition));
-        }
-        if !paginate::is_url(&self.fetcher.stream.paginate.next) {
-            return Ok(After::Token(token));
-        }
-        let mut url = Url::parse(&token)
-            .map_err(|cause| Error::new(ErrorKind::Internal, "read next link").caused_by(cause))?;
-        answer.masks.strip(&mut url);
-        let home = moved(&url, &answer.base, &self.fetcher.source.base_url);
-        Ok(After::Token(home.into()))
-    }
-
-    /// Everything a paginator looks at, to be taken to another thread.
-    fn turning(&self, request: &PageRequest, answer: &Answer, reading: &Reading) -> Turning {
-        Turning {
-            stream: Arc::clone(&self.fetcher.stream),
-            base: answer.base.clone(),
-            request: request.clone(),
-            answered: answer.response.clone(),
-            reading: reading.clone(),
-            size: self.size(),
-            page: self.window.pages + 1,
-        }
-    }
-
-    /// Finds out how the pages of a stream follow each other, if the project file leaves that to us.
-    fn detect(&mut self, request: &PageRequest, answer: &Answer, reading: &Reading) -> Result<()> {
-        if !matches!(self.fetcher.stream.paginate.next, Paginate::Auto) {
-            return Ok(());
-        }
-        let work = self.turning(request, answer, reading);
-        let detected = detect(&work.turn())?;
-        let note = format!("paginate auto: {}", detected.found);
-        info!(stream = %self.fetcher.stream.name, found = detected.found, "pagination detected");
-        if detected.certainty != Certainty::Open {
-            self.fetcher.progress.note(note);
-        }
-        if detected.certainty == Certainty::Settled {
-            self.mark.paginator = detected.to_text();
-        }
-        self.fetcher.stream = Arc::new(detected.applied(&self.fetcher.stream));
-        Ok(())
-    }
-
     fn sound(&mut self, alarms: &[Alarm]) {
         for alarm in alarms {
             warn!(stream = %self.fetcher.stream.name, alarm = alarm.name(), "{alarm}");
@@ -571,26 +378,10 @@ impl Pull {
         Error::from(stuck).with("stream", &self.fetcher.stream.name)
     }
 
-    /// Whether everything that follows a page is older than what was asked for.
-    fn is_behind(&self, reading: &Reading) -> bool {
-        let newest_first = |incremental: &Incremental| incremental.order == Order::NewestFirst;
-        self.fetcher.stream.incremental.as_ref().is_some_and(newest_first)
-            && reading.records > 0
-            && reading.cursors_before == reading.records
-    }
-
-    /// Whether a page holds anything to land.
-    fn is_new(&self, reading: &Reading) -> bool {
-        let here = |incremental: &Incremental| incremental.filter == Filter::Here;
-        !(self.fetcher.stream.incremental.as_ref().is_some_and(here)
-            && reading.records > 0
-            && reading.cursors_before == reading.records)
-    }
-
     fn count(&self, answer: &Answer) {
         let progress = &self.fetcher.progress;
         add(&progress.pages, 1);
-        add(&progress.bytes, answer.response.body.len() as u64);
+        add(&progress.bytes, answer.response.bytes());
         add(&progress.wire_bytes, answer.response.wire_bytes);
         if let Ok(reading) = &answer.reading {
             add(&progress.records, reading.records);
@@ -668,7 +459,7 @@ impl Pull {
     fn end(&mut self) -> Step {
         let position = self.close(Why::NoRecords);
         Step {
-            page: None,
+            landed: None,
             records: 0,
             mark: self.standing(),
             position,
@@ -686,7 +477,7 @@ impl Pull {
                 .with("body", answer.excerpt().unwrap_or_default()),
         );
         Step {
-            page: Some(page(request, answer, &self.slice, None)),
+            landed: Some(landed(request, answer, &self.slice, None)),
             records: reading.records,
             mark: self.mark.clone(),
             position: Position::Evidence(problem.to_owned()),
@@ -758,85 +549,11 @@ impl Pull {
                 .with("body", answer.excerpt().unwrap_or_default()),
         );
         Step {
-            page: Some(page(request, &answer, &self.slice, None)),
+            landed: Some(landed(request, &answer, &self.slice, None)),
             records: 0,
             mark: self.mark.clone(),
             position: Position::Evidence(reason.to_string()),
         }
-    }
-
-    /// See [`Extraction::plan`](crate::extract::window::Extraction::plan).
-    pub(crate) fn plan(mut self, most: usize) -> Result<Vec<Planned>> {
-        let mut planned = Vec::new();
-        // Ends with the windows, or at `most`.
-        while planned.len() < most {
-            let Fetcher { source, stream, .. } = &self.fetcher;
-            let request = self.request()?;
-            let prepared = request.prepare(source, &stream.request)?;
-            let masks = Masks::of(source, &stream.request)?;
-            planned.push(Planned {
-                method: request.method.as_str(),
-                url: masks.url(prepared.url.as_str()),
-                since: self.window.since.clone(),
-                until: self.window.until.clone(),
-                slice: self.slice.clone(),
-            });
-            match self.ahead.next() {
-                Some(bounds) => self.open(bounds),
-                None => break,
-            }
-        }
-        Ok(planned)
-    }
-
-    /// See [`Extraction::probe`](crate::extract::window::Extraction::probe).
-    pub(crate) async fn probe(&self) -> Result<Probe> {
-        let Fetcher { source, stream, .. } = &self.fetcher;
-        let request = PageRequest::build(source, stream, &self.ask(START))?;
-        let answer = self
-            .fetcher
-            .fetch(&request, 1, None, None)
-            .await
-            .map_err(|unanswered| unanswered.error)?;
-        let response = &answer.response;
-        let url = answer.masks.url(response.head.url.as_str());
-        let reading = answer.reading.clone().map_err(|reason| {
-            self.error(ErrorKind::Refused, "read page")
-                .with("url", &url)
-                .with("status", response.head.status)
-                .with("problem", reason)
-        })?;
-        let work = self.turning(&request, &answer, &reading);
-        let next = match self.after(&answer, &reading, paginate::next(&work.turn()))? {
-            After::Token(token) => Some(excerpt(&answer.masks.token(&token))),
-            After::End(_) => None,
-        };
-        let mut first = None;
-        // The text was checked as a whole a moment ago.
-        let limits = &format::Limits::DEFAULT;
-        let _ = format::records(
-            &stream.format,
-            &stream.records,
-            &response.body,
-            limits,
-            &mut |piece| {
-                first.get_or_insert_with(|| piece.to_bytes(&response.body));
-            },
-        );
-        Ok(Probe {
-            url,
-            status: response.head.status,
-            bytes: response.body.len() as u64,
-            attempts: answer.attempts,
-            records: reading.records,
-            cursors_missing: stream.incremental.as_ref().map(|_| reading.cursors_missing),
-            next,
-            first_record: first.map(|mut record| {
-                record.truncate(SAMPLE_BYTES_MAX);
-                record
-            }),
-            body: response.body.clone(),
-        })
     }
 
     fn error(&self, kind: ErrorKind, attempt: &'static str) -> Error {
@@ -846,80 +563,6 @@ impl Pull {
         } else {
             error.with("slice", Value::Object(self.slice.clone()))
         }
-    }
-}
-
-/// What is taken to another thread to decide about a page.
-struct Turning {
-    stream: Arc<Stream>,
-    base: Url,
-    request: PageRequest,
-    answered: Response,
-    reading: Reading,
-    size: Option<u64>,
-    page: u64,
-}
-
-impl Turning {
-    fn turn(&self) -> Turn<'_> {
-        Turn {
-            stream: &self.stream,
-            base: &self.base,
-            request: &self.request,
-            head: &self.answered.head,
-            body: &self.answered.body,
-            reading: &self.reading,
-            size: self.size,
-            page: self.page,
-        }
-    }
-}
-
-/// The windows a slice is asked for in; also the check that its watermark can be used at all.
-fn first_windows(stream: &Stream, scope: &Scope, mark: &Mark, now: Timestamp) -> Result<Ahead> {
-    let Some(incremental) = &stream.incremental else {
-        return Ok(Box::new(std::iter::once(Bounds::default())));
-    };
-    cursor::check(incremental, mark.cursor.as_deref())?;
-    let windows: Windows = match scope {
-        Scope::Changes => windows(incremental, mark.watermark.as_deref(), now)?,
-        Scope::Complete => windows(incremental, None, now)?,
-        Scope::Backfill { from, to } => backfill_windows(incremental, from, to)?,
-    };
-    Ok(Box::new(windows))
-}
-
-/// The windows after one that an earlier run began.
-fn later_windows(incremental: &Incremental, scope: &Scope, last: &Bounds, now: Timestamp) -> Result<Ahead> {
-    Ok(match scope {
-        Scope::Changes | Scope::Complete => Box::new(windows_after(incremental, last, now)?),
-        Scope::Backfill { from, to } => {
-            let until = last.from;
-            let windows = backfill_windows(incremental, from, to)?;
-            Box::new(windows.skip_while(move |window| window.from <= until))
-        }
-    })
-}
-
-fn opened(bounds: &Bounds, scope: &Scope, shape: &str, now: Timestamp) -> Window {
-    Window {
-        opened_at: Some(now),
-        shape: Some(shape.to_owned()),
-        since: bounds.since.clone(),
-        until: bounds.until.clone(),
-        complete: (*scope == Scope::Complete).then_some(true),
-        next: START.to_owned(),
-        ..Window::default()
-    }
-}
-
-fn seen(window: &Window) -> Seen {
-    Seen {
-        records: window.records,
-        before: window.before,
-        repeated: window.repeats,
-        total: window.total,
-        unstable: window.unstable,
     }
 }
 
@@ -933,7 +576,12 @@ fn position_of(incremental: &Incremental, body: &[u8]) -> Option<String> {
     }
 }
 
-fn page(request: &PageRequest, answer: &Answer, slice: &Map<String, Value>, returned: Option<&str>) -> Page {
+fn landed(
+    request: &PageRequest,
+    answer: &Answer,
+    slice: &Map<String, Value>,
+    returned: Option<&str>,
+) -> Landed {
     let Answer {
         response,
         masks,
@@ -944,10 +592,17 @@ fn page(request: &PageRequest, answer: &Answer, slice: &Map<String, Value>, retu
     let mut facts = facts::of(request, &response.head, masks, *attempts, *fetched_at, returned);
     facts.slice = (!slice.is_empty()).then(|| slice.clone());
     facts.partial = answer.verdict == Verdict::Partial;
-    Page {
-        body: response.body.clone(),
-        facts,
-    }
+    let Some(spool) = &response.spool else {
+        return Landed::Page(Page {
+            body: response.body.clone(),
+            facts,
+        });
+    };
+    let records = match answer.reading {
+        Ok(_) => Records::Readable,
+        Err(_) => Records::Unreadable,
+    };
+    Landed::Parts(Parts::new(Arc::clone(spool), facts, records))
 }
 
 fn excerpt(token: &str) -> String {

@@ -316,6 +316,109 @@ mod tests {
     }
 
     #[test]
+    fn f070_of_several_words_the_most_restrictive_counts() {
+        let table: &[(&[(&'static str, &str)], Quota)] = &[
+            // Fewer requests are left of the minute, but the day allows fewer for its time.
+            (
+                &[("ratelimit", r#""minute";r=50;t=1, "hour";r=100;t=3000"#)],
+                expected(None, Some(100), Some(3000)),
+            ),
+            // One that is low by its own limit comes before one that has fewer left.
+            (
+                &[
+                    ("ratelimit-policy", r#""burst";q=20;w=1, "day";q=10000;w=86400"#),
+                    ("ratelimit", r#""burst";r=15;t=1, "day";r=900;t=3000"#),
+                ],
+                expected(Some(10_000), Some(900), Some(3000)),
+            ),
+            // Old and new syntax side by side.
+            (
+                &[
+                    ("ratelimit", r#""default";r=1000;t=60"#),
+                    ("ratelimit-limit", "100, 100;w=60"),
+                    ("ratelimit-remaining", "0"),
+                    ("ratelimit-reset", "9"),
+                    ("x-ratelimit-remaining", "1000"),
+                ],
+                expected(Some(100), Some(0), Some(9)),
+            ),
+            // Of two that are spent the one that lasts longer.
+            (
+                &[("ratelimit", r#""a";r=0;t=5, "b";r=0;t=50"#)],
+                expected(None, Some(0), Some(50)),
+            ),
+            // What is malformed does not hide what is not.
+            (
+                &[
+                    ("ratelimit", r#""a";r=-1;t=5, "b";r=7;t=50, "c";r=x"#),
+                    ("x-ratelimit-remaining", "1e3"),
+                ],
+                expected(None, Some(7), Some(50)),
+            ),
+            // A reset in the past is over.
+            (
+                &[
+                    ("x-ratelimit-remaining", "0"),
+                    ("x-ratelimit-reset", "1600000000"),
+                ],
+                expected(None, Some(0), Some(0)),
+            ),
+        ];
+        for (pairs, expected) in table {
+            assert_eq!(quota(pairs), *expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn f070_a_reset_is_read_in_every_spelling() {
+        let table = [
+            ("7", Some(7_000)),
+            ("0.5", Some(500)),
+            ("1714521607", Some(7_000)),
+            ("1714521607.25", Some(7_250)),
+            ("1714521607250", Some(7_250)),
+            ("2024-05-01T00:00:07Z", Some(7_000)),
+            ("Wed, 01 May 2024 00:00:07 GMT", Some(7_000)),
+            ("20ms", Some(20)),
+            ("6m0s", Some(360_000)),
+            ("1.5s", Some(1_500)),
+            ("1h1s", None),
+            ("-7", None),
+            ("NaN", None),
+            ("inf", None),
+            ("s", None),
+            ("7 s", None),
+            ("", None),
+        ];
+        for (text, millis) in table {
+            let found = quota(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", text)]).reset;
+            assert_eq!(found, millis.map(Duration::from_millis), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn f070_headers_of_the_users_own_are_read_too() {
+        let named = QuotaHeaders {
+            limit: Some("x-api-quota".to_owned()),
+            remaining: Some("x-api-left".to_owned()),
+            reset: Some("x-api-again-in".to_owned()),
+        };
+        let headers = [
+            ("x-api-quota", "50"),
+            ("x-api-left", "0"),
+            ("x-api-again-in", "1m30s"),
+            ("x-ratelimit-remaining", "9"),
+        ];
+        let headers = headers
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .into_iter()
+            .collect();
+        let found = read_with(&headers, &named, Timestamp::UNIX_EPOCH);
+        assert_eq!(found, expected(Some(50), Some(0), Some(90)));
+        assert_eq!(read(&headers, Timestamp::UNIX_EPOCH).remaining, Some(9));
+    }
+
+    #[test]
     fn r034_low_is_a_tenth() {
         assert!(expected(Some(1000), Some(100), None).is_low());
         assert!(!expected(Some(1000), Some(101), None).is_low());

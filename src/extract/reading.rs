@@ -1,15 +1,23 @@
 //! What a body says about progress: how many records, how far their cursors reach.
 
-use std::{fmt, ops::Range, time::Duration};
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use crate::{
     clock::Timestamp,
     config::{Stream, incremental::Incremental},
-    extract::cursor::{self, Rank},
-    format::{self, Defect, Piece},
+    extract::{
+        cursor::{self, Rank},
+        paginate::prints::Prints,
+        spool::Spool,
+    },
+    format::{
+        self, Defect, Piece,
+        part::{self, Cut, Section},
+    },
     json::{self, Found, JsonPath},
+    raw::Part,
 };
 
 /// What extraction wants to know of a page. Nothing about the records is judged.
@@ -32,6 +40,8 @@ pub struct Reading {
     pub cursors_before: u64,
     /// Records whose cursor is less than that of the record before.
     pub cursors_unsorted: u64,
+    /// What guards compare of the records of a body that is in a file.
+    pub prints: Option<Arc<Prints>>,
 }
 
 /// Why a body cannot be taken for a page.
@@ -41,6 +51,8 @@ pub enum Unreadable {
     Empty,
     /// It is not JSON, or not what else the stream's format says.
     NotJson(Defect),
+    /// It is in a file that cannot be read back.
+    Lost,
     /// It can be read, but the records path leads nowhere: not the same as no records.
     RecordsMissing,
     /// It says, in the way of GraphQL servers, that the budget is spent, and may say for how long.
@@ -54,6 +66,7 @@ impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("empty body"),
+            Self::Lost => f.write_str("the file of the body cannot be read back"),
             Self::NotJson(defect) => defect.fmt(f),
             Self::RecordsMissing => f.write_str("records path missing"),
             Self::Throttled { .. } => f.write_str("throttled"),
@@ -66,6 +79,44 @@ struct Cursors<'a> {
     incremental: &'a Incremental,
     horizon: Option<Rank>,
     bound: Option<Rank>,
+}
+
+/// A reading that is being made.
+struct Reader<'a> {
+    reading: Reading,
+    cursors: Option<Cursors<'a>>,
+    last: Last,
+}
+
+impl<'a> Reader<'a> {
+    fn new(stream: &'a Stream, now: Timestamp, previous: Option<Rank>, bound: Option<Rank>) -> Self {
+        let cursors = stream.incremental.as_ref().map(|incremental| Cursors {
+            incremental,
+            horizon: cursor::horizon(incremental, now),
+            bound,
+        });
+        Self {
+            reading: Reading {
+                cursor_last: previous,
+                ..Reading::default()
+            },
+            cursors,
+            last: Last::None,
+        }
+    }
+
+    fn take(&mut self, body: &Bytes, piece: Piece<'_>) {
+        if let Some(cursors) = &self.cursors {
+            self.reading.take(cursors, piece.bytes(body));
+        }
+        self.last.set(piece);
+    }
+
+    /// Keeps the last record of `body`; if there is none, that of the part before.
+    fn keep(&mut self, body: &Bytes) {
+        let last = std::mem::replace(&mut self.last, Last::None);
+        self.reading.last = last.into_bytes(body).or(self.reading.last.take());
+    }
 }
 
 /// The last record seen: a place in the body, or what was written for it.
@@ -89,22 +140,10 @@ pub fn read(
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Unreadable::Empty);
     }
-    let mut reading = Reading {
-        cursor_last: previous,
-        ..Reading::default()
-    };
-    let cursors = stream.incremental.as_ref().map(|incremental| Cursors {
-        incremental,
-        horizon: cursor::horizon(incremental, now),
-        bound,
-    });
-    let mut last = Last::None;
     let limits = &format::Limits::DEFAULT;
+    let mut reader = Reader::new(stream, now, previous, bound);
     let found = format::records(&stream.format, &stream.records, body, limits, &mut |piece| {
-        if let Some(cursors) = &cursors {
-            reading.take(cursors, piece.bytes(body));
-        }
-        last.set(piece);
+        reader.take(body, piece);
     });
     match found.map_err(Unreadable::NotJson)? {
         Found::Missing => {
@@ -112,11 +151,107 @@ pub fn read(
             let wait = document.and_then(|document| throttled(&document));
             Err(wait.map_or(Unreadable::RecordsMissing, |wait| Unreadable::Throttled { wait }))
         }
-        Found::Values(records) => Ok(Reading {
-            records: records as u64,
-            last: last.into_bytes(body),
-            ..reading
+        Found::Values(records) => {
+            reader.keep(body);
+            Ok(Reading {
+                records: records as u64,
+                ..reader.reading
+            })
+        }
+    }
+}
+
+/// As [`read`], for a body that is in a file. One part of it is held at a time.
+///
+/// # Errors
+/// As in [`read`]; [`Unreadable::Lost`] if the file fails.
+pub fn read_spool(
+    stream: &Stream,
+    spool: &Spool,
+    now: Timestamp,
+    previous: Option<Rank>,
+    bound: Option<Rank>,
+) -> Result<Reading, Unreadable> {
+    if let Some(fault) = spool.fault {
+        return Err(fault);
+    }
+    let mut reader = Reader::new(stream, now, previous, bound);
+    let mut prints = Prints::default();
+    for (number, cut) in spool.cuts.iter().enumerate() {
+        let body = spool.part(cut).map_err(|_| Unreadable::Lost)?;
+        let section = spool.section(number);
+        let found = part::section(&stream.format, &stream.records, &body, &section, &mut |piece| {
+            prints.add(piece.bytes(&body));
+            reader.take(&body, piece);
+        });
+        match found.map_err(|defect| Unreadable::NotJson(moved(defect, cut, &section)))? {
+            Found::Missing => return Err(Unreadable::RecordsMissing),
+            Found::Values(records) => reader.reading.records += records as u64,
+        }
+        reader.keep(&body);
+    }
+    if reader.reading.records == 0 && spool.is_in_lines() {
+        return Err(Unreadable::Empty);
+    }
+    reader.reading.prints = Some(Arc::new(prints));
+    Ok(reader.reading)
+}
+
+/// As [`read`], for a page that may be a part of a body.
+///
+/// # Errors
+/// As in [`read`].
+pub fn read_page(
+    stream: &Stream,
+    body: &Bytes,
+    part: Option<&Part>,
+    now: Timestamp,
+) -> Result<Reading, Unreadable> {
+    let Some(part) = part else {
+        return read(stream, body, now, None, None);
+    };
+    let mut reader = Reader::new(stream, now, None, None);
+    let found = part::section(
+        &stream.format,
+        &stream.records,
+        body,
+        &section_of(part),
+        &mut |piece| {
+            reader.take(body, piece);
+        },
+    );
+    match found.map_err(Unreadable::NotJson)? {
+        Found::Missing => Err(Unreadable::RecordsMissing),
+        Found::Values(records) => {
+            reader.reading.records = records as u64;
+            reader.keep(body);
+            Ok(reader.reading)
+        }
+    }
+}
+
+/// What the facts of a part say to those who read its records.
+pub(crate) fn section_of(part: &Part) -> Section<'_> {
+    Section {
+        path: part.path.as_deref(),
+        records: part.records.map(|(start, end)| start..end),
+        first: part.index == 0,
+    }
+}
+
+/// The defect of a part, with its place in the whole body.
+fn moved(defect: Defect, cut: &Cut, section: &Section<'_>) -> Defect {
+    let start = section.records.as_ref().map_or(0, |records| records.start);
+    let placed = |offset: usize| {
+        usize::try_from(cut.offset + start)
+            .unwrap_or(usize::MAX)
+            .saturating_add(offset)
+    };
+    match defect {
+        Defect::Json(json::Defect::Syntax { offset }) => Defect::Json(json::Defect::Syntax {
+            offset: placed(offset),
         }),
+        other => other,
     }
 }
 
@@ -253,6 +388,7 @@ mod tests {
             cursors_future: 1,
             cursors_before: 1,
             cursors_unsorted: 1,
+            prints: None,
         };
         assert_eq!(reading, expected);
         assert!(!reading.is_behind());

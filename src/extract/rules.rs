@@ -1,6 +1,6 @@
 //! What an answer means by the rules of the project file.
 
-use std::{error::Error as StdError, time::Duration};
+use std::time::Duration;
 
 use chrono::DateTime;
 use regex::Regex;
@@ -69,7 +69,7 @@ pub fn judge(
         }
         let known = vars.clone().unwrap_or_default();
         if let Some(when) = &rule.when
-            && !holds(when.is_true(&known)).map_err(|error| error.with("rule", place()))?
+            && !when.holds(&known).map_err(|error| error.with("rule", place()))?
         {
             continue;
         }
@@ -146,19 +146,6 @@ fn variables(source: &Source, seen: Seen<'_>) -> Vars {
     }
 }
 
-/// What is not there does not hold; anything else that keeps an expression from its value is a mistake in it.
-fn holds(found: Result<bool>) -> Result<bool> {
-    let error = match found {
-        Ok(holds) => return Ok(holds),
-        Err(error) => error,
-    };
-    let cause = StdError::source(&error).and_then(|cause| cause.downcast_ref::<minijinja::Error>());
-    match cause.map(minijinja::Error::kind) {
-        Some(minijinja::ErrorKind::UndefinedError) => Ok(false),
-        _ => Err(error),
-    }
-}
-
 /// How long to wait by `wait`; `None` if it says nothing about this answer.
 fn length(wait: &Wait, headers: &HeaderMap, now: Timestamp, jitter: f64) -> Result<Option<Duration>> {
     let (name, unit, pattern, least) = match wait {
@@ -214,5 +201,338 @@ fn counted(number: f64, unit: WaitUnit, from: Timestamp) -> Duration {
         WaitUnit::Millis => seconds(number / 1000.0),
         WaitUnit::UntilEpochSeconds => until(number * 1000.0),
         WaitUnit::UntilEpochMillis => until(number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use url::Url;
+
+    use super::*;
+    use crate::{
+        config::{
+            paginate::Paginate,
+            parse_timestamp,
+            text::{Expr, Text},
+        },
+        extract::tests::server::source,
+    };
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect()
+    }
+
+    fn rule(then: Action) -> ErrorRule {
+        ErrorRule {
+            status: Vec::new(),
+            header: None,
+            body: None,
+            when: None,
+            then,
+            wait: Vec::new(),
+            message: None,
+        }
+    }
+
+    fn judged(
+        ours: Vec<ErrorRule>,
+        theirs: Vec<ErrorRule>,
+        status: u16,
+        body: &str,
+    ) -> Result<Option<Ruling>> {
+        let mut source = source(&Url::parse("https://a.example").unwrap(), Paginate::Single);
+        source.config = vec![("site".to_owned(), Value::from("eu"))];
+        source.errors = theirs;
+        let mut stream = source.streams.remove(0);
+        stream.errors = ours;
+        let headers = headers(&[("x-error-code", "Quota-Exceeded"), ("retry-after", "7")]);
+        let seen = Seen {
+            status,
+            headers: &headers,
+            body: body.as_bytes(),
+        };
+        judge(&source, &stream, seen, Timestamp::UNIX_EPOCH, 0.0)
+    }
+
+    /// What one rule says, if it matches.
+    fn one(rule: ErrorRule, status: u16, body: &str) -> Option<Ruling> {
+        judged(vec![rule], Vec::new(), status, body).unwrap()
+    }
+
+    #[test]
+    fn r037_everything_a_rule_names_must_match() {
+        let when = |text| Some(Expr::parse(text).unwrap());
+        let body = r#"{"error":{"code":17,"text":"No Such Thing"},"list":[]}"#;
+        let status = |ranges: &[(u16, u16)]| ErrorRule {
+            status: ranges.to_vec(),
+            ..rule(Action::Fail)
+        };
+        let header = |name: &str, part: &str| ErrorRule {
+            header: Some((name.to_owned(), part.to_owned())),
+            ..rule(Action::Fail)
+        };
+        let text = |part: &str| ErrorRule {
+            body: Some(part.to_owned()),
+            ..rule(Action::Fail)
+        };
+        let expression = |text| ErrorRule {
+            when: when(text),
+            ..rule(Action::Fail)
+        };
+        let table = [
+            (status(&[(404, 404)]), true),
+            (status(&[(400, 403), (404, 499)]), true),
+            (status(&[(500, 599)]), false),
+            (header("x-error-code", "quota"), true),
+            (header("x-error-code", ""), true),
+            (header("x-error-code", "auth"), false),
+            (header("x-other", ""), false),
+            (text("No Such"), true),
+            (text("no such"), false),
+            (expression("status == 404"), true),
+            (expression("response.error.code == 17"), true),
+            (expression("response.error.code == 18"), false),
+            (expression("headers['retry-after'] | int > 5"), true),
+            (
+                expression("config.site == 'eu' and response.list | length == 0"),
+                true,
+            ),
+            // What is not there does not hold.
+            (expression("response.fault.code == 17"), false),
+            (expression("headers['x-none'] == 'a'"), false),
+            (
+                ErrorRule {
+                    status: vec![(404, 404)],
+                    body: Some("elsewhere".to_owned()),
+                    ..rule(Action::Fail)
+                },
+                false,
+            ),
+        ];
+        for (rule, expected) in table {
+            let shown = format!("{rule:?}");
+            assert_eq!(one(rule, 404, body).is_some(), expected, "{shown}");
+        }
+        // A body that is no JSON has no `response`.
+        assert_eq!(one(expression("response.error"), 404, "<html>"), None);
+    }
+
+    #[test]
+    fn r037_the_first_rule_decides_those_of_the_stream_before_those_of_the_source() {
+        let of = |status, then| ErrorRule {
+            status: vec![(status, status)],
+            ..rule(then)
+        };
+        let ours = || {
+            vec![
+                of(410, Action::Reset),
+                of(404, Action::Ignore),
+                of(404, Action::Fail),
+            ]
+        };
+        let theirs = || vec![of(404, Action::Retry), of(409, Action::Throttle)];
+        let said = |status| {
+            let ruling = judged(ours(), theirs(), status, "").unwrap();
+            ruling.map(|ruling| (ruling.action, ruling.rule))
+        };
+        assert_eq!(
+            said(404),
+            Some((Action::Ignore, "errors.2 of the stream".to_owned()))
+        );
+        assert_eq!(
+            said(409),
+            Some((Action::Throttle, "errors.2 of the source".to_owned()))
+        );
+        assert_eq!(said(500), None);
+    }
+
+    #[test]
+    fn r037_a_rule_speaks_in_its_own_words_and_a_broken_one_is_told() {
+        let message = ErrorRule {
+            message: Some(Text::parse("site {{ config.site }} has no {{ response.what }}").unwrap()),
+            ..rule(Action::Fail)
+        };
+        let ruling = one(message.clone(), 404, r#"{"what":"orders"}"#).unwrap();
+        assert_eq!(ruling.message.as_deref(), Some("site eu has no orders"));
+        let error = judged(vec![message], Vec::new(), 404, "{}").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.chain().contains("rule: errors.1 of the stream"), "{error}");
+        let broken = ErrorRule {
+            when: Some(Expr::parse("['a'] - 1").unwrap()),
+            ..rule(Action::Fail)
+        };
+        let error = judged(Vec::new(), vec![broken], 404, "").unwrap_err();
+        assert!(
+            error.chain().contains("errors.1 of the source"),
+            "{}",
+            error.chain()
+        );
+    }
+
+    #[test]
+    fn a_body_larger_than_an_error_is_not_searched() {
+        let text = ErrorRule {
+            body: Some("x".to_owned()),
+            ..rule(Action::Fail)
+        };
+        assert!(one(text.clone(), 200, &"x".repeat(BODY_BYTES_MAX)).is_some());
+        assert!(one(text, 200, &"x".repeat(BODY_BYTES_MAX + 1)).is_none());
+        let fault = ErrorRule {
+            when: Some(Expr::parse("response.x").unwrap()),
+            ..rule(Action::Fail)
+        };
+        let large = format!(r#"{{"x":1,"y":"{}"}}"#, "y".repeat(BODY_BYTES_MAX));
+        assert!(one(fault, 200, &large).is_none());
+    }
+
+    #[test]
+    fn f030_every_form_of_wait_is_read() {
+        let now = parse_timestamp("2024-05-01T00:00:00Z").unwrap();
+        let header = |unit, pattern: Option<&str>, least_s| Wait::Header {
+            name: "x-wait".to_owned(),
+            unit,
+            pattern: pattern.map(str::to_owned),
+            least: Duration::from_secs(least_s),
+        };
+        let constant = Wait::Constant {
+            time: Duration::from_secs(5),
+            jitter: Duration::from_secs(4),
+        };
+        let table = [
+            (constant.clone(), "", Some(5000)),
+            (header(WaitUnit::Seconds, None, 0), "1.5", Some(1500)),
+            (header(WaitUnit::Seconds, None, 10), "1.5", Some(10_000)),
+            (header(WaitUnit::Seconds, None, 0), "soon", None),
+            (header(WaitUnit::Seconds, None, 3), "soon", Some(3000)),
+            (header(WaitUnit::Seconds, None, 0), "-1", None),
+            (header(WaitUnit::Seconds, None, 0), "NaN", None),
+            (header(WaitUnit::Millis, None, 0), "250", Some(250)),
+            (
+                header(WaitUnit::Seconds, Some(r"in (\d+) s"), 0),
+                "retry in 12 s",
+                Some(12_000),
+            ),
+            (
+                header(WaitUnit::Seconds, Some(r"\d+"), 0),
+                "retry in 12 s",
+                Some(12_000),
+            ),
+            (
+                header(WaitUnit::Seconds, Some(r"(\d+) h"), 0),
+                "retry in 12 s",
+                None,
+            ),
+            // 2024-05-01T00:00:00Z is 1714521600.
+            (
+                header(WaitUnit::UntilEpochSeconds, None, 0),
+                "1714521630",
+                Some(30_000),
+            ),
+            (
+                header(WaitUnit::UntilEpochSeconds, None, 2),
+                "1714521600",
+                Some(2000),
+            ),
+            (
+                header(WaitUnit::UntilEpochSeconds, None, 0),
+                "1600000000",
+                Some(0),
+            ),
+            (
+                header(WaitUnit::UntilEpochMillis, None, 0),
+                "1714521600500",
+                Some(500),
+            ),
+        ];
+        for (wait, value, expected) in table {
+            let found = length(&wait, &headers(&[("x-wait", value)]), now, 0.0).unwrap();
+            assert_eq!(found, expected.map(Duration::from_millis), "{wait:?} {value}");
+        }
+        let jittered = length(&constant, &headers(&[]), now, 0.5).unwrap();
+        assert_eq!(jittered, Some(Duration::from_secs(7)));
+        let far = length(
+            &header(WaitUnit::Seconds, None, 0),
+            &headers(&[("x-wait", "1e300")]),
+            now,
+            0.0,
+        );
+        assert_eq!(far.unwrap(), Some(Duration::MAX));
+        // The server's clock counts, not ours.
+        let skewed = [
+            ("x-wait", "1714521630"),
+            ("date", "Wed, 01 May 2024 00:00:20 GMT"),
+        ];
+        let found = length(
+            &header(WaitUnit::UntilEpochSeconds, None, 0),
+            &headers(&skewed),
+            now,
+            0.0,
+        );
+        assert_eq!(found.unwrap(), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn f030_the_first_place_that_says_how_long_decides() {
+        let header = |name: &str| Wait::Header {
+            name: name.to_owned(),
+            unit: WaitUnit::Seconds,
+            pattern: None,
+            least: Duration::ZERO,
+        };
+        let constant = Wait::Constant {
+            time: Duration::from_secs(60),
+            jitter: Duration::ZERO,
+        };
+        let waits = |wait| ErrorRule {
+            wait,
+            ..rule(Action::Retry)
+        };
+        let wait = |rule| one(rule, 429, "").unwrap().wait.map(|wait| wait.as_secs());
+        assert_eq!(
+            wait(waits(vec![
+                header("x-none"),
+                header("retry-after"),
+                constant.clone()
+            ])),
+            Some(7)
+        );
+        assert_eq!(wait(waits(vec![header("x-none"), constant])), Some(60));
+        assert_eq!(wait(waits(vec![header("x-none")])), None);
+    }
+
+    #[test]
+    fn only_a_rule_that_may_accept_needs_a_body_whole() {
+        let mut source = source(&Url::parse("https://a.example").unwrap(), Paginate::Single);
+        source.errors = vec![
+            ErrorRule {
+                status: vec![(404, 404)],
+                ..rule(Action::Accept)
+            },
+            ErrorRule {
+                status: vec![(410, 410)],
+                ..rule(Action::Ignore)
+            },
+        ];
+        let stream = source.streams[0].clone();
+        let accepted = [400, 404, 410].map(|status| may_accept(&source, &stream, status));
+        assert_eq!(accepted, [false, true, false]);
+    }
+
+    proptest! {
+        #[test]
+        fn f032_no_header_makes_a_wait_panic(value in "[ -~]{0,30}", number: f64) {
+            for text in [value, number.to_string()] {
+                for unit in [WaitUnit::Seconds, WaitUnit::Millis, WaitUnit::UntilEpochSeconds, WaitUnit::UntilEpochMillis] {
+                    let wait = Wait::Header { name: "x-wait".to_owned(), unit, pattern: None, least: Duration::ZERO };
+                    let Ok(value) = text.parse() else { continue };
+                    let headers = HeaderMap::from_iter([("x-wait".parse().unwrap(), value)]);
+                    let _ = length(&wait, &headers, Timestamp::UNIX_EPOCH, 0.5).unwrap();
+                }
+            }
+        }
     }
 }

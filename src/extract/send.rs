@@ -26,6 +26,7 @@ use crate::{
         retry::FailureKind,
         rules,
     },
+    format::part::Streamed,
 };
 
 /// Most redirects followed for one attempt.
@@ -139,7 +140,7 @@ impl Fetcher {
     async fn read(&self, response: Response, ranks: Ranks) -> Attempt {
         let (source, stream) = (Arc::clone(&self.source), Arc::clone(&self.stream));
         let (now, jitter) = (self.clock.now(), rand::random());
-        let bytes = response.body.len();
+        let bytes = usize::try_from(response.bytes()).unwrap_or(usize::MAX);
         let work = move || {
             let said = attempt::read(&source, &stream, &response, now, ranks, jitter);
             (response, said)
@@ -192,7 +193,12 @@ impl Fetcher {
             );
             add(&self.progress.requests, 1);
             let wanted = |status| rules::may_accept(&self.source, &self.stream, status);
-            let sent = self.channel.client().send(prepared, wanted).await;
+            let streamed = Streamed::of(&self.stream.format, &self.stream.records);
+            let sent = self
+                .channel
+                .client()
+                .send(prepared, wanted, streamed.as_ref())
+                .await;
             self.log(&hop, tries, &grant.id, &sent);
             let response = sent?;
             lane.member
@@ -225,7 +231,7 @@ impl Fetcher {
             Ok(response) => debug!(
                 %stream, request = number, page, grant, %method, %url, %token,
                 status = response.head.status,
-                bytes = response.body.len(),
+                bytes = response.bytes(),
                 wire_bytes = response.wire_bytes,
                 server_request_id = facts::request_id(&response.head),
                 "request answered"

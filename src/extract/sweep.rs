@@ -61,6 +61,14 @@ pub(crate) struct Sweep {
     ended: u64,
 }
 
+/// The slice a step belongs to.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Its number within the pass; none if it is repeated because it failed before.
+    number: Option<u64>,
+    values: Arc<Map<String, Value>>,
+}
+
 /// What the task and its pulls report.
 enum Event {
     Step {
@@ -146,6 +154,8 @@ impl Sweep {
             sender,
         };
         bookmark.pass = Some(pass);
+        // Of a time when the stream was not sliced.
+        bookmark.window = None;
         let task = tokio::spawn(feed.run(slices.values)).abort_handle();
         Self {
             fetcher: fetcher.clone(),
@@ -158,25 +168,19 @@ impl Sweep {
         }
     }
 
-    /// The next step of any slice, with `bookmark` moved past it; `None` when every slice has ended well.
+    /// The next step of any slice, to be [applied](Self::apply) when it is landed; `None` when every slice has ended well.
     ///
     /// # Errors
     /// After the last slice, if some failed; at once, if the failure is none of theirs.
-    pub(crate) async fn next(&mut self, bookmark: &mut Bookmark) -> Result<Option<Step>> {
+    pub(crate) async fn next(&mut self, bookmark: &mut Bookmark) -> Result<Option<(Slot, Step)>> {
         // Ends with the slices, of which there are at most `slices_max`.
         while let Some(event) = self.receiver.recv().await {
             match event {
                 Event::Step {
                     number,
                     values,
-                    step: Ok(mut step),
-                } => {
-                    self.apply(bookmark, number, &values, &step);
-                    if step.position == Position::Last {
-                        step.position = Position::Middle;
-                    }
-                    return Ok(Some(step));
-                }
+                    step: Ok(step),
+                } => return Ok(Some((Slot { number, values }, step))),
                 Event::Step {
                     values,
                     step: Err(error),
@@ -191,13 +195,18 @@ impl Sweep {
         self.finish(bookmark)
     }
 
-    fn apply(
-        &mut self,
-        bookmark: &mut Bookmark,
-        number: Option<u64>,
-        values: &Map<String, Value>,
-        step: &Step,
-    ) {
+    /// Moves `bookmark` past a step, and says what it is to the pass.
+    pub(crate) fn apply(&mut self, bookmark: &mut Bookmark, slot: &Slot, step: Step) -> Position {
+        self.mark(bookmark, slot, &step);
+        match step.position {
+            // The end of a slice is not that of the pass.
+            Position::Last => Position::Middle,
+            position => position,
+        }
+    }
+
+    fn mark(&mut self, bookmark: &mut Bookmark, slot: &Slot, step: &Step) {
+        let Slot { number, values } = slot;
         let mark = &step.mark;
         bookmark.cursor = mark.cursor.clone().or(bookmark.cursor.take());
         bookmark.paginator = mark.paginator.clone().or(bookmark.paginator.take());
@@ -215,7 +224,7 @@ impl Sweep {
             self.ended += 1;
             if let Some(pass) = &mut bookmark.pass {
                 if let Some(number) = number {
-                    pass.done.insert(number);
+                    pass.done.insert(*number);
                 }
                 if shared {
                     pass.cursor_max = self.later(pass.cursor_max.take(), mark.watermark.clone());
@@ -281,7 +290,7 @@ impl Sweep {
     }
 
     /// The pass is over: what failed is remembered, and does not hold what did not.
-    fn finish(&mut self, bookmark: &mut Bookmark) -> Result<Option<Step>> {
+    fn finish(&mut self, bookmark: &mut Bookmark) -> Result<Option<(Slot, Step)>> {
         if self.unread {
             return Err(self.summary());
         }
@@ -438,7 +447,7 @@ impl Feed {
                 Ok(Some(pull)) => pull,
                 ended => {
                     let nothing = Step {
-                        page: None,
+                        landed: None,
                         records: 0,
                         mark: standing,
                         position: Position::Last,

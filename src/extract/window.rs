@@ -1,6 +1,6 @@
 //! An extraction: one pass over a stream, from its first page to its last, across as many runs as it takes.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -15,8 +15,9 @@ use crate::{
         channel::Channel,
         fetch::Fetcher,
         progress::Progress,
-        pull::{Mark, Pull, Step},
-        sweep::{Slices, Sweep, key},
+        pull::{Landed, Mark, Pull, Step},
+        spool::Parts,
+        sweep::{Slices, Slot, Sweep, key},
     },
     raw::{Bookmark, Page},
 };
@@ -36,7 +37,16 @@ pub struct Extraction {
     bookmark: Bookmark,
     began_at: Timestamp,
     pages: Pages,
+    /// The step whose body is handed out part by part.
+    parted: Option<Parted>,
     progress: Arc<Progress>,
+}
+
+/// A step whose body is handed out in parts; it counts with the last of them.
+struct Parted {
+    parts: Parts,
+    slot: Option<Slot>,
+    step: Step,
 }
 
 enum Pages {
@@ -83,6 +93,9 @@ pub struct Fetched {
 pub enum Position {
     /// More pages follow, here or in another slice.
     Middle,
+    /// A part of a body, and the next page is the part behind it: must not be committed without the others. Nothing has
+    /// moved yet.
+    Part,
     /// The pass is complete.
     Last,
     /// Not a page: landed to show what was answered, for this reason. The slice fails; its mark has not moved.
@@ -121,7 +134,7 @@ pub struct Probe {
     pub cursors_missing: Option<u64>,
     /// The token of the next page, masked.
     pub next: Option<String>,
-    /// The whole body, for those who want to look at the records.
+    /// The body, for those who want to look at the records; of one too large for memory as much as is one part of it.
     pub body: Bytes,
     /// The first record, cut to 4 KiB.
     pub first_record: Option<Bytes>,
@@ -153,6 +166,7 @@ impl Extraction {
             scope: Scope::Changes,
             bookmark,
             pages: Pages::Ready(None),
+            parted: None,
             progress,
         };
         if stream.slices.is_none() {
@@ -194,7 +208,11 @@ impl Extraction {
     pub async fn next(&mut self) -> Result<Option<Fetched>> {
         // Ends with the steps, of which a window has at most `pages_max`.
         loop {
-            let step = match &mut self.pages {
+            if let Some(parted) = self.parted.take() {
+                let part = self.part(parted).await;
+                return part.inspect_err(|_| self.pages = Pages::Failed).map(Some);
+            }
+            let stepped = match &mut self.pages {
                 Pages::Done => return Ok(None),
                 Pages::Failed => {
                     return Err(Error::new(ErrorKind::Internal, "fetch pages after a failure"));
@@ -206,9 +224,10 @@ impl Extraction {
                 Pages::Whole { receiver, .. } => receiver
                     .recv()
                     .await
-                    .unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "fetch pages after a failure"))),
+                    .unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "fetch pages after a failure")))
+                    .map(|step| (None, step)),
                 Pages::Sliced(sweep) => match sweep.next(&mut self.bookmark).await {
-                    Ok(Some(step)) => Ok(step),
+                    Ok(Some((slot, step))) => Ok((Some(slot), step)),
                     Ok(None) => {
                         self.pages = Pages::Done;
                         return Ok(None);
@@ -216,19 +235,56 @@ impl Extraction {
                     Err(error) => Err(error),
                 },
             };
-            let step = step.inspect_err(|_| self.pages = Pages::Failed)?;
-            if let Pages::Whole { .. } = self.pages {
+            let (slot, mut step) = stepped.inspect_err(|_| self.pages = Pages::Failed)?;
+            match step.landed.take() {
+                Some(Landed::Parts(parts)) => self.parted = Some(Parted { parts, slot, step }),
+                Some(Landed::Page(page)) => {
+                    let records = step.records;
+                    let position = self.settle(slot, step);
+                    return Ok(Some(Fetched {
+                        page,
+                        records,
+                        position,
+                    }));
+                }
+                None => {
+                    self.settle(slot, step);
+                }
+            }
+        }
+    }
+
+    /// Hands out the next part of a body. The bookmark moves with the last, and that has the records of all.
+    async fn part(&mut self, mut parted: Parted) -> Result<Fetched> {
+        let part = parted.parts.next().await?;
+        let part = part.ok_or_else(|| Error::new(ErrorKind::Internal, "hand out a body without parts"))?;
+        if part.goes_on {
+            self.parted = Some(parted);
+            return Ok(Fetched {
+                page: part.page,
+                records: 0,
+                position: Position::Part,
+            });
+        }
+        let records = parted.step.records;
+        let position = self.settle(parted.slot, parted.step);
+        Ok(Fetched {
+            page: part.page,
+            records,
+            position,
+        })
+    }
+
+    /// Moves the bookmark past a step, and says what that is to the pass.
+    fn settle(&mut self, slot: Option<Slot>, step: Step) -> Position {
+        match (&mut self.pages, slot) {
+            (Pages::Sliced(sweep), Some(slot)) => sweep.apply(&mut self.bookmark, &slot, step),
+            _ => {
                 self.bookmark = self.moved(step.mark, &step.position);
                 if step.position == Position::Last {
                     self.pages = Pages::Done;
                 }
-            }
-            if let Some(page) = step.page {
-                return Ok(Some(Fetched {
-                    page,
-                    records: step.records,
-                    position: step.position,
-                }));
+                step.position
             }
         }
     }
@@ -339,6 +395,9 @@ impl Extraction {
             paginator: mark.paginator,
             page_size: mark.page_size,
             unstable: self.bookmark.unstable | mark.unstable,
+            // Of a time when the stream was sliced.
+            pass: None,
+            slices: BTreeMap::new(),
             ..self.bookmark.clone()
         };
         bookmark.report(mark.alarms);

@@ -43,6 +43,11 @@ impl Meter {
         }
     }
 
+    /// The input is `encoded` bytes long as far as is known by now.
+    pub fn expect(&mut self, encoded: u64) {
+        self.encoded = encoded;
+    }
+
     /// Counts `bytes` more that were given out.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ mod container;
 mod delimited;
 mod lines;
 pub mod meter;
+pub mod part;
 mod text;
 mod write;
 mod xml;
@@ -36,6 +37,7 @@ use crate::{
     format::{
         container::Allowance,
         meter::Excess,
+        part::Section,
         text::{Utf8, mark},
     },
     json::{self, Found, JsonPath},
@@ -104,6 +106,8 @@ pub enum Defect {
         /// The bound, in bytes.
         record_bytes_max: u64,
     },
+    /// It is a part of a body that could not be read as a whole.
+    Body,
 }
 
 impl fmt::Display for Defect {
@@ -117,6 +121,7 @@ impl fmt::Display for Defect {
             Self::RecordTooLarge { record_bytes_max } => {
                 write!(f, "a record of more than {record_bytes_max} bytes")
             }
+            Self::Body => f.write_str("a part of a body that cannot be read as a whole"),
         }
     }
 }
@@ -188,6 +193,19 @@ impl Recipe {
     /// The first [`Defect`] of the body.
     pub fn read(&self, body: &Bytes, visit: &mut dyn FnMut(Piece<'_>)) -> Result<Found, Defect> {
         records(&self.format, &self.records, body, &self.limits, visit)
+    }
+
+    /// As [`part::section`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn read_section(
+        &self,
+        body: &Bytes,
+        section: &Section<'_>,
+        visit: &mut dyn FnMut(Piece<'_>),
+    ) -> Result<Found, Defect> {
+        part::section(&self.format, &self.records, body, section, visit)
     }
 }
 

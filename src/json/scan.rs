@@ -129,8 +129,9 @@ impl<'a> Scanner<'a> {
         Ok(true)
     }
 
+    /// Passes over the comma that stands here and white space behind it.
     #[inline]
-    fn comma(&mut self) -> Result<(), Defect> {
+    pub(super) fn comma(&mut self) -> Result<(), Defect> {
         if self.peek() != b',' {
             return self.defect();
         }

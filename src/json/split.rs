@@ -5,6 +5,8 @@
 //!                        └► envelope: the text with its records left out, for page tokens and totals
 //! ```
 //!
+//! An envelope longer than [`ENVELOPE_BYTES_MAX`] is let go; whether there was an array is known all the same.
+//!
 //! Of a record only brackets and strings are looked at: what is inside is the judge's business. The envelope is a JSON
 //! text of its own and is checked as one by whoever reads it.
 
@@ -25,7 +27,9 @@ pub const ENVELOPE_BYTES_MAX: usize = 8 << 20;
 ///     splitter.feed(chunk, &mut |range| ranges.push(range)).unwrap();
 /// }
 /// assert_eq!(ranges, [9..17, 18..19]);
-/// assert_eq!(splitter.finish().unwrap().unwrap(), br#"{"data":[],"next":"B"}"#);
+/// let envelope = splitter.finish().unwrap().unwrap();
+/// assert_eq!(envelope.text, br#"{"data":[],"next":"B"}"#);
+/// assert_eq!(envelope.records_at, 9);
 /// ```
 #[derive(Debug)]
 pub struct Splitter {
@@ -38,8 +42,20 @@ pub struct Splitter {
     key: Vec<u8>,
     offset: u64,
     envelope: Vec<u8>,
-    found: bool,
+    /// Whether the envelope was let go.
+    lost: bool,
+    /// Where in the envelope the records stood.
+    found: Option<usize>,
     skipped: bool,
+}
+
+/// A text without the records that were split off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// What is left, with an empty array where the records were.
+    pub text: Vec<u8>,
+    /// Where they were: behind the opening bracket, in this text as in the one that was split.
+    pub records_at: usize,
 }
 
 /// What the next byte is part of.
@@ -100,7 +116,8 @@ impl Splitter {
             key: Vec::new(),
             offset: 0,
             envelope: Vec::new(),
-            found: false,
+            lost: false,
+            found: None,
             skipped: false,
         })
     }
@@ -108,8 +125,7 @@ impl Splitter {
     /// Takes the next bytes of the text; `visit` gets the range of every record that ends in them.
     ///
     /// # Errors
-    /// The first [`Defect`] met; what follows it means nothing. An envelope longer than [`ENVELOPE_BYTES_MAX`]
-    /// counts as too deep.
+    /// The first [`Defect`] met; what follows it means nothing.
     pub fn feed(&mut self, chunk: &[u8], visit: &mut dyn FnMut(Range<u64>)) -> Result<(), Defect> {
         let mut index = 0;
         // Every turn takes a byte or changes to a state that does.
@@ -130,17 +146,19 @@ impl Splitter {
                 self.offset += 1;
             }
         }
-        if self.envelope.len() > ENVELOPE_BYTES_MAX {
-            return Err(Defect::TooDeep { offset: self.place() });
+        if self.lost || self.envelope.len() > ENVELOPE_BYTES_MAX {
+            self.lost = true;
+            self.envelope = Vec::new();
         }
         Ok(())
     }
 
-    /// The envelope, with an empty array where the records were; `None` if the path led to no array.
+    /// The envelope; `None` if the path led to no array.
     ///
     /// # Errors
-    /// [`Defect::Syntax`] if the text has not ended.
-    pub fn finish(mut self) -> Result<Option<Vec<u8>>, Defect> {
+    /// [`Defect::Syntax`] if the text has not ended; [`Defect::TooDeep`] if there was an array and the envelope is longer
+    /// than [`ENVELOPE_BYTES_MAX`].
+    pub fn finish(mut self) -> Result<Option<Envelope>, Defect> {
         if let At::Other(inside) = self.at
             && self.level == 0
             && inside.depth == 0
@@ -150,7 +168,11 @@ impl Splitter {
             self.at = At::End;
         }
         match self.at {
-            At::End => Ok(self.found.then_some(self.envelope)),
+            At::End if self.lost && self.found.is_some() => Err(Defect::TooDeep { offset: self.place() }),
+            At::End => Ok(self.found.map(|records_at| Envelope {
+                text: self.envelope,
+                records_at,
+            })),
             _ => Err(Defect::Syntax { offset: self.place() }),
         }
     }
@@ -243,11 +265,11 @@ impl Splitter {
         };
         let last = self.level == self.names.len();
         match byte {
-            b'[' if wanted && last && !self.found => {
-                self.found = true;
+            b'[' if wanted && last && self.found.is_none() => {
+                self.found = Some(self.envelope.len() + 1);
                 self.at = At::Record { first: true };
             }
-            b'{' if wanted && !last && !self.found => {
+            b'{' if wanted && !last && self.found.is_none() => {
                 self.level += 1;
                 self.at = At::Name;
             }
@@ -339,7 +361,7 @@ mod tests {
     use super::*;
     use crate::json::Found;
 
-    fn split(path: &str, json: &[u8], cuts: &[usize]) -> Result<(Vec<Range<u64>>, Option<Vec<u8>>), Defect> {
+    fn split(path: &str, json: &[u8], cuts: &[usize]) -> Result<(Vec<Range<u64>>, Option<Envelope>), Defect> {
         let mut splitter = Splitter::new(&JsonPath::parse(path).unwrap()).unwrap();
         let mut ranges = Vec::new();
         let mut rest = json;
@@ -425,7 +447,9 @@ mod tests {
                 Found::Missing => prop_assert_eq!(envelope, None),
                 Found::Values(_) => {
                     prop_assert_eq!(&ranges, &whole);
-                    let envelope = envelope.unwrap();
+                    let Envelope { text: envelope, records_at } = envelope.unwrap();
+                    prop_assert_eq!(&envelope[..records_at], &json.as_bytes()[..records_at]);
+                    prop_assert_eq!(envelope[records_at], b']');
                     let found = JsonPath::parse(path).unwrap().select(&envelope, &mut |_| {});
                     prop_assert_eq!(found, Ok(Found::Values(0)), "{}", String::from_utf8_lossy(&envelope));
                 }

@@ -147,7 +147,12 @@ pub async fn connect(workspace: &Workspace) -> Vec<Finding> {
         Err(error) => findings.add(Level::Wrong, &"lake", error.chain()),
     }
     for source in &workspace.project.sources {
-        let opened = Channel::open(source, &workspace.clock, &workspace.project.credentials_dir);
+        let opened = Channel::open(
+            source,
+            &workspace.clock,
+            &workspace.project.credentials_dir,
+            &workspace.project.spool_dir(),
+        );
         let channel = match opened {
             Ok(channel) => Arc::new(channel),
             Err(error) => {

@@ -21,7 +21,7 @@ use crate::{
     config::{Stream, StreamName},
     contract::Contract,
     error::{Error, ErrorKind, Result},
-    format::Recipe,
+    format::{Piece, Recipe},
     ops::{Workspace, contract},
     query::{Session, sql_error},
     raw::{
@@ -34,6 +34,7 @@ use crate::{
         moment,
         rows::{self, Values},
     },
+    transform::runs,
 };
 
 const LOAD_OF_BATCH: &str = include_str!("../../sql/reports/load_of_batch.sql");
@@ -392,7 +393,7 @@ async fn evidence(workspace: &Workspace, stream: &Stream, position: Position) ->
     let record = match position.record {
         Some(number) => {
             let recipe = workspace.recipe(stream)?;
-            nth(&recipe, &body, number as usize).ok_or_else(|| missing("find raw record"))?
+            nth(&recipe, Some(&facts), &body, number as usize).ok_or_else(|| missing("find raw record"))?
         }
         None => body.to_vec(),
     };
@@ -406,17 +407,16 @@ async fn evidence(workspace: &Workspace, stream: &Stream, position: Position) ->
 }
 
 /// The record of that number as it is read, without the values of its slice: those are told with the request.
-fn nth(recipe: &Recipe, body: &Bytes, number: usize) -> Option<Vec<u8>> {
+fn nth(recipe: &Recipe, facts: Option<&PageFacts>, body: &Bytes, number: usize) -> Option<Vec<u8>> {
     let mut count = 0;
     let mut found = None;
-    recipe
-        .read(body, &mut |piece| {
-            if count == number {
-                found = Some(piece.bytes(body).to_vec());
-            }
-            count += 1;
-        })
-        .ok()?;
+    let visit = &mut |piece: Piece<'_>| {
+        if count == number {
+            found = Some(piece.bytes(body).to_vec());
+        }
+        count += 1;
+    };
+    runs::read(recipe, facts, body, visit).ok()?;
     found
 }
 
@@ -502,7 +502,7 @@ mod tests {
             limits: Limits::DEFAULT,
         };
         let body = Bytes::from_static(br#"{"data": [{"id":1}, {"id" : 2.50}]}"#);
-        assert_eq!(nth(&recipe, &body, 1).unwrap(), br#"{"id" : 2.50}"#);
-        assert_eq!(nth(&recipe, &body, 2), None);
+        assert_eq!(nth(&recipe, None, &body, 1).unwrap(), br#"{"id" : 2.50}"#);
+        assert_eq!(nth(&recipe, None, &body, 2), None);
     }
 }

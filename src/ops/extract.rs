@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Timestamp,
-    config::{Project, Source, Stream, StreamName, slice::SliceBy},
+    config::{Name, Project, Source, Stream, StreamName, slice::SliceBy},
     error::{Error, ErrorKind, Result},
     extract::{
         channel::Channel,
@@ -21,11 +21,12 @@ use crate::{
         window::{Extraction, Planned, Position, Scope},
     },
     failpoint,
+    format::part::Streamed,
     ops::{Workspace, contract, extract::adopt::adopt},
     raw::{
         Backfill, Bookmark,
         log::{BatchKind, RawLog},
-        write::{Landing, OBJECT_BYTES_MAX},
+        write::{Landing, OBJECT_BYTES_MAX, PAGES_MAX},
     },
 };
 
@@ -34,9 +35,12 @@ mod adopt;
 /// Most streams extracted at the same time, however much memory there is.
 pub const STREAMS_AT_ONCE_MAX: usize = 8;
 
-/// Pages one extraction, or one slice of it, holds at most: one being landed, one ahead, and one being read in encoded
-/// and decoded form.
+/// Pages, or parts of bodies too large for memory, that one extraction, or one slice of it, holds at most: one being
+/// landed, one ahead, and one being read in encoded and decoded form.
 const PAGES_HELD: u64 = 4;
+
+/// Pages after which a commit is due at the latest, so that a body in parts always finds room in the batch.
+const PAGES_PENDING_MAX: u64 = PAGES_MAX / 4;
 
 /// Bytes of one permit of the memory that streams share.
 const PERMIT_BYTES: u64 = 1 << 20;
@@ -48,6 +52,26 @@ pub struct Options {
     pub streams: Vec<StreamName>,
     /// What of them.
     pub scope: Scope,
+}
+
+impl Options {
+    /// What changed in `streams` since their watermarks.
+    pub fn changes(streams: Vec<StreamName>) -> Self {
+        let scope = Scope::Changes;
+        Self { streams, scope }
+    }
+
+    /// Everything there is of `streams`.
+    pub fn complete(streams: Vec<StreamName>) -> Self {
+        let scope = Scope::Complete;
+        Self { streams, scope }
+    }
+
+    /// A closed range of the cursors of `streams`, as the API writes them.
+    pub fn backfill(streams: Vec<StreamName>, from: String, to: String) -> Self {
+        let scope = Scope::Backfill { from, to };
+        Self { streams, scope }
+    }
 }
 
 /// What one extraction landed.
@@ -70,6 +94,21 @@ pub struct Outcome {
     pub result: Result<Extracted>,
 }
 
+/// What the streams of each source share: connections, credentials and budgets. To be kept as long as the program runs,
+/// or what was spent of a budget is forgotten.
+pub struct Channels(HashMap<Name, Arc<Channel>>);
+
+impl Channels {
+    /// A channel for every source that can have one; a source that cannot says why to each of its streams.
+    pub fn open(workspace: &Workspace) -> Self {
+        let channels = workspace.project.sources.iter().filter_map(|source| {
+            let channel = open(workspace, source).ok()?;
+            Some((source.name.clone(), channel))
+        });
+        Self(channels.collect())
+    }
+}
+
 /// Extracts streams, several at once, each on its own: one failing does not hold the others. A stream whose slices are
 /// the records of another waits for that one's end, good or bad.
 ///
@@ -77,17 +116,11 @@ pub struct Outcome {
 /// [`Options::streams`].
 pub async fn extract(
     workspace: &Workspace,
+    channels: &Channels,
     options: &Options,
     begun: &(dyn Fn(&StreamName, Arc<Progress>) + Sync),
 ) -> Vec<Outcome> {
     let run_id = uuid::Uuid::now_v7().to_string();
-    let mut channels = HashMap::new();
-    for source in &workspace.project.sources {
-        // A source that cannot have one says so again below, to each of its streams.
-        if let Ok(channel) = open(workspace, source) {
-            channels.insert(&source.name, channel);
-        }
-    }
     let memory = Memory::of(&workspace.project);
     let ended: BTreeMap<&StreamName, watch::Sender<bool>> = options
         .streams
@@ -98,11 +131,11 @@ pub async fn extract(
         .into_iter()
         .map(|place| {
             let name = &options.streams[place];
-            let (channels, run_id, memory, ended) = (&channels, &run_id, &memory, &ended);
+            let (run_id, memory, ended) = (&run_id, &memory, &ended);
             async move {
                 let result = async {
                     let (source, stream) = workspace.project.stream(name)?;
-                    let channel = match channels.get(&source.name) {
+                    let channel = match channels.0.get(&source.name) {
                         Some(channel) => Arc::clone(channel),
                         None => open(workspace, source)?,
                     };
@@ -175,7 +208,12 @@ async fn plan_one(
     adopt(workspace, stream, &mut standing).await?;
     let scope = scope(stream, workspace.clock.now(), asked, &standing)?;
     let bookmark = Whose::of(&scope, standing).begin();
-    let channel = Channel::open(source, &workspace.clock, &workspace.project.credentials_dir)?;
+    let channel = Channel::open(
+        source,
+        &workspace.clock,
+        &workspace.project.credentials_dir,
+        &workspace.project.spool_dir(),
+    )?;
     let mut extraction = Extraction::new(
         source,
         stream,
@@ -249,8 +287,13 @@ impl Memory {
             .slices
             .as_ref()
             .map_or(1, |slices| u64::from(slices.at_once));
+        let limits = &source.limits;
+        let held = match Streamed::of(&stream.format, &stream.records) {
+            Some(_) => limits.part_bytes,
+            None => limits.held_bytes_max,
+        };
         let bytes = PAGES_HELD
-            .saturating_mul(source.limits.page_bytes_max)
+            .saturating_mul(held.min(limits.page_bytes_max))
             .saturating_mul(at_once)
             .saturating_add(OBJECT_BYTES_MAX as u64);
         // The semaphore is never closed.
@@ -268,7 +311,13 @@ fn permits(bytes: u64) -> u32 {
 }
 
 fn open(workspace: &Workspace, source: &Source) -> Result<Arc<Channel>> {
-    Channel::open(source, &workspace.clock, &workspace.project.credentials_dir).map(Arc::new)
+    Channel::open(
+        source,
+        &workspace.clock,
+        &workspace.project.credentials_dir,
+        &workspace.project.spool_dir(),
+    )
+    .map(Arc::new)
 }
 
 /// One stream in one run.
@@ -331,6 +380,7 @@ impl Run<'_> {
             },
             whose,
             records: 0,
+            torn: false,
             batches: 0,
             since: workspace.clock.now(),
             landing_time: Duration::ZERO,
@@ -368,10 +418,14 @@ impl Run<'_> {
             committer.landing.append(fetched.page).await?;
             committer.landing_time += begun.elapsed();
             committer.records += fetched.records;
+            committer.torn = fetched.position == Position::Part;
             failpoint::point("extract::page_appended");
+            if committer.torn {
+                continue;
+            }
             let now = self.workspace.clock.now();
             let elapsed = (now - committer.since).to_std().unwrap_or(Duration::ZERO);
-            let due = committer.landing.pages_pending() >= u64::from(every.pages)
+            let due = committer.landing.pages_pending() >= u64::from(every.pages).min(PAGES_PENDING_MAX)
                 || committer.landing.body_bytes_pending() >= every.bytes
                 || elapsed >= every.elapsed;
             if let Position::Evidence(reason) = &fetched.position {
@@ -484,6 +538,8 @@ struct Committer {
     kind: BatchKind,
     whose: Whose,
     records: u64,
+    /// Whether the last page is a part of a body whose next part is missing.
+    torn: bool,
     batches: u64,
     since: Timestamp,
     landing_time: Duration,
@@ -492,6 +548,9 @@ struct Committer {
 impl Committer {
     /// Commits what is pending, with where the extraction stands; nothing pending and nothing moved is nothing to do.
     async fn commit(&mut self, now: Timestamp, moved: &Bookmark, over: bool) -> Result<()> {
+        if self.torn {
+            return Err(Error::new(ErrorKind::Internal, "commit a part of a body"));
+        }
         self.since = now;
         let bookmark = self.whose.end(moved, over);
         if self.landing.pages_pending() == 0 && bookmark == self.landed {

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod extract;
 pub mod gaps;
 pub mod init;
+pub mod schedule;
 pub mod sql;
 pub mod status;
 pub mod transform;

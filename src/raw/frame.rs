@@ -4,6 +4,8 @@
 //! [zstd frame: body \n][skippable frame: facts as JSON][zstd frame: body \n][skippable frame] …
 //! ```
 //!
+//! Between the parts of one body no newline stands, so that they read as the body.
+//!
 //! A data frame always comes first: some readers skip a skippable frame only after one. The facts of a frame
 //! are a JSON array with one member per page in it, so that small pages may share a frame.
 
@@ -115,9 +117,10 @@ fn encode(object: &mut Vec<u8>, page: &Page) -> std::io::Result<PageIndex> {
     let frame_offset = object.len() as u64;
     let mut encoder = zstd::Encoder::new(&mut *object, LEVEL)?;
     encoder.include_checksum(true)?;
-    encoder.set_pledged_src_size(Some(body_bytes + 1))?;
+    let end = end(&page.facts);
+    encoder.set_pledged_src_size(Some(body_bytes + end.len() as u64))?;
     encoder.write_all(&page.body)?;
-    encoder.write_all(b"\n")?;
+    encoder.write_all(end)?;
     encoder.finish()?;
     let frame_bytes = object.len() as u64 - frame_offset;
 
@@ -140,6 +143,11 @@ fn encode(object: &mut Vec<u8>, page: &Page) -> std::io::Result<PageIndex> {
         status: page.facts.status,
         body_check: check(&digest),
     })
+}
+
+/// What stands behind a body.
+fn end(facts: &PageFacts) -> &'static [u8] {
+    if facts.goes_on() { b"" } else { b"\n" }
 }
 
 /// Decompresses one data frame that holds at most `bytes_max` bytes.
@@ -206,7 +214,8 @@ fn read_frame(bytes: &[u8], pages: &mut Vec<Page>) -> Result<usize, String> {
     let facts_bytes = zstd_safe::find_frame_compressed_size(&bytes[frame_bytes..])
         .map_err(|code| format!("no facts follow the frame: {}", zstd_safe::get_error_name(code)))?;
     let stored = stored_facts(&bytes[frame_bytes..])?;
-    let expected: u64 = stored.iter().map(|page| page.body_bytes.saturating_add(1)).sum();
+    let length = |page: &StoredFacts| page.body_bytes.saturating_add(end(&page.facts).len() as u64);
+    let expected = stored.iter().map(length).fold(0, u64::saturating_add);
     let bodies = decode(&bytes[..frame_bytes], expected)?;
     if bodies.len() as u64 != expected {
         return Err(format!(
@@ -221,7 +230,7 @@ fn read_frame(bytes: &[u8], pages: &mut Vec<Page>) -> Result<usize, String> {
         if hex(&sha256(&body)) != page.body_sha256 {
             return Err("the body is not the one its facts describe".to_owned());
         }
-        start += body.len() + 1;
+        start += body.len() + end(&page.facts).len();
         pages.push(Page {
             body,
             facts: page.facts,
@@ -255,6 +264,7 @@ pub(crate) fn check(digest: &[u8; 32]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raw::Part;
 
     fn facts(url: &str) -> PageFacts {
         serde_json::from_value(serde_json::json!({
@@ -297,6 +307,41 @@ mod tests {
             read.iter()
                 .zip(bodies)
                 .all(|(page, body)| *page == (body.as_bytes(), body))
+        );
+    }
+
+    #[test]
+    fn parts_of_a_body_read_as_the_body() {
+        let part = |index, last, body: &'static [u8]| Page {
+            body: Bytes::from_static(body),
+            facts: PageFacts {
+                part: Some(Part {
+                    index,
+                    last,
+                    offset: 0,
+                    path: Some("$[*]".to_owned()),
+                    records: Some((1, 2)),
+                    whole_sha256: last.then(|| "00".repeat(32)),
+                }),
+                ..facts("u")
+            },
+        };
+        let pages = [
+            part(0, false, b"[1"),
+            part(1, false, b",2"),
+            part(2, true, b",3]"),
+            part(0, true, b"[4]"),
+        ];
+        let mut object = Vec::new();
+        for page in &pages {
+            append(&mut object, page).unwrap();
+        }
+        assert_eq!(zstd::decode_all(&object[..]).unwrap(), b"[1,2,3]\n[4]\n");
+        let read = read_alone(&object).unwrap();
+        assert!(
+            read.iter()
+                .zip(&pages)
+                .all(|(read, page)| read.body == page.body && read.facts == page.facts)
         );
     }
 

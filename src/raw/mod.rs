@@ -180,6 +180,40 @@ pub struct PageFacts {
     /// Whether the server said that something of it is missing, as GraphQL does with `errors` beside `data`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// Which part of a body it is, if that was too large for one page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+/// Which part of a body a page is.
+///
+/// The parts of a body are neighbours in one batch, and one behind the other they are the body byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its number within the body, from 0.
+    pub index: u32,
+    /// Whether it is the last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub last: bool,
+    /// Where it begins in the body, in bytes.
+    pub offset: u64,
+    /// The path whose records the body was cut between; none if it was cut between lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Where in the part its records stand: from the first byte of the first to the end of the last, with commas between
+    /// them. None if the body could not be read; then it was cut anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<(u64, u64)>,
+    /// SHA-256 of the whole body, lowercase hex; kept with the last part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_sha256: Option<String>,
+}
+
+impl PageFacts {
+    /// Whether the body goes on in the next page, so that nothing stands between the two.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.part.as_ref().is_some_and(|part| !part.last)
+    }
 }
 
 /// Where extraction stands after a batch. Stored inside the raw log entry.

@@ -8,6 +8,6 @@
 
 pub mod condition;
 pub mod quarantine;
-mod runs;
+pub mod runs;
 pub mod scan;
 pub mod split;

@@ -9,7 +9,7 @@ use arrow::{
 use bytes::Bytes;
 
 use crate::{
-    format::{Defect, Piece, Recipe, additions::Additions},
+    format::{Defect, Piece, Recipe, additions::Additions, part::Section},
     json::Found,
     raw::{PageFacts, read::RawPage},
 };
@@ -47,11 +47,16 @@ pub(super) fn runs<E>(
     let mut places = Vec::new();
     let mut written = Written::new(&additions);
     let mut held = true;
-    let found = recipe.read(&page.body, &mut |piece| match piece {
-        Piece::Range(place) if additions.is_empty() => places.push(place),
-        piece if held && !written.is_full() => written.push(piece.bytes(&page.body)),
-        _ => held = false,
-    })?;
+    let found = read(
+        recipe,
+        page.facts.as_ref(),
+        &page.body,
+        &mut |piece| match piece {
+            Piece::Range(place) if additions.is_empty() => places.push(place),
+            piece if held && !written.is_full() => written.push(piece.bytes(&page.body)),
+            _ => held = false,
+        },
+    )?;
     if written.rows == 0 {
         return Ok(views(&page.body, &places, emit).map(|()| found));
     }
@@ -61,7 +66,7 @@ pub(super) fn runs<E>(
     drop((places, written));
     let mut emitted = Ok(());
     let mut again = Written::new(&additions);
-    recipe.read(&page.body, &mut |piece| {
+    read(recipe, page.facts.as_ref(), &page.body, &mut |piece| {
         if emitted.is_err() {
             return;
         }
@@ -73,6 +78,27 @@ pub(super) fn runs<E>(
     Ok(emitted
         .and_then(|()| again.end().map_or(Ok(()), emit))
         .map(|()| found))
+}
+
+/// Calls `visit` with every record of a page, which may be a part of a body.
+///
+/// # Errors
+/// The first [`Defect`] of the page.
+pub fn read(
+    recipe: &Recipe,
+    facts: Option<&PageFacts>,
+    body: &Bytes,
+    visit: &mut dyn FnMut(Piece<'_>),
+) -> Result<Found, Defect> {
+    let Some(part) = facts.and_then(|facts| facts.part.as_ref()) else {
+        return recipe.read(body, visit);
+    };
+    let section = Section {
+        path: part.path.as_deref(),
+        records: part.records.map(|(start, end)| start..end),
+        first: part.index == 0,
+    };
+    recipe.read_section(body, &section, visit)
 }
 
 fn slice(facts: &PageFacts) -> Option<&serde_json::Map<String, serde_json::Value>> {

@@ -243,7 +243,9 @@ fn class_of(defect: Defect) -> ViolationClass {
         Defect::TooDeep { .. } | Defect::Json(json::Defect::TooDeep { .. }) => ViolationClass::TooDeep,
         Defect::Excess(_) | Defect::RecordTooLarge { .. } => ViolationClass::TooLarge,
         // What is not what it should be cannot become JSON either.
-        Defect::Json(_) | Defect::Xml { .. } | Defect::Container { .. } => ViolationClass::NotJson,
+        Defect::Json(_) | Defect::Xml { .. } | Defect::Container { .. } | Defect::Body => {
+            ViolationClass::NotJson
+        }
     }
 }
 

@@ -10,12 +10,14 @@
 )]
 
 mod architecture;
+mod auth;
 mod crash;
 mod end_to_end;
 mod extraction;
 mod faults;
 mod formats;
 mod landing;
+mod limits;
 mod model;
 mod reference;
 mod servers;

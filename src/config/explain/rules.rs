@@ -136,7 +136,10 @@ fn show_wait(wait: &Wait) -> String {
             format!("{} to {}", show_duration(*time), show_duration(*time + *jitter))
         }
         Wait::Header {
-            name, unit, least, ..
+            name,
+            unit,
+            pattern,
+            least,
         } => {
             let unit = match unit {
                 WaitUnit::Seconds => "seconds",
@@ -144,7 +147,12 @@ fn show_wait(wait: &Wait) -> String {
                 WaitUnit::UntilEpochSeconds => "second since 1970",
                 WaitUnit::UntilEpochMillis => "millisecond since 1970",
             };
-            format!("header {name} ({unit}), at least {}", show_duration(*least))
+            let mut text = format!("header {name} ({unit})");
+            if let Some(pattern) = pattern {
+                text.push_str(&format!(" by {pattern:?}"));
+            }
+            text.push_str(&format!(", at least {}", show_duration(*least)));
+            text
         }
     }
 }

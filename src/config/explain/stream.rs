@@ -31,6 +31,7 @@ pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream
     }
     let every = stream.reconcile.map(|reconcile| show_duration(reconcile.every));
     lines.optional("reconcile", every.map(|every| format!("every {every}")));
+    lines.optional("schedule", stream.schedule.as_ref());
     lines.optional("fresh_within", stream.fresh_within.map(show_duration));
     match &stream.job {
         Some(job) => lines.within("job", |lines| explain_job(lines, job)),

@@ -8,11 +8,11 @@ use crate::{
         incremental::{CursorFormat, Filter, Incremental, OnExpired, Order, Reconcile},
         read::{
             cursor::{FORMAT, MOMENT, also, format, moments},
-            paginate::SLOT,
-            until::{PLACES, TEMPLATE, UNTIL, place, until},
+            slot::{AT_MOST_ONE, SLOT, slot},
+            until::{UNTIL, until},
             values::{DURATION_MAX, duration, json_path},
         },
-        request::Method,
+        request::{Method, TokenSlot},
     },
     json::JsonPath,
     yaml::{
@@ -29,8 +29,8 @@ use crate::{
 pub(super) static INCREMENTAL: Section = Section::new(
     "incremental",
     "incremental",
-    "How only changed records are asked for. One of `param`, `header`, `body_field` and `template` says where the lower \
-     bound goes, unless the API has no filter (`filter: here`, `order: newest_first`).",
+    "How only changed records are asked for. One of `param`, `header`, `body_field` and `in` says where the lower bound \
+     goes, unless the API has no filter (`filter: here`, `order: newest_first`).",
     &[
         key("cursor", Path)
             .required()
@@ -102,8 +102,8 @@ pub(super) static INCREMENTAL: Section = Section::new(
         .example("resync"),
     ],
 )
-.shared(&[&SLOT, &[TEMPLATE]])
-.rules(&[PLACES])
+.shared(&[&SLOT])
+.rules(&[AT_MOST_ONE])
 .example("{ cursor: $.updated_at, param: updated_since }");
 
 /// `reconcile`
@@ -154,7 +154,7 @@ pub(super) fn incremental(value: Value<'_>, method: Method) -> Option<Incrementa
         .unwrap_or(Filter::Api);
     // Where nothing is filtered, nothing has to be sent.
     let sent = filter == Filter::Api && order != Order::NewestFirst;
-    let to = place(&fields, method, sent);
+    let to = slot(&fields, method, (!sent).then_some(TokenSlot::Template));
     let start = fields
         .value("start")
         .map(|value| moments(value, format.as_ref()?));

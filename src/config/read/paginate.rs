@@ -1,4 +1,4 @@
-//! How the next page is found, and where a value goes in a request.
+//! How the next page is found.
 
 mod maps;
 
@@ -9,13 +9,14 @@ use crate::{
         paginate::{OffsetStep, OnFirst, PageSize, Paginate, Paging, Stop},
         read::{
             paginate::maps::{FIRST_MAX, SIZE_MAX},
+            slot::slot,
             values::{expr, header_name, json_path, text},
         },
         request::{Method, Place, TokenSlot},
     },
     yaml::{
         fields::{Fields, Value},
-        section::{Key, Section, Takes::Text, key},
+        section::Section,
     },
 };
 
@@ -31,19 +32,6 @@ const KNOWN: [&str; 10] = [
     "headers",
     "links",
     "last_record",
-];
-
-/// Where a value goes in a request: keys of every map that says so.
-pub(super) static SLOT: [Key; 3] = [
-    key("param", Text)
-        .doc("The query parameter that takes the value.")
-        .example("cursor"),
-    key("header", Text)
-        .doc("The header that takes the value.")
-        .example("X-Cursor"),
-    key("body_field", Text)
-        .doc("The field of the JSON or form body that takes the value, with dots between names; not for GET.")
-        .example("page.after"),
 ];
 
 /// The maps of `paginate`, told apart by `type`.
@@ -108,7 +96,7 @@ pub(super) fn paginate(value: Value<'_>, method: Method, dir: &Path) -> Option<P
 
 fn size(value: Value<'_>, method: Method) -> Option<PageSize> {
     let fields = value.fields(&maps::SIZE)?;
-    let to = place_of(&fields, method, None);
+    let to = slot(&fields, method, None);
     let records = fields.required("records", |value| value.integer(1..=SIZE_MAX));
     let records_min = fields
         .optional("min", |value| {
@@ -158,7 +146,7 @@ fn stop(value: Value<'_>, sized: bool) -> Option<Stop> {
 
 fn cursor(fields: &Fields<'_>, method: Method, _: &Path) -> Option<Paginate> {
     let from = fields.required("from", place);
-    let to = place_of(fields, method, None);
+    let to = slot(fields, method, None);
     Some(Paginate::Cursor { from: from?, to: to? })
 }
 
@@ -177,7 +165,7 @@ fn next_url(fields: &Fields<'_>, _: Method, dir: &Path) -> Option<Paginate> {
 }
 
 fn page_number(fields: &Fields<'_>, method: Method, _: &Path) -> Option<Paginate> {
-    let to = place_of(fields, method, Some(TokenSlot::Query("page".to_owned())));
+    let to = slot(fields, method, Some(TokenSlot::Query("page".to_owned())));
     let (first, on_first) = (first(fields, 1), on_first(fields));
     Some(Paginate::PageNumber {
         to: to?,
@@ -187,7 +175,7 @@ fn page_number(fields: &Fields<'_>, method: Method, _: &Path) -> Option<Paginate
 }
 
 fn offset(fields: &Fields<'_>, method: Method, _: &Path) -> Option<Paginate> {
-    let to = place_of(fields, method, Some(TokenSlot::Query("offset".to_owned())));
+    let to = slot(fields, method, Some(TokenSlot::Query("offset".to_owned())));
     let steps = [
         ("records", OffsetStep::Records),
         ("page_size", OffsetStep::PageSize),
@@ -206,13 +194,13 @@ fn offset(fields: &Fields<'_>, method: Method, _: &Path) -> Option<Paginate> {
 
 fn keyset(fields: &Fields<'_>, method: Method, _: &Path) -> Option<Paginate> {
     let key = fields.required("key", json_path);
-    let to = place_of(fields, method, None);
+    let to = slot(fields, method, None);
     Some(Paginate::Keyset { key: key?, to: to? })
 }
 
 fn template(fields: &Fields<'_>, method: Method, dir: &Path) -> Option<Paginate> {
     let token = fields.required("token", |value| text(value, dir, &KNOWN));
-    let to = place_of(fields, method, None);
+    let to = slot(fields, method, None);
     Some(Paginate::Template {
         token: token?,
         to: to?,
@@ -222,7 +210,7 @@ fn template(fields: &Fields<'_>, method: Method, dir: &Path) -> Option<Paginate>
 fn relay(fields: &Fields<'_>, method: Method, _: &Path) -> Option<Paginate> {
     let connection = fields.required("connection", json_path);
     let variable = TokenSlot::BodyField(vec!["variables".to_owned(), "after".to_owned()]);
-    let to = place_of(fields, method, method.has_body().then_some(variable));
+    let to = slot(fields, method, method.has_body().then_some(variable));
     Some(Paginate::Relay {
         connection: connection?,
         to: to?,
@@ -248,59 +236,6 @@ pub(super) fn place(value: Value<'_>) -> Option<Place> {
     match text.strip_prefix("header:") {
         Some(name) => header_name(value, name.trim()).map(Place::Header),
         None => json_path(value).map(Place::Body),
-    }
-}
-
-/// The one of [`SLOT`] and [`IN`](maps::IN) that is given; else `default`.
-fn place_of(fields: &Fields<'_>, method: Method, default: Option<TokenSlot>) -> Option<TokenSlot> {
-    let Some(value) = fields.value("in") else {
-        return slot(fields, method, default);
-    };
-    let named = ["param", "header", "body_field"].map(|key| fields.value(key));
-    if let Some(named) = named.into_iter().flatten().next() {
-        return value.refuse(format!("only one of in and {} may be given", named.key), None);
-    }
-    value
-        .choice(&[("template", ())], &[])
-        .map(|()| TokenSlot::Template)
-}
-
-/// The one of [`SLOT`] that is given; else `default`.
-pub(super) fn slot(fields: &Fields<'_>, method: Method, default: Option<TokenSlot>) -> Option<TokenSlot> {
-    let given: Vec<Value<'_>> = ["param", "header", "body_field"]
-        .into_iter()
-        .filter_map(|key| fields.value(key))
-        .collect();
-    let value = match (given.as_slice(), default) {
-        ([], Some(slot)) => return Some(slot),
-        ([], None) => {
-            fields.missing("\"param\", \"header\" or \"body_field\"");
-            return None;
-        }
-        ([value], _) => *value,
-        ([.., value], _) => {
-            return value.refuse("only one of param, header and body_field may be given", None);
-        }
-    };
-    let text = value.text()?;
-    match value.key {
-        "param" => Some(TokenSlot::Query(text.to_owned())),
-        "header" => header_name(value, text).map(TokenSlot::Header),
-        "in" => value
-            .choice(&[("template", ())], &[])
-            .map(|()| TokenSlot::Template),
-        _ if !method.has_body() => value.refuse(
-            format!("a {} request has no body", method.as_str()),
-            Some("add method: POST to the request".to_owned()),
-        ),
-        _ => {
-            let path: Vec<String> = text.split('.').map(str::to_owned).collect();
-            if path.iter().any(String::is_empty) {
-                let hint = "write names with single dots between them: page.after".to_owned();
-                return value.refuse("an empty name in the path of a field", Some(hint));
-            }
-            Some(TokenSlot::BodyField(path))
-        }
     }
 }
 

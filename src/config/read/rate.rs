@@ -491,3 +491,6 @@ fn ratio(value: Value<'_>) -> Option<f64> {
         None => value.expected("a number between 0 and 10", None),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,13 @@ use crate::{
     yaml::section::{Key, Rule, Section, Takes},
 };
 
+/// Whole files, each with a comment that says what it is for.
+pub const FILES: [&str; 3] = [
+    include_str!("../examples/orders.yml"),
+    include_str!("../examples/graphql.yml"),
+    include_str!("../examples/reports.yml"),
+];
+
 /// What is said once, before the maps.
 const PREFACE: &str = "\
 # landfall.yml
@@ -36,7 +43,11 @@ pub fn reference() -> String {
     nested(&PROJECT, &found, &mut sections);
     let links: Vec<String> = sections.iter().map(|section| link(section)).collect();
     let mut text = PREFACE.to_owned();
-    text.push_str(&format!("\nThe maps: {}.\n", links.join(", ")));
+    text.push_str("\n# Whole files\n");
+    for file in FILES {
+        text.push_str(&format!("\n```yaml\n{file}```\n"));
+    }
+    text.push_str(&format!("\n# Every map\n\n{}.\n", links.join(", ")));
     for section in &sections {
         // Writing to a String cannot fail.
         let _ = write_section(&mut text, section, &sections);

@@ -1,7 +1,9 @@
 //! The maps of `landfall.yml` from the root down to the stream; every other one stands beside its reader.
 
 use crate::{
-    config::read::{auth, format, incremental, paginate, rate, request, slice, source, stream, table},
+    config::read::{
+        auth, errors, format, incremental, paginate, rate, request, slice, source, stream, table,
+    },
     yaml::section::{
         Key, Section,
         Takes::{self, Either, File, List, Map, Named, Path, Reference, Size, Tagged, Url},
@@ -77,7 +79,13 @@ pub static SOURCE: Section = Section::new(
             "The budget of the credential, shared by all streams of the source. Without it requests are sent as \
              fast as answers come.",
         ),
-        key("retry", Takes::Section(&source::RETRY)).doc("When and how often a failed request is sent again."),
+        key("retry", Takes::Section(&errors::RETRY)).doc("When and how often a failed request is sent again."),
+        key("errors", errors::ERRORS)
+            .doc("What failed answers mean, for every stream; the rules of a stream come first.")
+            .example("[{ status: 404, then: ignore }]"),
+        key("replicas", List(&Url))
+            .doc("Other addresses of the same API, asked while the base URL is left alone. Credentials go there too.")
+            .example("[https://replica.shop.example/v1]"),
         key("breaker", Takes::Section(&rate::BREAKER))
             .doc("When a failing host is left alone, and how many requests it is sent again at all."),
         key("timeouts", Takes::Section(&source::TIMEOUTS)).doc("How long to wait for the server."),
@@ -121,12 +129,24 @@ pub static STREAM: Section = Section::new(
         key("slices", Takes::Section(&slice::SLICES)).doc("How the stream is asked for in parts."),
         key("incremental", Takes::Section(&incremental::INCREMENTAL))
             .doc("How only changed records are asked for. Without it every run asks for everything."),
+        key("schedule", Takes::Text)
+            .doc(
+                "When it runs by itself under `landfall run --watch`, in UTC: a duration, a cron pattern of five \
+                 fields, or one of @hourly, @daily, @weekly, @monthly.",
+            )
+            .example("'*/15 * * * *'")
+            .more(&["15m", "'@daily'"]),
         key("fresh_within", Takes::Duration)
             .doc("How old the last success may be before `landfall gaps` calls the stream stale.")
             .example("24h"),
         key("reconcile", Takes::Section(&incremental::RECONCILE))
             .doc("Complete passes over an incremental stream.")
             .beside("{ incremental: { cursor: $.updated_at, param: updated_since } }"),
+        key("errors", errors::ERRORS)
+            .doc("What failed answers mean, before the rules of the source.")
+            .example("[{ status: 404, then: ignore }]"),
+        key("retry", Takes::Section(&errors::RETRY))
+            .doc("When and how often a failed request is sent again; what is not set is as in the source."),
         key("table", Takes::Section(&table::TABLE))
             .required()
             .doc("How accepted records become rows."),

@@ -11,12 +11,13 @@ use crate::{
         errors::{Breaker, Retry},
         read::{
             auth::{auth, tls},
+            errors::{errors, retry},
             rate::{breaker, rate_limit},
             request::config,
             sections::SOURCE,
             slice::check_parents,
             stream::stream,
-            values::{duration, headers, show_duration, show_size},
+            values::{duration, headers},
         },
     },
     yaml::{
@@ -32,37 +33,11 @@ use crate::{
 /// Source names that would hide a SQL schema of ours or of the query engine.
 const NAMES_RESERVED: [&str; 2] = ["landfall", "information_schema"];
 
-/// Bodies are indexed and held in memory one at a time.
-const PAGE_BYTES_LIMIT: u64 = 2 << 30;
+/// What a file system can be expected to hold of one body.
+const PAGE_BYTES_LIMIT: u64 = 1 << 40;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-/// `retry`
-pub(super) static RETRY: Section = Section::new(
-    "retry",
-    "retry settings",
-    "When and how often a failed request is sent again.",
-    &[
-        key("attempts_max", Integer(1, 100))
-            .default("6")
-            .doc("Requests sent for one page, the first included.")
-            .example("3"),
-        key("backoff_start", Takes::Duration)
-            .default("1s")
-            .doc("The cap of the first wait; doubles with each attempt.")
-            .example("200ms"),
-        key("backoff_max", Takes::Duration)
-            .default("60s")
-            .doc("No backoff is longer.")
-            .example("10s"),
-        key("retry_after_max", Takes::Duration)
-            .default("5m")
-            .doc("The longest wait a server may ask for; beyond it the stream fails at once.")
-            .example("1h"),
-    ],
-)
-.example("{ attempts_max: 3 }");
 
 /// `timeouts`
 pub(super) static TIMEOUTS: Section = Section::new(
@@ -94,7 +69,7 @@ pub(super) static LIMITS: Section = Section::new(
     &[
         key("page_bytes_max", Size)
             .default("64MiB")
-            .doc("Largest body kept, after decoding; at most 2GiB and at most `memory`.")
+            .doc("Largest body kept, after decoding; at most 1TiB. One larger than `memory` must be JSON Lines, or JSON with its records in one array, without a container.")
             .example("16MiB"),
         key("decode_ratio_max", Integer(1, 1_000_000))
             .default("200")
@@ -133,7 +108,16 @@ pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Opt
     let config = fields.optional("config", config);
     let rate_limit = fields.optional("rate_limit", |value| rate_limit(value, name.as_ref(), dir));
     let breaker = fields.optional("breaker", breaker);
-    let retry = fields.optional("retry", retry);
+    let retry = fields
+        .optional("retry", |value| retry(value, Retry::DEFAULT))
+        .unwrap_or(Retry::DEFAULT);
+    let rules = fields
+        .optional("errors", |value| errors(value, dir))
+        .unwrap_or_default();
+    let replicas = fields.optional("replicas", |value| {
+        let urls: Vec<Option<Url>> = value.items()?.map(self::base_url).collect();
+        urls.into_iter().collect::<Option<Vec<Url>>>()
+    });
     let timeouts = fields.optional("timeouts", timeouts);
     let limits = fields.optional("limits", |value| limits(value, memory_bytes_max));
     if let (Some(url), Some(auth), Some(value)) = (&base_url, &auth, fields.value("base_url")) {
@@ -146,14 +130,7 @@ pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Opt
         }
         let streams: Vec<_> = entries
             .iter()
-            .filter_map(|entry| {
-                stream(
-                    value.child(entry),
-                    name.as_ref(),
-                    dir,
-                    retry.unwrap_or(Retry::DEFAULT),
-                )
-            })
+            .filter_map(|entry| stream(value.child(entry), name.as_ref(), dir, retry))
             .collect();
         check_parents(value, &streams);
         Some(streams)
@@ -161,17 +138,20 @@ pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Opt
     Some(Source {
         name: name?,
         base_url: base_url?,
-        replicas: Vec::new(),
+        replicas: replicas.unwrap_or_default(),
         config: config.unwrap_or_default(),
         auth: auth?,
         tls: tls.unwrap_or_default(),
         headers: headers.unwrap_or_default(),
         rate_limit,
-        errors: Vec::new(),
-        retry: retry.unwrap_or(Retry::DEFAULT),
+        errors: rules,
+        retry,
         breaker: breaker.unwrap_or(Breaker::DEFAULT),
         timeouts: timeouts.unwrap_or(Timeouts::DEFAULT),
-        limits: limits.unwrap_or(Limits::DEFAULT),
+        limits: limits.unwrap_or(Limits {
+            held_bytes_max: memory_bytes_max,
+            ..Limits::DEFAULT
+        }),
         streams: streams?,
     })
 }
@@ -238,36 +218,6 @@ fn warn_plain_text(value: Value<'_>, url: &Url, auth: &Auth) {
     }
 }
 
-fn retry(value: Value<'_>) -> Option<Retry> {
-    let fields = value.fields(&RETRY)?;
-    let wait = |value: Value<'_>| duration(value, MILLISECOND..=DAY);
-    let retry = Retry {
-        attempts_max: fields
-            .optional("attempts_max", |value| value.integer_u32(1..=100))
-            .unwrap_or(Retry::DEFAULT.attempts_max),
-        backoff_start: fields
-            .optional("backoff_start", wait)
-            .unwrap_or(Retry::DEFAULT.backoff_start),
-        backoff_max: fields
-            .optional("backoff_max", wait)
-            .unwrap_or(Retry::DEFAULT.backoff_max),
-        retry_after_max: fields
-            .optional("retry_after_max", |value| duration(value, Duration::ZERO..=DAY))
-            .unwrap_or(Retry::DEFAULT.retry_after_max),
-    };
-    if retry.backoff_start > retry.backoff_max {
-        let (start, max) = (
-            show_duration(retry.backoff_start),
-            show_duration(retry.backoff_max),
-        );
-        return value.refuse(
-            format!("backoff_start {start} is longer than backoff_max {max}"),
-            None,
-        );
-    }
-    Some(retry)
-}
-
 fn timeouts(value: Value<'_>) -> Option<Timeouts> {
     let fields = value.fields(&TIMEOUTS)?;
     let wait = |value: Value<'_>| duration(value, MILLISECOND..=DAY);
@@ -283,16 +233,13 @@ fn timeouts(value: Value<'_>) -> Option<Timeouts> {
 fn limits(value: Value<'_>, memory_bytes_max: u64) -> Option<Limits> {
     let fields = value.fields(&LIMITS)?;
     let page_bytes_max = fields.optional("page_bytes_max", |value| {
-        let bytes = super::values::size(value, 1..=PAGE_BYTES_LIMIT)?;
-        if bytes > memory_bytes_max {
-            let memory = show_size(memory_bytes_max);
-            return value.refuse(format!("a page may not be larger than memory, {memory}"), None);
-        }
-        Some(bytes)
+        super::values::size(value, 1..=PAGE_BYTES_LIMIT)
     });
     let count = |key, most: u64| fields.optional(key, |value: Value<'_>| value.integer(1..=most));
     Some(Limits {
         page_bytes_max: page_bytes_max.unwrap_or(Limits::DEFAULT.page_bytes_max),
+        held_bytes_max: memory_bytes_max,
+        part_bytes: Limits::DEFAULT.part_bytes,
         decode_ratio_max: count("decode_ratio_max", 1_000_000).unwrap_or(Limits::DEFAULT.decode_ratio_max),
         pages_max: count("pages_max", 1_000_000_000_000).unwrap_or(Limits::DEFAULT.pages_max),
         empty_pages_max: fields

@@ -7,10 +7,11 @@ use crate::{
         CommitEvery, DriftPolicy, Name, OnMismatch, OnUnknown, Stream, StreamName,
         errors::Retry,
         format::Format,
-        incremental::Incremental,
+        incremental::{CursorFormat, Incremental},
         paginate::Paginate,
         paginate::Paging,
         read::{
+            errors::{self, errors},
             format::{format, records},
             incremental::{incremental, reconcile},
             paginate::paginate,
@@ -24,6 +25,7 @@ use crate::{
         request::Method,
         request::Request,
         request::TokenSlot,
+        schedule::Schedule,
     },
     yaml::{
         fields::{Fields, Value},
@@ -124,9 +126,19 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     let incremental = fields.optional("incremental", |value| incremental(value, method));
     let whole = fields.value("incremental").is_none();
     let reconcile = fields.optional("reconcile", |value| reconcile(value, !whole));
+    let schedule = fields.optional("schedule", |value| match Schedule::parse(value.text()?) {
+        Ok(schedule) => Some(schedule),
+        Err(error) => value.refuse(error.to_string(), None),
+    });
     let fresh_within = fields.optional("fresh_within", |value| {
         duration(value, Duration::from_secs(1)..=DURATION_MAX)
     });
+    let rules = fields
+        .optional("errors", |value| errors(value, dir))
+        .unwrap_or_default();
+    let retry = fields
+        .optional("retry", |value| errors::retry(value, retry))
+        .unwrap_or(retry);
     let table = fields.required("table", table);
     let name = source
         .cloned()
@@ -145,11 +157,12 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         paginate,
         slices,
         incremental,
+        schedule,
         fresh_within,
         reconcile,
         job: None,
         files: None,
-        errors: Vec::new(),
+        errors: rules,
         retry,
         table: table?,
         contract: contract?,
@@ -225,7 +238,10 @@ fn check_slots(fields: &Fields<'_>, request: &Request, paginate: &Paging, increm
     };
     let counted = page.filter(|_| paginate.next.is_counted());
     let size = paginate.size.as_ref().map(|size| &size.to);
-    let bound = incremental.map(|incremental| &incremental.to);
+    // The position of a feed is a page token kept from the last run: it may go where the token goes.
+    let bound = incremental
+        .filter(|incremental| incremental.format != CursorFormat::Feed || page != Some(&incremental.to))
+        .map(|incremental| &incremental.to);
     // Templates may name as much as they like.
     let clash = |one: Option<&TokenSlot>, other| one == other && one != Some(&TokenSlot::Template);
     for (key, slot) in [("paginate", counted), ("paginate", size), ("incremental", bound)] {

@@ -61,7 +61,7 @@ fn r020_every_problem_of_a_file_is_reported_at_once_with_its_place() {
     landfall.yml:10:9: unknown key "recrods"
       hint: did you mean "records"?
     landfall.yml:11:9: missing key "from" in "paginate"
-    landfall.yml:11:53: header: only one of param, header and body_field may be given
+    landfall.yml:11:53: header: only one of param, header, body_field and in may be given
     landfall.yml:12:32: cursor: "$.a..b": recursive descent (`..`) is not supported
       hint: write a JSONPath such as $.data[*]
     landfall.yml:12:63: start: "yesterday" does not fit the format
@@ -92,7 +92,7 @@ fn r020_every_problem_of_a_file_is_reported_at_once_with_its_place() {
     landfall.yml:20:28: attempts_max: expected a whole number, found text
     landfall.yml:21:17: rate_limit: expected a map (a rate limit), found a whole number
     landfall.yml:22:5: unknown key "reconcile"
-      hint: known keys: base_url, auth, tls, headers, config, rate_limit, retry, breaker, timeouts, limits, streams
+      hint: known keys: base_url, auth, tls, headers, config, rate_limit, retry, errors, replicas, breaker, timeouts, limits, streams
     "#);
 }
 
@@ -437,4 +437,19 @@ fn two_streams_do_not_share_a_contract() {
     landfall.yml:2:1: shop.orders and shop.items share one contract file
       hint: give each its own
     ");
+}
+
+#[test]
+fn r018_the_examples_of_the_readme_are_read_without_a_problem() {
+    let readme = include_str!("../../../README.md");
+    let blocks = readme
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    let files: Vec<&str> = blocks.filter(|block| block.contains("sources:")).collect();
+    assert_eq!(files.len(), 2);
+    for file in files {
+        let loaded = read(file).map_err(|problems| shown(&problems)).unwrap();
+        assert_eq!(shown(&loaded.warnings), "");
+    }
 }

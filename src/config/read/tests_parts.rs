@@ -52,7 +52,7 @@ fn r057_every_setting_of_incremental_is_read() {
     let stream = read(
         "incremental: { cursor: $.t, param: since, format: '%d/%m/%Y', also: [rfc3339, epoch_ms], \
          start: [01/02/2024, 30d ago], lookback: 2d, order: oldest_first, skew: 1h, on_expired: resync, \
-         until: { template: true, step: 3mo, align: week_from_sunday, end: 31/12/2024, granularity: 1d } }",
+         until: { in: template, step: 3mo, align: week_from_sunday, end: 31/12/2024, granularity: 1d } }",
     );
     let read = stream.incremental.unwrap();
     assert_eq!(read.format, CursorFormat::Pattern("%d/%m/%Y".into()));
@@ -87,7 +87,7 @@ fn r058_an_id_is_a_cursor_and_a_bound_need_not_be_sent() {
     let feed = read("incremental: { cursor: $.next, param: position, format: feed, start: now }");
     assert_eq!(feed.format, CursorFormat::Feed);
     assert_eq!(
-        read("incremental: { cursor: $.t, template: true }").to,
+        read("incremental: { cursor: $.t, in: template }").to,
         TokenSlot::Template
     );
 }
@@ -97,11 +97,11 @@ fn r020_what_cannot_be_a_window_is_refused() {
     let table = [
         (
             "{ cursor: $.t }",
-            "missing key \"param\", \"header\", \"body_field\" or \"template\"",
+            "missing key \"param\", \"header\", \"body_field\" or \"in\"",
         ),
         (
-            "{ cursor: $.t, param: a, template: true }",
-            "either template or param is given",
+            "{ cursor: $.t, param: a, in: template }",
+            "only one of param, header, body_field and in may be given",
         ),
         (
             "{ cursor: $.t, param: a, format: '%m-%d' }",

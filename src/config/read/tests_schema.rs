@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::{
     parse,
-    reference::reference,
+    reference::{FILES, reference},
     samples::{file, samples, values, with},
     schema::{schema, yaml},
     sections,
@@ -28,6 +28,17 @@ fn explained(file: &Json, about: &str) -> String {
 fn r020_every_example_of_the_reference_is_read() {
     for sample in samples() {
         explained(&sample.file, &sample.about);
+    }
+}
+
+#[test]
+fn r020_the_whole_files_of_the_reference_are_read_without_a_warning() {
+    for file in FILES {
+        let loaded = parse(file, Path::new("/srv/shop")).map_err(|problems| {
+            let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            shown.join("\n")
+        });
+        assert_eq!(loaded.unwrap().warnings, [], "{file}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Upper bounds of windows, and where bounds go.
+//! Upper bounds of windows.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use crate::{
         incremental::{Calendar, CursorFormat, Step, Until},
         read::{
             cursor::{MOMENT, moments},
-            paginate::{SLOT, slot},
+            slot::{ONE, SLOT, slot},
             values::{DURATION_MAX, duration, parse_duration},
         },
         request::{Method, TokenSlot},
     },
     yaml::{
-        fields::{Fields, Value},
+        fields::Value,
         quoted,
         section::{
-            Key, Rule, Section,
-            Takes::{Boolean, Choice, Duration as Span, Matching},
+            Section,
+            Takes::{Choice, Duration as Span, Matching},
             key,
         },
     },
@@ -28,19 +28,11 @@ use crate::{
 /// Months in one step: a century.
 const MONTHS_MAX: u32 = 1200;
 
-/// For a place that only templates take the bound from.
-pub(super) const TEMPLATE: Key = key("template", Boolean)
-    .doc("Whether a template of the request takes the value: `window.since`, and `window.until` for the upper bound.")
-    .example("true");
-
-/// One place at most.
-pub(super) const PLACES: Rule = Rule::AtMostOne(&["param", "header", "body_field", "template"]);
-
 /// `incremental.until`
 pub(super) static UNTIL: Section = Section::new(
     "until",
     "until",
-    "Upper bounds of windows. One of `param`, `header`, `body_field` and `template` says where they go.",
+    "Upper bounds of windows, and where they go in the request.",
     &[
         key(
             "step",
@@ -85,33 +77,9 @@ pub(super) static UNTIL: Section = Section::new(
             .example("1s"),
     ],
 )
-.shared(&[&SLOT, &[TEMPLATE]])
-.rules(&[PLACES])
+.shared(&[&SLOT])
+.rules(&[ONE])
 .example("{ param: updated_until }");
-
-/// Where a bound goes; nowhere by itself if it need not be `sent`.
-pub(super) fn place(fields: &Fields<'_>, method: Method, sent: bool) -> Option<TokenSlot> {
-    let template = match fields.value("template") {
-        Some(value) => value.boolean()?.then_some(value),
-        None => None,
-    };
-    let given = ["param", "header", "body_field"]
-        .into_iter()
-        .find_map(|key| fields.value(key));
-    match (template, given) {
-        (Some(template), Some(given)) => template.refuse(
-            format!("either template or {} is given, not both", given.key),
-            None,
-        ),
-        (Some(_), None) => Some(TokenSlot::Template),
-        (None, None) if !sent => Some(TokenSlot::Template),
-        (None, None) => {
-            fields.missing("\"param\", \"header\", \"body_field\" or \"template\"");
-            None
-        }
-        (None, Some(_)) => slot(fields, method, None),
-    }
-}
 
 /// Reads `until` of a cursor in `format` whose lower bound goes to `since`.
 pub(super) fn until(
@@ -121,7 +89,7 @@ pub(super) fn until(
     format: &CursorFormat,
 ) -> Option<Until> {
     let fields = value.fields(&UNTIL)?;
-    let to = place(&fields, method, true);
+    let to = slot(&fields, method, None);
     if to
         .as_ref()
         .is_some_and(|to| *to != TokenSlot::Template && since == Some(to))

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The longest wait for others to let go of the file.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(800);
 
 /// Between two attempts to lock it.
 const LOCK_STEP: Duration = Duration::from_micros(200);
@@ -214,3 +214,6 @@ fn head_of(body: &[u8]) -> String {
     }
     head
 }
+
+#[cfg(test)]
+mod tests;

@@ -191,3 +191,6 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

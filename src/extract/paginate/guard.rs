@@ -10,7 +10,7 @@
 //! | ignores the lower bound | records before it | [`Alarm::FilterIgnored`] |
 //! | cuts off connections inside of records | `hasNextPage` inside of records | [`Alarm::NestedMore`] |
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,7 @@ use crate::{
     error::{Error, ErrorKind},
     extract::paginate::{
         Next, Turn, Why,
+        prints::Prints,
         recent::{Recent, hash},
         token,
     },
@@ -256,7 +257,7 @@ impl Guard {
             alarms.extend(self.neighbours(turn));
         }
         if matches!(paginate, Paginate::Relay { .. }) && !self.nested_said {
-            let records = nested_more(turn);
+            let records = prints(turn).nested();
             self.nested_said = records > 0;
             let page = turn.page;
             alarms.extend((records > 0).then_some(Alarm::NestedMore { page, records }));
@@ -308,12 +309,11 @@ impl Guard {
     /// A record that came on the page before moved over while the list grew at its head. Records that a page holds more
     /// than once say nothing.
     fn neighbours(&mut self, turn: &Turn<'_>) -> Option<Alarm> {
-        let hashes = records(turn);
-        let mut here = HashSet::with_capacity(hashes.len().min(NEIGHBOURS_MAX));
+        let mut here = HashSet::new();
         let mut often = HashSet::new();
-        for hash in hashes.iter().rev().take(NEIGHBOURS_MAX) {
-            if !here.insert(*hash) {
-                often.insert(*hash);
+        for hash in prints(turn).last() {
+            if !here.insert(hash) {
+                often.insert(hash);
             }
         }
         here.retain(|hash| !often.contains(hash));
@@ -361,7 +361,7 @@ impl Guard {
             self.repeats = 0;
             return Ok(());
         };
-        if self.contents.meet(hash(records(turn)), page).is_none() {
+        if self.contents.meet(prints(turn).all(), page).is_none() {
             self.repeats = 0;
             return Ok(());
         }
@@ -373,35 +373,12 @@ impl Guard {
     }
 }
 
-/// A hash of each record, in order.
-fn records(turn: &Turn<'_>) -> Vec<u64> {
-    let mut hashes = Vec::new();
-    // A body that cannot be read has no records; the reading of the page says so.
-    let _ = turn
-        .stream
-        .records
-        .select(turn.body, &mut |range| hashes.push(hash(&turn.body[range])));
-    hashes
-}
-
-/// Records that hold a `"hasNextPage": true`. Text that happens to read like it costs a warning at most.
-fn nested_more(turn: &Turn<'_>) -> u64 {
-    const NAME: &[u8] = b"\"hasNextPage\"";
-    let mut count = 0;
-    let _ = turn.stream.records.select(turn.body, &mut |range| {
-        let record = &turn.body[range];
-        let more = record.windows(NAME.len()).enumerate().any(|(at, name)| {
-            let value = name == NAME;
-            value && {
-                let mut rest = record[at + NAME.len()..]
-                    .iter()
-                    .filter(|byte| !byte.is_ascii_whitespace());
-                rest.next() == Some(&b':') && rest.take(4).eq(b"true")
-            }
-        });
-        count += u64::from(more);
-    });
-    count
+/// The hashes of the records of a page; those of a body that is in a file were taken as it was read.
+fn prints(turn: &Turn<'_>) -> Arc<Prints> {
+    match &turn.reading.prints {
+        Some(prints) => Arc::clone(prints),
+        None => Arc::new(Prints::of(turn)),
+    }
 }
 
 fn is_zero(count: &u64) -> bool {

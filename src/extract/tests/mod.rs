@@ -1,12 +1,15 @@
 //! Extraction against servers on loopback: scripted byte for byte, or answering by rule.
 
+mod asking;
 mod auth;
 mod bounds;
 mod dialect;
 mod flow;
 mod guards;
 mod logs;
+mod paging;
 mod parents;
+mod policies;
 mod requests;
 mod resume;
 pub(super) mod server;

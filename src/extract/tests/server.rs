@@ -275,6 +275,7 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
         paginate: Paging::plain(paginate),
         slices: None,
         incremental: None,
+        schedule: None,
         fresh_within: None,
         reconcile: None,
         job: None,
@@ -319,6 +320,8 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
         },
         limits: Limits {
             page_bytes_max: 1 << 20,
+            held_bytes_max: 1 << 20,
+            part_bytes: 1 << 20,
             decode_ratio_max: 200,
             pages_max: 500,
             empty_pages_max: 2,
@@ -341,7 +344,7 @@ pub(super) fn try_extraction(source: &Source, bookmark: Bookmark) -> Result<Extr
 
 /// The channel of a source that keeps no credentials.
 pub(super) fn channel(source: &Source, clock: &Clock) -> Arc<Channel> {
-    Arc::new(Channel::open(source, clock, Path::new("")).unwrap())
+    Arc::new(Channel::open(source, clock, Path::new(""), &std::env::temp_dir()).unwrap())
 }
 
 /// A page as it was handed out, and where the extraction stood then.

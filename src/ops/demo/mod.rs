@@ -15,7 +15,6 @@ use crate::{
     clock::Clock,
     config::{StreamName, read},
     error::{Error, ErrorKind, Result},
-    extract::window::Scope,
     ops::{
         self, Workspace,
         extract::Outcome as Extracted,
@@ -149,11 +148,14 @@ async fn day(
     streams: &[StreamName],
     tell: &mut (dyn FnMut(&str) + Send),
 ) -> Result<()> {
-    let options = ops::extract::Options {
-        streams: streams.to_vec(),
-        scope: Scope::Changes,
-    };
-    let landed = ops::extract::extract(workspace, &options, &|_, _| {}).await;
+    let options = ops::extract::Options::changes(streams.to_vec());
+    let landed = ops::extract::extract(
+        workspace,
+        &ops::extract::Channels::open(workspace),
+        &options,
+        &|_, _| {},
+    )
+    .await;
     let loaded = transform::transform(workspace, streams).await;
     let width = streams
         .iter()

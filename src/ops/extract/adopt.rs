@@ -52,7 +52,8 @@ pub(super) async fn adopt(workspace: &Workspace, stream: &Stream, bookmark: &mut
                 let fetched_at = page.facts.as_ref().map(|facts| facts.fetched_at);
                 began = began.or(fetched_at);
                 // What cannot be read has no cursor; the transform reports it.
-                if let Ok(reading) = reading::read(stream, &page.body, now, None, None) {
+                let part = page.facts.as_ref().and_then(|facts| facts.part.as_ref());
+                if let Ok(reading) = reading::read_page(stream, &page.body, part, now) {
                     greatest = greatest.max(reading.cursor_max);
                 }
             }

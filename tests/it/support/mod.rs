@@ -8,5 +8,6 @@ pub mod api;
 pub mod faulty;
 pub mod project;
 pub mod python;
+pub mod redis;
 pub mod s3;
 pub mod servers;

@@ -80,7 +80,15 @@ pub fn read_table_on_s3(reader: Reader, server: &S3Server, url: &str, columns: &
 
 /// The GeoJSON of 1,707 real earthquakes (npm `vega-datasets`, data of the USGS).
 pub fn earthquakes_json() -> PathBuf {
-    let dir = once_per_machine("npm", VEGA_DATASETS.as_bytes(), |dir| {
+    node_modules(VEGA_DATASETS).join("vega-datasets/data/earthquakes.json")
+}
+
+/// The folder `node_modules` with `package`, which is `NAME@VERSION`, and what it needs.
+///
+/// # Panics
+/// With the command and its last words, if it cannot be installed.
+pub fn node_modules(package: &str) -> PathBuf {
+    let dir = once_per_machine("npm", package.as_bytes(), |dir| {
         checked(
             Command::new("npm")
                 .args([
@@ -92,10 +100,10 @@ pub fn earthquakes_json() -> PathBuf {
                     "--prefix",
                 ])
                 .arg(dir)
-                .arg(VEGA_DATASETS),
+                .arg(package),
         );
     });
-    dir.join("node_modules/vega-datasets/data/earthquakes.json")
+    dir.join("node_modules")
 }
 
 fn reading(reader: Reader, table: &str, columns: &[&str]) -> Command {
@@ -137,7 +145,7 @@ fn environment(requirements: &str) -> PathBuf {
 ///
 /// Other processes and threads that want the same wait for the one that installs. What was left half done is done
 /// again from the start.
-fn once_per_machine(what: &str, wanted: &[u8], install: impl FnOnce(&Path)) -> PathBuf {
+pub fn once_per_machine(what: &str, wanted: &[u8], install: impl FnOnce(&Path)) -> PathBuf {
     let hash: String = Sha256::digest(wanted)
         .iter()
         .take(6)

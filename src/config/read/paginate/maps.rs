@@ -1,7 +1,7 @@
 //! The maps of `paginate`: which keys each kind has.
 
 use crate::{
-    config::read::paginate::SLOT,
+    config::read::slot::{AT_MOST_ONE, ONE, SLOT},
     yaml::section::{
         Key, Rule, Section,
         Takes::{self, Boolean, Choice, Expression, Integer, List, Path as JsonPath, Template, Word},
@@ -14,25 +14,6 @@ pub(super) const FIRST_MAX: u64 = 1_000_000_000_000;
 
 /// Larger pages are mistakes.
 pub(super) const SIZE_MAX: u64 = 1_000_000_000;
-
-/// For a value that a template of the request may take.
-static IN: [Key; 1] = [key(
-    "in",
-    Choice(&[(
-        "template",
-        "a template of the request takes it from its variables",
-    )]),
-)
-.doc("The value has no place of its own: the request names it, as `page.token` in `/items/{{ page.token }}`.")
-.example("template")];
-
-const SLOT_NAMES: &[&str] = &["param", "header", "body_field", "in"];
-
-/// One of [`SLOT`] and [`IN`] has to be given.
-const SLOT_RULE: Rule = Rule::One(SLOT_NAMES);
-
-/// One of [`SLOT`] and [`IN`] may be given.
-const SLOT_MAYBE: Rule = Rule::AtMostOne(SLOT_NAMES);
 
 /// Keys that every paginator has.
 static COMMON: [Key; 4] = [
@@ -65,8 +46,8 @@ pub(super) static SIZE: Section = Section::new(
             .example("10"),
     ],
 )
-.shared(&[&SLOT, &IN])
-.rules(&[SLOT_RULE])
+.shared(&[&SLOT])
+.rules(&[ONE])
 .example("{ records: 100, param: limit }");
 
 pub(super) static STOP: Section = Section::new(
@@ -128,8 +109,8 @@ pub(super) static CURSOR: Section = Section::new(
             .more(&["header:X-Next"]),
     ],
 )
-.shared(&[&SLOT, &IN, &COMMON])
-.rules(&[SLOT_RULE])
+.shared(&[&SLOT, &COMMON])
+.rules(&[ONE])
 .example("{ type: cursor, from: $.next_cursor, param: cursor }");
 
 pub(super) static NEXT_URL: Section = Section::new(
@@ -190,8 +171,8 @@ pub(super) static PAGE_NUMBER: Section = Section::new(
         ON_FIRST,
     ],
 )
-.shared(&[&SLOT, &IN, &COMMON])
-.rules(&[SLOT_MAYBE])
+.shared(&[&SLOT, &COMMON])
+.rules(&[AT_MOST_ONE])
 .example("{ type: page_number, param: page }");
 
 pub(super) static OFFSET: Section = Section::new(
@@ -218,8 +199,8 @@ pub(super) static OFFSET: Section = Section::new(
         .example("page_size"),
     ],
 )
-.shared(&[&SLOT, &IN, &COMMON])
-.rules(&[SLOT_MAYBE])
+.shared(&[&SLOT, &COMMON])
+.rules(&[AT_MOST_ONE])
 .example("{ type: offset, param: offset }");
 
 pub(super) static KEYSET: Section = Section::new(
@@ -237,8 +218,8 @@ pub(super) static KEYSET: Section = Section::new(
             .example("$.id"),
     ],
 )
-.shared(&[&SLOT, &IN, &COMMON])
-.rules(&[SLOT_RULE])
+.shared(&[&SLOT, &COMMON])
+.rules(&[ONE])
 .example("{ type: keyset, key: $.id, param: since_id }");
 
 pub(super) static TEMPLATE: Section = Section::new(
@@ -258,8 +239,8 @@ pub(super) static TEMPLATE: Section = Section::new(
             .example("'{{ last_record.updated_at }},{{ last_record.id }}'"),
     ],
 )
-.shared(&[&SLOT, &IN, &COMMON])
-.rules(&[SLOT_RULE])
+.shared(&[&SLOT, &COMMON])
+.rules(&[ONE])
 .example("{ type: template, token: \"{{ response.meta.next | default('') }}\", param: after }");
 
 pub(super) static RELAY: Section = Section::new(
@@ -276,8 +257,8 @@ pub(super) static RELAY: Section = Section::new(
             .example("$.data.orders"),
     ],
 )
-.shared(&[&SLOT, &IN, &COMMON])
-.rules(&[SLOT_MAYBE])
+.shared(&[&SLOT, &COMMON])
+.rules(&[AT_MOST_ONE])
 .example("{ type: relay, connection: $.data.orders }");
 
 pub(super) static AUTO: Section = Section::new(

@@ -100,7 +100,7 @@ fn r020_paginators_that_cannot_work_are_refused() {
         (
             "",
             "{ type: relay, connection: $.data.orders }",
-            "missing key \"param\", \"header\" or \"body_field\"",
+            "missing key \"param\", \"header\", \"body_field\" or \"in\"",
         ),
         (
             "",
@@ -116,7 +116,7 @@ fn r020_paginators_that_cannot_work_are_refused() {
         (
             "",
             "{ type: cursor, from: $.a, in: template, param: b }",
-            "only one of in and param may be given",
+            "only one of param, header, body_field and in may be given",
         ),
         (
             "",

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Loaded, parse};
 use crate::{
     config::{
         Source,
+        read::{Loaded, parse},
         request::{Body, Method},
     },
     extract::request::{Ask, PageRequest, START},

@@ -1,0 +1,88 @@
+//! What would be asked for, and what the first answer shows; nothing moves.
+
+use crate::{
+    error::{ErrorKind, Result},
+    extract::{
+        fetch::Fetcher,
+        mask::Masks,
+        paginate,
+        pull::{After, Pull, SAMPLE_BYTES_MAX, excerpt},
+        request::{PageRequest, START},
+        window::{Planned, Probe},
+    },
+    format,
+};
+
+impl Pull {
+    /// See [`Extraction::plan`](crate::extract::window::Extraction::plan).
+    pub(crate) fn plan(mut self, most: usize) -> Result<Vec<Planned>> {
+        let mut planned = Vec::new();
+        // Ends with the windows, or at `most`.
+        while planned.len() < most {
+            let Fetcher { source, stream, .. } = &self.fetcher;
+            let request = self.request()?;
+            let prepared = request.prepare(source, &stream.request)?;
+            let masks = Masks::of(source, &stream.request)?;
+            planned.push(Planned {
+                method: request.method.as_str(),
+                url: masks.url(prepared.url.as_str()),
+                since: self.window.since.clone(),
+                until: self.window.until.clone(),
+                slice: self.slice.clone(),
+            });
+            match self.ahead.next() {
+                Some(bounds) => self.open(bounds),
+                None => break,
+            }
+        }
+        Ok(planned)
+    }
+
+    /// See [`Extraction::probe`](crate::extract::window::Extraction::probe).
+    pub(crate) async fn probe(&self) -> Result<Probe> {
+        let Fetcher { source, stream, .. } = &self.fetcher;
+        let request = PageRequest::build(source, stream, &self.ask(START))?;
+        let answer = self
+            .fetcher
+            .fetch(&request, 1, None, None)
+            .await
+            .map_err(|unanswered| unanswered.error)?;
+        let response = &answer.response;
+        let url = answer.masks.url(response.head.url.as_str());
+        let reading = answer.reading.clone().map_err(|reason| {
+            self.error(ErrorKind::Refused, "read page")
+                .with("url", &url)
+                .with("status", response.head.status)
+                .with("problem", reason)
+        })?;
+        let work = self.turning(&request, &answer, &reading);
+        let next = match self.after(&answer, &reading, paginate::next(&work.turn(&work.document())))? {
+            After::Token(token) => Some(excerpt(&answer.masks.token(&token))),
+            After::End(_) => None,
+        };
+        let body = match &response.spool {
+            None => response.body.clone(),
+            Some(spool) => spool.sample(&response.body)?,
+        };
+        let mut first = None;
+        // The text was checked as a whole a moment ago.
+        let limits = &format::Limits::DEFAULT;
+        let _ = format::records(&stream.format, &stream.records, &body, limits, &mut |piece| {
+            first.get_or_insert_with(|| piece.to_bytes(&body));
+        });
+        Ok(Probe {
+            url,
+            status: response.head.status,
+            bytes: response.bytes(),
+            attempts: answer.attempts,
+            records: reading.records,
+            cursors_missing: stream.incremental.as_ref().map(|_| reading.cursors_missing),
+            next,
+            first_record: first.map(|mut record| {
+                record.truncate(SAMPLE_BYTES_MAX);
+                record
+            }),
+            body,
+        })
+    }
+}
