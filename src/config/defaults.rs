@@ -1,10 +1,15 @@
-//! What holds unless the file says otherwise. A test holds the JSON Schema to the same values.
+//! What holds unless the file says otherwise. A test holds the reference to the same values.
 
 use std::time::Duration;
 
 use crate::config::{
-    CommitEvery, DriftPolicy, Limits, OnMismatch, OnUnknown, Project, Timeouts, errors::Breaker,
-    errors::Retry, incremental::Incremental, rate::RateLimit, slice::Slicing,
+    CommitEvery, DriftPolicy, Limits, OnMismatch, OnUnknown, Project, Timeouts,
+    auth::{Jwt, OAuth2},
+    errors::Breaker,
+    errors::Retry,
+    incremental::Incremental,
+    rate::RateLimit,
+    slice::Slicing,
 };
 
 impl Project {
@@ -20,6 +25,18 @@ impl Retry {
         backoff_max: Duration::from_secs(60),
         retry_after_max: Duration::from_secs(5 * 60),
     };
+}
+
+impl OAuth2 {
+    /// What [`OAuth2::lifetime_default`] is unless the file says otherwise.
+    pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(5 * 60);
+    /// What [`OAuth2::refresh_early`] is unless the file says otherwise.
+    pub const REFRESH_EARLY_DEFAULT: Duration = Duration::from_secs(60);
+}
+
+impl Jwt {
+    /// What [`Jwt::lifetime`] is unless the file says otherwise.
+    pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(20 * 60);
 }
 
 impl Breaker {

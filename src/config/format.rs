@@ -146,6 +146,16 @@ impl Format {
         encoding: Encoding::Utf8,
         key_as: None,
     };
+
+    /// Where the records are unless the file says otherwise.
+    pub fn records_default(&self) -> &'static str {
+        match (&self.syntax, &self.key_as) {
+            (Syntax::Json, None) => "$[*]",
+            (Syntax::Json, Some(_)) => "$.*",
+            (Syntax::Xml(_), _) => "$.*.*",
+            (Syntax::JsonLines | Syntax::Lines | Syntax::Csv(_), _) => "$",
+        }
+    }
 }
 
 impl Container {

@@ -104,7 +104,9 @@ pub(crate) fn read(
             Err(reason) => Said::Unreadable(reason, Again::Worth),
         }),
         Some(ruling) => Ok(Said::Ruled(ruling, Reading::default())),
-        None if !(200..=299).contains(status) || matches!(status, 204 | 205) => Ok(Said::Status),
+        None if !(200..=299).contains(status) || matches!(status, 204 | 205) => {
+            Ok(failure(stream, response, now, ranks))
+        }
         None => Ok(page(stream, response, now, ranks)),
     }
 }
@@ -121,6 +123,18 @@ fn records(
     }
 }
 
+/// An answer of another status about which no rule says anything.
+///
+/// GraphQL over HTTP lets a server send the data that it has with an error status. They are worth keeping as they are
+/// with status 200; without data the status says more than the errors do.
+fn failure(stream: &Stream, response: &Response, now: Timestamp, ranks: Ranks) -> Said {
+    let graphql = matches!(stream.request.body, Body::GraphQl { .. });
+    if !graphql || graphql::problem(&response.body) != Some(Problem::Partial) {
+        return Said::Status;
+    }
+    records(stream, response, now, ranks).map_or(Said::Status, Said::Partial)
+}
+
 /// A 2xx answer about which no rule says anything.
 fn page(stream: &Stream, response: &Response, now: Timestamp, ranks: Ranks) -> Said {
     let read = records(stream, response, now, ranks);
@@ -131,9 +145,7 @@ fn page(stream: &Stream, response: &Response, now: Timestamp, ranks: Ranks) -> S
         None
     };
     match (problem, read) {
-        (Some(Problem::Throttled { wait }), _) | (_, Err(Unreadable::Throttled { wait })) => {
-            Said::Throttled(wait)
-        }
+        (Some(Problem::Throttled { wait }), _) => Said::Throttled(wait),
         (Some(Problem::TooMuch), _) => Said::TooMuch,
         (Some(Problem::Partial), Ok(reading)) => Said::Partial(reading),
         // The data that are missing are the records.

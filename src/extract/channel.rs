@@ -22,7 +22,7 @@ use crate::{
         auth::{self, Authorizer},
         breaker::{Admission, Breaker},
         client::Client,
-        limit::{Grant, Limiter},
+        limit::{Grant, Limiter, rules::Call},
     },
 };
 
@@ -140,9 +140,9 @@ impl Channel {
 
 impl Member {
     /// Waits for the budget.
-    pub(crate) async fn acquire(&self, who: &StreamName, method: &str, path: &str) -> Result<Grant> {
+    pub(crate) async fn acquire(&self, who: &StreamName, call: &Call<'_>) -> Result<Grant> {
         let _waiting = Waiting::of(&self.waiting);
-        self.limiter.acquire(who, method, path).await
+        self.limiter.acquire_for(who, call).await
     }
 
     pub(crate) fn limiter(&self) -> &Limiter {

@@ -15,6 +15,7 @@ use crate::{
         channel::Channel,
         client::Response,
         cursor::Rank,
+        graphql,
         mask::Masks,
         progress::{Progress, add},
         reading::{Reading, Unreadable},
@@ -223,7 +224,12 @@ impl Fetcher {
                 .with("retry_after_max_s", self.stream.retry.retry_after_max.as_secs());
         }
         if let Decision::Wait(_) = decision {
-            error = error.with("problem", "retry budget spent: the host fails too many requests");
+            error = error
+                .with("problem", "retry budget spent: the host fails too many requests")
+                .with(
+                    "hint",
+                    "raise breaker.repeats_free or breaker.repeats_ratio if that is usual for it",
+                );
         }
         if matches!(status, Some(401 | 403)) {
             error = error.with("hint", "the server does not accept the credentials");
@@ -238,8 +244,15 @@ impl Fetcher {
 
 impl Answer {
     /// What the answer says, for an error: masked, on one line and short; `None` if it is no text.
+    ///
+    /// Of data with errors it is the errors.
     pub fn excerpt(&self) -> Option<String> {
-        self.masks.excerpt(&self.response.body)
+        let body: &[u8] = &self.response.body;
+        let said = match self.verdict {
+            Verdict::Partial => graphql::errors(body).unwrap_or(body),
+            _ => body,
+        };
+        self.masks.excerpt(said)
     }
 }
 

@@ -94,6 +94,11 @@ pub fn problem(body: &[u8]) -> Option<Problem> {
     }
 }
 
+/// The errors of `body` as they stand there, without the data; `None` if there are none.
+pub fn errors(body: &[u8]) -> Option<&[u8]> {
+    first(body, "$.errors")
+}
+
 /// What the query's cost lacks, at the rate the budget is restored; zero if the body does not say.
 fn restored(body: &[u8]) -> Duration {
     let number = |path| -> Option<f64> { std::str::from_utf8(first(body, path)?).ok()?.parse().ok() };

@@ -12,7 +12,7 @@ mod file;
 mod lanes;
 mod ledger;
 mod redis;
-mod rules;
+pub(crate) mod rules;
 mod shared;
 mod words;
 

@@ -1,5 +1,6 @@
 //! Secrets are taken out of URLs and headers before those are written down.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use url::{Url, form_urlencoded};
 
@@ -120,6 +121,9 @@ impl Masks {
                 if username.is_reference() || password.reveal()?.is_empty() {
                     self.credentials.extend(values_of(username)?);
                 }
+                // As it is sent.
+                let pair = format!("{}:{}", username.reveal()?, password.reveal()?);
+                self.credentials.push(STANDARD.encode(pair));
             }
             Auth::OAuth2(oauth) => {
                 self.place(&oauth.send.to);

@@ -305,24 +305,31 @@ async fn first_batch(
 /// # Errors
 /// Whatever the store says about the raw log.
 pub async fn last_pass(log: &RawLog, head: &LogEntry) -> Result<BatchNumber> {
-    let closed = |entry: &LogEntry| {
-        let bookmark = entry.bookmark.as_ref();
-        bookmark.is_some_and(|bookmark| bookmark.window.is_none() && bookmark.pass.is_none())
+    // What a producer pushed, and evidence, carry the last success on as it was; only the end of a pass moves it.
+    let success = |entry: &LogEntry| {
+        entry
+            .bookmark
+            .as_ref()
+            .and_then(|bookmark| bookmark.last_success_at)
     };
-    let mut first = head.number;
-    let mut ended = closed(head);
-    for back in 1..=ENTRIES_BACK_MAX.min(head.number.get()) {
-        let number = BatchNumber::new(head.number.get() - back)?;
-        let Some(entry) = log.entry(number).await? else {
-            break;
+    let (mut last, mut ended) = (success(head), false);
+    let oldest = (head.number.get() - ENTRIES_BACK_MAX).max(-1);
+    for number in (oldest..head.number.get()).rev() {
+        let before = match BatchNumber::new(number) {
+            Ok(number) => log.entry(number).await?.as_ref().and_then(success),
+            // In front of the first entry.
+            Err(_) => None,
         };
-        if closed(&entry) && ended {
-            return Ok(first);
+        if before == last {
+            continue;
         }
-        ended |= closed(&entry);
-        first = number;
+        // The entry after this one ended a pass. The last pass began behind the end of the one before it.
+        if ended {
+            return BatchNumber::new(number + 2);
+        }
+        (ended, last) = (true, before);
     }
-    Ok(first)
+    BatchNumber::new(oldest + 1)
 }
 
 /// Adds the values of every record of a page that has them all.
@@ -405,7 +412,8 @@ fn value(json: &[u8]) -> Option<Value> {
         b'-' | b'0'..=b'9' => {
             let text = std::str::from_utf8(json).ok()?;
             let number: Value = serde_json::from_str(text).ok()?;
-            Some(if number.to_string() == text {
+            let written = number.to_string();
+            Some(if written.as_str() == text {
                 number
             } else {
                 Value::String(text.to_owned())

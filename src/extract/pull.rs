@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use crate::{
+    clock::Timestamp,
     config::{
         incremental::{CursorFormat, Incremental},
         paginate::Paginate,
@@ -62,6 +63,8 @@ pub(crate) struct Mark {
     pub(crate) page_size: Option<u64>,
     /// Whether pages shifted while they were read, so that only a complete pass can tell what is missing.
     pub(crate) unstable: bool,
+    /// The least moment that a window of this run opened, or of one it resumed.
+    pub(crate) opened_at: Option<Timestamp>,
     /// What was reported since the last step.
     pub(crate) alarms: Vec<Reported>,
     /// Records of the windows of this run, and of the one it resumed.
@@ -145,8 +148,16 @@ impl Pull {
         mut fetcher: Fetcher,
         slice: Map<String, Value>,
         scope: Scope,
-        mark: Mark,
+        mut mark: Mark,
     ) -> Result<Option<Self>> {
+        let changes = |window: &Window| window.complete != Some(true);
+        if scope == Scope::Complete
+            && fetcher.stream.incremental.is_some()
+            && mark.window.as_ref().is_some_and(changes)
+        {
+            // A window over changes is no part of a pass over everything, which asks for those too.
+            mark.window = None;
+        }
         let name = fetcher.stream.name.clone();
         let shape = shape::of(&fetcher.source, &fetcher.stream);
         if let (Paginate::Auto, Some(text)) = (&fetcher.stream.paginate.next, &mark.paginator) {
@@ -258,7 +269,7 @@ impl Pull {
                 self.fetcher
                     .progress
                     .note(format!("answers of status {status} ignored, as {rule} says"));
-                return Ok(self.end());
+                return Ok(self.give_up());
             }
         }
         let reading = match &answer.reading {
@@ -440,6 +451,8 @@ impl Pull {
         self.sound(&alarms);
         self.mark.unstable |= self.guard.seen().unstable;
         self.mark.records += self.window.records;
+        let moments = [self.mark.opened_at, self.window.opened_at];
+        self.mark.opened_at = moments.into_iter().flatten().min();
         self.move_watermark();
         debug!(stream = %self.fetcher.stream.name, %why, pages = self.window.pages, "window ended");
         match self.ahead.next() {
@@ -463,6 +476,21 @@ impl Pull {
             records: 0,
             mark: self.standing(),
             position,
+        }
+    }
+
+    /// The slice ends with an answer that a rule ignores: what is behind it is not known, so the watermark stays.
+    fn give_up(&mut self) -> Step {
+        let alarms = self.guard.end(&self.fetcher.stream, Why::Condition);
+        self.sound(&alarms);
+        self.mark.records += self.window.records;
+        self.mark.window = None;
+        self.ahead = Box::new(std::iter::empty());
+        Step {
+            landed: None,
+            records: 0,
+            mark: self.standing(),
+            position: Position::Last,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a body says about progress: how many records, how far their cursors reach.
 
-use std::{fmt, ops::Range, sync::Arc, time::Duration};
+use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -16,7 +16,7 @@ use crate::{
         self, Defect, Piece,
         part::{self, Cut, Section},
     },
-    json::{self, Found, JsonPath},
+    json::{self, Found},
     raw::Part,
 };
 
@@ -55,11 +55,6 @@ pub enum Unreadable {
     Lost,
     /// It can be read, but the records path leads nowhere: not the same as no records.
     RecordsMissing,
-    /// It says, in the way of GraphQL servers, that the budget is spent, and may say for how long.
-    Throttled {
-        /// Until enough of the budget is back; zero if the body does not say.
-        wait: Duration,
-    },
 }
 
 impl fmt::Display for Unreadable {
@@ -69,7 +64,6 @@ impl fmt::Display for Unreadable {
             Self::Lost => f.write_str("the file of the body cannot be read back"),
             Self::NotJson(defect) => defect.fmt(f),
             Self::RecordsMissing => f.write_str("records path missing"),
-            Self::Throttled { .. } => f.write_str("throttled"),
         }
     }
 }
@@ -146,11 +140,7 @@ pub fn read(
         reader.take(body, piece);
     });
     match found.map_err(Unreadable::NotJson)? {
-        Found::Missing => {
-            let document = format::document(&stream.format, body, limits).ok().flatten();
-            let wait = document.and_then(|document| throttled(&document));
-            Err(wait.map_or(Unreadable::RecordsMissing, |wait| Unreadable::Throttled { wait }))
-        }
+        Found::Missing => Err(Unreadable::RecordsMissing),
         Found::Values(records) => {
             reader.keep(body);
             Ok(Reading {
@@ -255,37 +245,6 @@ fn moved(defect: Defect, cut: &Cut, section: &Section<'_>) -> Defect {
     }
 }
 
-/// The wait of a body whose errors name a spent budget: `RATE_LIMITED` as GitHub says it, `THROTTLED` as Shopify does.
-///
-/// The time is what the query's cost lacks, at the rate the budget is restored.
-fn throttled(body: &[u8]) -> Option<Duration> {
-    let spent = ["$.errors[*].type", "$.errors[*].extensions.code"]
-        .into_iter()
-        .any(|path| {
-            let mut found = false;
-            let selected = JsonPath::parse(path).map(|path| {
-                path.select(body, &mut |range| {
-                    found |= matches!(
-                        json::text(&body[range]).as_deref(),
-                        Some("RATE_LIMITED" | "THROTTLED")
-                    );
-                })
-            });
-            matches!(selected, Ok(Ok(_))) && found
-        });
-    let number = |path: &str| -> Option<f64> {
-        let path = JsonPath::parse(path).ok()?;
-        std::str::from_utf8(path.first(body).ok()??).ok()?.parse().ok()
-    };
-    let wait = || {
-        let cost = number("$.extensions.cost.requestedQueryCost")?;
-        let available = number("$.extensions.cost.throttleStatus.currentlyAvailable")?;
-        let restored_per_second = number("$.extensions.cost.throttleStatus.restoreRate")?;
-        Duration::try_from_secs_f64((cost - available) / restored_per_second).ok()
-    };
-    spent.then(|| wait().unwrap_or_default())
-}
-
 impl Last {
     fn set(&mut self, piece: Piece<'_>) {
         match (piece, self) {
@@ -341,6 +300,8 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         config::{
@@ -350,6 +311,7 @@ mod tests {
             parse_timestamp,
         },
         extract::tests::server::{incremental, source},
+        json::JsonPath,
     };
 
     /// A stream with the cursor `$.t`.
@@ -462,24 +424,5 @@ mod tests {
         stream.format.container = Container::Gzip;
         let read = read(&stream, &Bytes::from_static(b"plain"), noon(), None, None);
         assert!(matches!(read, Err(Unreadable::NotJson(_))), "{read:?}");
-    }
-
-    #[test]
-    fn f034_graphql_answers_that_mean_slow_down() {
-        let shopify = r#"{"errors":[{"message":"Throttled","extensions":{"code":"THROTTLED"}}],"extensions":{"cost":
-            {"requestedQueryCost":202,"throttleStatus":{"maximumAvailable":1000.0,"currentlyAvailable":118,"restoreRate":50.0}}}}"#;
-        let table = [
-            (shopify, Some(Duration::from_millis(1680))),
-            (
-                r#"{"data":null,"errors":[{"type":"NOT_FOUND"},{"type":"RATE_LIMITED"}]}"#,
-                Some(Duration::ZERO),
-            ),
-            (r#"{"errors":[{"type":"NOT_FOUND"}]}"#, None),
-            (r#"{"errors":"THROTTLED"}"#, None),
-            ("null", None),
-        ];
-        for (body, expected) in table {
-            assert_eq!(throttled(body.as_bytes()), expected, "{body}");
-        }
     }
 }

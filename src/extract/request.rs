@@ -10,6 +10,7 @@ use crate::{
     clock::Timestamp,
     config::{
         Source, Stream,
+        incremental::{CursorFormat, Incremental},
         paginate::{OnFirst, Paginate},
         request::{Method, Request, TokenSlot},
         text::{Text, Vars},
@@ -145,10 +146,10 @@ impl PageRequest {
         }
         if let Some(incremental) = &stream.incremental {
             if let Some(since) = &ask.since {
-                request.place(&incremental.to, since, Value::String(since.clone()))?;
+                request.place(&incremental.to, since, bound(incremental, since))?;
             }
             if let (Some(until), Some(text)) = (&incremental.until, &ask.until) {
-                request.place(&until.to, text, Value::String(text.clone()))?;
+                request.place(&until.to, text, bound(incremental, text))?;
             }
         }
         if let (Some(size), Some(records)) = (&stream.paginate.size, ask.size) {
@@ -317,6 +318,18 @@ impl fmt::Debug for PageBody {
             Self::Text(_) => "Text(****)",
         })
     }
+}
+
+/// A bound as it stands in a JSON body: of a format of whole numbers a number.
+fn bound(incremental: &Incremental, text: &str) -> Value {
+    let number = match incremental.format {
+        CursorFormat::Integer
+        | CursorFormat::EpochSeconds
+        | CursorFormat::EpochMillis
+        | CursorFormat::EpochMicros => text.parse::<i64>().ok(),
+        CursorFormat::Rfc3339 | CursorFormat::Date | CursorFormat::Pattern(_) | CursorFormat::Feed => None,
+    };
+    number.map_or_else(|| text.into(), Value::from)
 }
 
 /// What a template gives; none if that is nothing. A text without templates is always something.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::DateTime;
 use regex::Regex;
 use reqwest::header::HeaderMap;
@@ -16,6 +17,7 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     extract::retry::server_time,
+    format,
 };
 
 /// Larger bodies are not looked at by `body` and `when`: they are pages, not errors.
@@ -65,7 +67,7 @@ pub fn judge(
         }
         let place = || format!("errors.{number} of the {owner}");
         if rule.when.is_some() || rule.message.as_ref().is_some_and(|text| text.is_template()) {
-            vars.get_or_insert_with(|| variables(source, seen));
+            vars.get_or_insert_with(|| variables(source, stream, seen));
         }
         let known = vars.clone().unwrap_or_default();
         if let Some(when) = &rule.when
@@ -126,7 +128,7 @@ fn fits(rule: &ErrorRule, seen: Seen<'_>) -> bool {
         && rule.body.as_ref().is_none_or(body)
 }
 
-fn variables(source: &Source, seen: Seen<'_>) -> Vars {
+fn variables(source: &Source, stream: &Stream, seen: Seen<'_>) -> Vars {
     let mut headers = Map::new();
     for (name, value) in seen.headers {
         let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -140,10 +142,19 @@ fn variables(source: &Source, seen: Seen<'_>) -> Vars {
     if seen.body.len() > BODY_BYTES_MAX {
         return vars;
     }
-    match serde_json::from_slice::<Value>(seen.body) {
-        Ok(response) => vars.with("response", &response),
-        Err(_) => vars,
+    match document(stream, seen.body) {
+        Some(response) => vars.with("response", &response),
+        None => vars,
     }
+}
+
+/// A body as JSON: errors are often JSON whatever the pages are written in.
+fn document(stream: &Stream, body: &[u8]) -> Option<Value> {
+    serde_json::from_slice(body).ok().or_else(|| {
+        let body = Bytes::copy_from_slice(body);
+        let document = format::document(&stream.format, &body, &format::Limits::DEFAULT);
+        serde_json::from_slice(&document.ok()??).ok()
+    })
 }
 
 /// How long to wait by `wait`; `None` if it says nothing about this answer.
@@ -207,11 +218,13 @@ fn counted(number: f64, unit: WaitUnit, from: Timestamp) -> Duration {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
     use url::Url;
 
     use super::*;
     use crate::{
         config::{
+            format::{Syntax, Xml},
             paginate::Paginate,
             parse_timestamp,
             text::{Expr, Text},
@@ -387,6 +400,18 @@ mod tests {
         };
         let large = format!(r#"{{"x":1,"y":"{}"}}"#, "y".repeat(BODY_BYTES_MAX));
         assert!(one(fault, 200, &large).is_none());
+    }
+
+    #[test]
+    fn an_error_is_read_as_json_or_as_the_pages_are() {
+        let mut stream = source(&Url::parse("https://a.example").unwrap(), Paginate::Single)
+            .streams
+            .remove(0);
+        let xml = b"<error><code>17</code></error>";
+        assert_eq!(document(&stream, xml), None);
+        stream.format.syntax = Syntax::Xml(Xml { lists: Vec::new() });
+        assert_eq!(document(&stream, xml), Some(json!({"error": {"code": "17"}})));
+        assert_eq!(document(&stream, b"{\"code\":17}"), Some(json!({"code": 17})));
     }
 
     #[test]

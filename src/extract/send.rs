@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use reqwest::header::LOCATION;
 use tracing::debug;
-use url::Url;
+use url::{Position, Url};
 
 use crate::{
     config::{
@@ -20,6 +20,7 @@ use crate::{
         cost::Cost,
         facts,
         fetch::{Fetcher, off_thread},
+        limit::rules::Call,
         mask::Masks,
         progress::add,
         request::PageRequest,
@@ -172,12 +173,23 @@ impl Fetcher {
         }
         for _ in 0..=REDIRECTS_MAX {
             let method = facts::method(hop.method);
+            let config = |error| Failure {
+                kind: FailureKind::Config,
+                error,
+            };
+            let asked = hop.prepare(&self.source, &self.stream.request).map_err(config)?;
+            let call = Call {
+                method,
+                path: &asked.url[Position::BeforePath..Position::AfterQuery],
+                headers: Some(&asked.headers),
+            };
             let grant = lane
                 .member
-                .acquire(&self.stream.name, method, hop.url.path())
+                .acquire(&self.stream.name, &call)
                 .await
                 .map_err(unsent)?;
             self.progress.add_waited(grant.waited);
+            // Prepared again: a secret may have been rotated while this waited.
             let mut prepared = hop
                 .prepare(&self.source, &self.stream.request)
                 .map_err(|error| Failure {

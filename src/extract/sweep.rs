@@ -74,7 +74,7 @@ enum Event {
     Step {
         number: Option<u64>,
         values: Arc<Map<String, Value>>,
-        step: Result<Step>,
+        step: Box<Result<Step>>,
     },
     /// The values could not be read to their end.
     Unread(Error),
@@ -127,6 +127,8 @@ impl Sweep {
         let pass = bookmark.pass.as_ref().filter(goes_on).cloned();
         let pass = pass.unwrap_or_else(|| Pass {
             opened_at: fetcher.clock.now(),
+            cap: fetcher.clock.now(),
+            unstable: false,
             shape,
             complete: *scope == Scope::Complete,
             cursor_max: None,
@@ -148,6 +150,7 @@ impl Sweep {
                 paginator: bookmark.paginator.clone(),
                 page_size: bookmark.page_size,
                 unstable: false,
+                opened_at: None,
                 alarms: Vec::new(),
                 records: 0,
             },
@@ -176,16 +179,10 @@ impl Sweep {
         // Ends with the slices, of which there are at most `slices_max`.
         while let Some(event) = self.receiver.recv().await {
             match event {
-                Event::Step {
-                    number,
-                    values,
-                    step: Ok(step),
-                } => return Ok(Some((Slot { number, values }, step))),
-                Event::Step {
-                    values,
-                    step: Err(error),
-                    ..
-                } => self.failed(bookmark, &values, error)?,
+                Event::Step { number, values, step } => match *step {
+                    Ok(step) => return Ok(Some((Slot { number, values }, step))),
+                    Err(error) => self.failed(bookmark, &values, error)?,
+                },
                 Event::Unread(error) => {
                     self.unread = true;
                     self.failures.push(error);
@@ -210,11 +207,15 @@ impl Sweep {
         let mark = &step.mark;
         bookmark.cursor = mark.cursor.clone().or(bookmark.cursor.take());
         bookmark.paginator = mark.paginator.clone().or(bookmark.paginator.take());
-        bookmark.page_size = mark.page_size.or(bookmark.page_size);
+        // The least that any slice could bear: page numbers of open windows were counted at that size or a larger one.
+        let sizes = [mark.page_size, bookmark.page_size];
+        bookmark.page_size = sizes.into_iter().flatten().min();
         bookmark.unstable |= mark.unstable;
         bookmark.report(mark.alarms.clone());
         if let Some(pass) = &mut bookmark.pass {
             pass.records += step.records;
+            pass.unstable |= mark.unstable;
+            pass.cap = pass.cap.min(mark.opened_at.unwrap_or(pass.cap));
         }
         let key = key(values);
         let is_done = step.position == Position::Last;
@@ -308,6 +309,7 @@ impl Sweep {
                 bookmark.alarms.retain(|alarm| alarm.at >= pass.opened_at);
                 if pass.complete || first || self.fetcher.stream.incremental.is_none() {
                     bookmark.complete_at = Some(now);
+                    bookmark.unstable = pass.unstable;
                     if let Some(note) = bookmark.count_whole(pass.records, now) {
                         warn!(stream = %self.fetcher.stream.name, "{note}");
                         self.fetcher.progress.note(note);
@@ -326,7 +328,7 @@ impl Sweep {
     fn capped(&self, pass: &Pass) -> Option<String> {
         let format = &self.fetcher.stream.incremental.as_ref()?.format;
         let rank = cursor::rank_of_text(format, pass.cursor_max.as_ref()?)?;
-        let cap = cursor::cap(format, pass.opened_at);
+        let cap = cursor::cap(format, pass.cap);
         Some(cursor::canonical(format, cap.map_or(rank, |cap| rank.min(cap))))
     }
 
@@ -389,6 +391,8 @@ impl Feed {
             .collect();
         let mut known = HashSet::new();
         let mut number = 0;
+        // What failed before comes last, so that a pass that is given up after many failures gets further each time.
+        let mut deferred = Vec::new();
         // Ends with the values, or at `slices_max`.
         while let Some(slice) = values.recv().await {
             let slice = match slice {
@@ -400,8 +404,10 @@ impl Feed {
             if !known.insert(hash(&key)) {
                 continue;
             }
-            failed.remove(&key);
-            if !self.done.contains(number) {
+            let failed_before = failed.remove(&key).is_some();
+            if failed_before && !self.done.contains(number) {
+                deferred.push((Some(number), key, slice));
+            } else if !self.done.contains(number) {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                     return;
                 };
@@ -410,11 +416,16 @@ impl Feed {
             number += 1;
             while pulls.try_join_next().is_some() {}
         }
-        for (key, slice) in failed {
+        deferred.extend(
+            failed
+                .into_iter()
+                .map(|(key, slice)| (None, key.clone(), slice.clone())),
+        );
+        for (number, key, slice) in deferred {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                 return;
             };
-            pulls.spawn(self.pull(None, slice.clone(), key, permit));
+            pulls.spawn(self.pull(number, slice, &key, permit));
         }
         while pulls.join_next().await.is_some() {}
     }
@@ -441,7 +452,7 @@ impl Feed {
             let event = |step: Result<Step>| Event::Step {
                 number,
                 values: Arc::clone(&values),
-                step,
+                step: Box::new(step),
             };
             let mut pull = match pull {
                 Ok(Some(pull)) => pull,

@@ -372,6 +372,7 @@ impl Extraction {
             paginator: self.bookmark.paginator.clone(),
             page_size: self.bookmark.page_size,
             unstable: false,
+            opened_at: None,
             alarms: Vec::new(),
             records: 0,
         };

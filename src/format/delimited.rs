@@ -32,7 +32,14 @@ pub(super) fn rows(
     let mut row = ByteRecord::new();
     let columns = match &settings.columns {
         Some(columns) => columns.iter().map(|name| name.clone().into_bytes()).collect(),
-        None if reader.read_byte_record(&mut row).map_err(io_error)? => names(&row),
+        None if reader.read_byte_record(&mut row).map_err(io_error)? => {
+            // An answer in JSON or HTML is no table, however well it reads as one line of names.
+            let first = row.get(0).unwrap_or_default().trim_ascii_start();
+            if matches!(first.first(), Some(b'{' | b'[' | b'<')) {
+                return Ok(Found::Missing);
+            }
+            names(&row)
+        }
         None => return Ok(Found::Missing),
     };
     let columns: Vec<Vec<u8>> = columns.iter().enumerate().map(member).collect();

@@ -492,7 +492,7 @@ mod tests {
         // Facts that lie about their page are no reason to panic.
         let lie = Section {
             path: Some("$[*]"),
-            records: Some(9..2),
+            records: Some(Range { start: 9, end: 2 }),
             first: true,
         };
         assert!(section(&Format::JSON, &path("$[*]"), &body, &lie, &mut |_| {}).is_ok());

@@ -506,8 +506,8 @@ impl Whose {
         match self {
             Self::Stream(standing) => standing.clone(),
             Self::Backfill { standing, from, to } => {
-                let same = |backfill: &&Box<Backfill>| backfill.from == *from && backfill.to == *to;
-                let under_way = standing.backfill.as_ref().filter(same);
+                let same = |backfill: &&Backfill| backfill.from == *from && backfill.to == *to;
+                let under_way = standing.backfill.as_deref().filter(same);
                 under_way.map_or_else(Bookmark::default, |backfill| backfill.bookmark.clone())
             }
         }

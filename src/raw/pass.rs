@@ -26,6 +26,11 @@ pub struct Pass {
     /// The greatest cursor of the slices that are done, if all slices share one watermark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor_max: Option<String>,
+    /// What changed after this may have been missed: the least moment that a window of it opened.
+    pub cap: Timestamp,
+    /// Whether pages shifted while they were read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unstable: bool,
     /// Records of its pages so far.
     #[serde(default)]
     pub records: u64,

@@ -33,6 +33,10 @@ pub struct RawPage {
 }
 
 /// What became of reading a page.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, and nearly always a page"
+)]
 #[derive(Clone, Debug)]
 pub enum PageRead {
     /// The body is what was landed.

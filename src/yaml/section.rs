@@ -93,7 +93,7 @@ pub enum Takes {
     Name,
     /// This word alone; says which of several maps this is.
     Word(&'static str),
-    /// One of some words, each with its meaning.
+    /// One of some words, each with its meaning; that may be empty where the word says it.
     Choice(&'static [(&'static str, &'static str)]),
     /// Any JSON.
     Json,

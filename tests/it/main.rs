@@ -9,14 +9,18 @@
     reason = "a test may stop at once, and nothing here is public"
 )]
 
+mod apis;
 mod architecture;
 mod auth;
 mod crash;
 mod end_to_end;
+mod examples;
 mod extraction;
 mod faults;
 mod formats;
+mod graphql;
 mod landing;
+mod large;
 mod limits;
 mod model;
 mod reference;

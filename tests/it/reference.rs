@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use landfall::config::read::{samples::samples, schema::schema};
+use landfall::config::read::{parse, reference::FILES, samples::samples, schema::schema};
 use serde_json::{Value as Json, json};
 
 use crate::support::python;
@@ -17,14 +17,19 @@ fn judged(instances: &[Json]) -> Vec<String> {
     serde_json::from_str(&words).unwrap()
 }
 
+/// A file of the repository.
+fn file(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
 /// A file of `fixtures/config` as JSON.
 fn fixture(name: &str) -> Json {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/config")
-        .join(name);
-    let text = fs::read_to_string(path).unwrap();
-    let problems = landfall::yaml::Problems::new(name);
-    let node = landfall::yaml::parse::parse(&text, &problems).unwrap();
+    json_of(&file(&format!("fixtures/config/{name}")))
+}
+
+fn json_of(yaml: &str) -> Json {
+    let problems = landfall::yaml::Problems::new("");
+    let node = landfall::yaml::parse::parse(yaml, &problems).unwrap();
     node.to_json(&problems).unwrap()
 }
 
@@ -52,4 +57,20 @@ fn r020_files_that_are_read_fit_the_schema_and_wrong_ones_do_not() {
     assert_eq!(words[..2], ["", ""]);
     assert!(!words[2].is_empty());
     assert!(words[3].contains("recrods"), "{}", words[3]);
+}
+
+#[test]
+fn r020_the_files_of_the_readme_and_of_the_reference_are_read_and_fit_the_schema() {
+    let readme = file("README.md");
+    let blocks = readme.split("```yaml\n").skip(1);
+    let blocks = blocks.map(|rest| rest.split("```").next().unwrap());
+    let mut files: Vec<&str> = blocks.filter(|text| text.contains("sources:")).collect();
+    assert!(files.len() >= 2, "{files:#?}");
+    files.extend(FILES);
+    for text in &files {
+        let read = parse(text, Path::new("/srv/shop"));
+        assert!(read.is_ok(), "{read:#?}\n{text}");
+    }
+    let files: Vec<Json> = files.into_iter().map(json_of).collect();
+    assert!(judged(&files).iter().all(String::is_empty));
 }

@@ -12,13 +12,18 @@ use crate::support::{
 };
 
 fn kinto_streams(kinto: &Kinto) -> String {
+    notes_streams(kinto, "last_modified", "integer")
+}
+
+/// The stream `shop.notes` with pages in the order `sort`.
+pub fn notes_streams(kinto: &Kinto, sort: &str, format: &str) -> String {
     format!(
         r#"
       notes:
-        request: {{ path: {}, params: {{ _limit: 7, _sort: last_modified }} }}
+        request: {{ path: {}, params: {{ _limit: 7, _sort: {sort} }} }}
         records: $.data[*]
         paginate: {{ type: next_url, from: "header:Next-Page" }}
-        incremental: {{ cursor: $.last_modified, param: _since, format: integer }}
+        incremental: {{ cursor: $.last_modified, param: _since, format: {format} }}
         table: {{ keys: [id], sequence_by: [last_modified], apply_as_deletes: deleted = true }}
 "#,
         kinto.path
@@ -42,8 +47,12 @@ schema:
 ";
 
 fn kinto_project(kinto: &Kinto, lake: &str) -> TestProject {
-    let streams = kinto_streams(kinto);
-    let mut project = TestProject::with_lake(&kinto.base_url, &streams, lake);
+    notes_project(kinto, &kinto.base_url, &kinto_streams(kinto), lake)
+}
+
+/// A project that asks for `streams` of a Kinto at `base_url`.
+pub fn notes_project(kinto: &Kinto, base_url: &str, streams: &str, lake: &str) -> TestProject {
+    let mut project = TestProject::with_lake(base_url, streams, lake);
     let text = std::fs::read_to_string(project.path().join("landfall.yml")).unwrap();
     let auth = "    auth: { type: basic, username: '${env:KINTO_USER}', password: '${env:KINTO_PASSWORD}' }\n    streams:";
     project.write("landfall.yml", &text.replace("    streams:", auth));
@@ -53,12 +62,13 @@ fn kinto_project(kinto: &Kinto, lake: &str) -> TestProject {
     project
 }
 
-fn note(id: usize, title: &str) -> Value {
+/// A record of `shop.notes`.
+pub fn note(id: usize, title: &str) -> Value {
     json!({"id": format!("note-{id:03}"), "title": title, "score": id as f64 / 4.0})
 }
 
 /// Key to title of the server's records.
-async fn at_server(kinto: &Kinto) -> BTreeMap<String, String> {
+pub async fn at_server(kinto: &Kinto) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     kinto
         .records()
@@ -68,7 +78,8 @@ async fn at_server(kinto: &Kinto) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn in_table(project: &TestProject) -> BTreeMap<String, String> {
+/// The same of the table.
+pub fn in_table(project: &TestProject) -> BTreeMap<String, String> {
     let rows = project.sql("SELECT id, title FROM shop.notes WHERE NOT _deleted");
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let table: BTreeMap<_, _> = rows
@@ -158,16 +169,6 @@ fn datasette_streams(datasette: &Datasette, paginate: &str) -> String {
     )
 }
 
-/// Without the columns that are ours, nulls left out: as the server's file has it.
-fn quakes(project: &TestProject) -> Vec<Value> {
-    let mut rows = project.sql("SELECT * FROM shop.quakes ORDER BY id");
-    for row in &mut rows {
-        let row = row.as_object_mut().unwrap();
-        row.retain(|name, value| !name.starts_with('_') && !value.is_null());
-    }
-    rows
-}
-
 fn at_datasette(datasette: &Datasette) -> Vec<Value> {
     let mut rows = datasette.rows();
     for row in &mut rows {
@@ -176,7 +177,8 @@ fn at_datasette(datasette: &Datasette) -> Vec<Value> {
     rows
 }
 
-fn assert_same(left: &[Value], right: &[Value]) {
+/// Row by row, numbers by value.
+pub fn assert_same(left: &[Value], right: &[Value]) {
     assert_eq!(left.len(), right.len());
     for (left, right) in left.iter().zip(right) {
         let (left, right) = (left.as_object().unwrap(), right.as_object().unwrap());
@@ -196,7 +198,7 @@ fn r011_r031_datasette_by_next_url_without_a_contract_then_changes() {
     let streams = datasette_streams(&datasette, "{ type: next_url, from: $.next_url }");
     let project = TestProject::new(&datasette.base_url, &streams);
     project.ok(&["run"]);
-    assert_same(&quakes(&project), &at_datasette(&datasette));
+    assert_same(&project.rows("shop.quakes"), &at_datasette(&datasette));
     assert!(
         project.path().join("contracts/shop.quakes.odcs.yaml").exists(),
         "a contract was drafted"
@@ -205,7 +207,7 @@ fn r011_r031_datasette_by_next_url_without_a_contract_then_changes() {
     datasette
         .execute("UPDATE earthquakes SET mag = mag + 1, updated = (SELECT max(updated) FROM earthquakes) + rowid WHERE rowid % 10 = 0");
     project.ok(&["run"]);
-    assert_same(&quakes(&project), &at_datasette(&datasette));
+    assert_same(&project.rows("shop.quakes"), &at_datasette(&datasette));
 }
 
 #[test]
@@ -216,5 +218,5 @@ fn r031_datasette_by_link_header() {
         &datasette_streams(&datasette, "{ type: link_header }"),
     );
     project.ok(&["run"]);
-    assert_same(&quakes(&project), &at_datasette(&datasette));
+    assert_same(&project.rows("shop.quakes"), &at_datasette(&datasette));
 }

@@ -35,7 +35,7 @@ pub(super) fn explain_auth(lines: &mut Lines, name: &str, auth: &Auth) {
             lines.set(name, "jwt");
             lines.within(name, |lines| {
                 explain_jwt(lines, jwt);
-                lines.set("send", show_credential(send));
+                explain_send(lines, send);
             });
         }
         Auth::Session(session) => {
@@ -82,7 +82,7 @@ fn explain_oauth2(lines: &mut Lines, oauth2: &OAuth2) {
             lines.set("username", username);
             lines.set("password", password);
         }
-        Grant::JwtBearer(jwt) => lines.within("jwt", |lines| explain_jwt(lines, jwt)),
+        Grant::JwtBearer(jwt) => lines.within("assertion", |lines| explain_jwt(lines, jwt)),
     }
     lines.choose("scopes", list(&oauth2.scopes), oauth2.scopes.is_empty());
     lines.choose("params", names(&oauth2.params), oauth2.params.is_empty());
@@ -102,9 +102,17 @@ fn explain_oauth2(lines: &mut Lines, oauth2: &OAuth2) {
     ] {
         lines.value(name, path.to_string(), default.to_owned());
     }
-    lines.set("lifetime_default", show_duration(oauth2.lifetime_default));
-    lines.set("refresh_early", show_duration(oauth2.refresh_early));
-    lines.set("send", show_credential(&oauth2.send));
+    lines.wait(
+        "lifetime_default",
+        oauth2.lifetime_default,
+        OAuth2::LIFETIME_DEFAULT,
+    );
+    lines.wait(
+        "refresh_early",
+        oauth2.refresh_early,
+        OAuth2::REFRESH_EARLY_DEFAULT,
+    );
+    explain_send(lines, &oauth2.send);
 }
 
 fn explain_jwt(lines: &mut Lines, jwt: &Jwt) {
@@ -113,7 +121,7 @@ fn explain_jwt(lines: &mut Lines, jwt: &Jwt) {
     lines.value("key_base64", jwt.key_base64, false);
     lines.choose("jwt_headers", names(&jwt.headers), jwt.headers.is_empty());
     lines.choose("claims", names(&jwt.claims), jwt.claims.is_empty());
-    lines.set("lifetime", show_duration(jwt.lifetime));
+    lines.wait("lifetime", jwt.lifetime, Jwt::LIFETIME_DEFAULT);
 }
 
 fn explain_session(lines: &mut Lines, session: &Session) {
@@ -128,12 +136,13 @@ fn explain_session(lines: &mut Lines, session: &Session) {
     };
     lines.set("token", token);
     lines.optional("lifetime", session.lifetime.map(show_duration));
-    lines.set("send", show_credential(&session.send));
+    explain_send(lines, &session.send);
 }
 
-fn show_credential(send: &Credential) -> String {
-    match send.scheme.as_str() {
+fn explain_send(lines: &mut Lines, send: &Credential) {
+    let text = match send.scheme.as_str() {
         "" => format!("to {}", show_slot(&send.to)),
         scheme => format!("{scheme} TOKEN to {}", show_slot(&send.to)),
-    }
+    };
+    lines.choose("send", text, *send == Credential::bearer());
 }

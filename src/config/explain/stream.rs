@@ -1,5 +1,7 @@
 //! One endpoint: how it is asked, how its pages follow each other, and what becomes of its records.
 
+use std::time::Duration;
+
 use crate::config::{
     CommitEvery, Deletes, DriftPolicy, OnMismatch, OnUnknown, ScdType, Source, Stream, Table,
     explain::{
@@ -19,7 +21,7 @@ pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream
     lines.within("request", |lines| explain_request(lines, &stream.request));
     explain_format(lines, &stream.format);
     let records = stream.records.to_string();
-    lines.value("records", records.as_str(), "$[*]");
+    lines.value("records", records.as_str(), stream.format.records_default());
     explain_paging(lines, &stream.paginate);
     match &stream.slices {
         Some(slices) => lines.within("slices", |lines| explain_slices(lines, slices)),
@@ -210,7 +212,7 @@ fn explain_incremental(lines: &mut Lines, incremental: &Incremental) {
         moments(&incremental.start, "none"),
         incremental.start.is_empty(),
     );
-    lines.wait("lookback", incremental.lookback, std::time::Duration::ZERO);
+    lines.wait("lookback", incremental.lookback, Duration::ZERO);
     match &incremental.until {
         Some(until) => lines.within("until", |lines| explain_until(lines, until)),
         None => lines.choose("until", "none", true),
@@ -239,7 +241,7 @@ fn explain_until(lines: &mut Lines, until: &Until) {
     lines.optional("step", until.step);
     lines.optional("align", until.align);
     lines.choose("end", moments(&until.end, "now"), until.end.is_empty());
-    lines.set("granularity", show_duration(until.granularity));
+    lines.wait("granularity", until.granularity, Duration::ZERO);
 }
 
 fn moments(moments: &[Moment], none: &str) -> String {

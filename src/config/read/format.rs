@@ -195,22 +195,14 @@ pub(super) fn format(value: Value<'_>) -> Option<Format> {
 
 /// Reads `records` of a stream whose bodies are `format`.
 pub(super) fn records(value: Option<Value<'_>>, format: &Format) -> Option<JsonPath> {
-    let usual = match (&format.syntax, &format.key_as) {
-        (Syntax::Json, None) => "$[*]",
-        (Syntax::Json, Some(_)) => "$.*",
-        (Syntax::Xml(_), _) => "$.*.*",
-        (Syntax::JsonLines | Syntax::Lines | Syntax::Csv(_), _) => {
-            let Some(value) = value else {
-                return Some(JsonPath::ROOT);
-            };
-            let hint = "remove it: every line or row is a record";
-            let what = format!("{} has no path to records", format.syntax.as_str());
-            return value.refuse(what, Some(hint.to_owned()));
-        }
-    };
     let Some(value) = value else {
-        return JsonPath::parse(usual).ok();
+        return JsonPath::parse(format.records_default()).ok();
     };
+    if let Syntax::JsonLines | Syntax::Lines | Syntax::Csv(_) = format.syntax {
+        let hint = "remove it: every line or row is a record";
+        let what = format!("{} has no path to records", format.syntax.as_str());
+        return value.refuse(what, Some(hint.to_owned()));
+    }
     let path = json_path(value)?;
     if format.key_as.is_some() && !path.segments().contains(&Segment::Members) {
         let hint = "write `.*` where the names are: $.data.*";

@@ -43,24 +43,24 @@ const WINDOWS: Takes = Choice(&[
     ),
 ]);
 
-/// Keys that say what is granted per window.
-const RATE: [Key; 2] = [
-    key("requests", Integer(1, REQUESTS_MAX as u64))
-        .doc("Requests granted per window.")
-        .example("1000"),
-    key("per", Takes::Duration).doc("The window.").example("1h"),
-];
+/// What is granted …
+const REQUESTS: Key = key("requests", Integer(1, REQUESTS_MAX as u64))
+    .doc("Requests granted per window.")
+    .example("1000");
+
+/// … per window.
+const PER: Key = key("per", Takes::Duration).doc("The window.").example("1h");
 
 /// Keys that say which requests are meant; all of them must match.
 const PATTERN: [Key; 5] = [
     key(
         "method",
         Choice(&[
-            ("GET", "GET"),
-            ("POST", "POST"),
-            ("PUT", "PUT"),
-            ("PATCH", "PATCH"),
-            ("DELETE", "DELETE"),
+            ("GET", ""),
+            ("POST", ""),
+            ("PUT", ""),
+            ("PATCH", ""),
+            ("DELETE", ""),
         ]),
     )
     .doc("Only requests of this method.")
@@ -87,6 +87,8 @@ pub(super) static RATE_LIMIT: Section = Section::new(
     "The budget of the credential, shared by all streams of the source. Requests up to the budget go at once; further \
      ones wait, and streams that wait take turns.",
     &[
+        REQUESTS,
+        PER,
         key("window", WINDOWS)
             .default("moving")
             .doc("How the windows of `requests` follow each other.")
@@ -120,7 +122,6 @@ pub(super) static RATE_LIMIT: Section = Section::new(
         ),
     ],
 )
-.shared(&[&RATE])
 .example("{ requests: 1000, per: 1h }");
 
 /// One entry of `buckets`.
@@ -129,6 +130,8 @@ static BUCKET: Section = Section::new(
     "a bucket",
     "How many of some requests may be sent. With `choose: first`, one without requests lets them go freely.",
     &[
+        REQUESTS,
+        PER,
         key("rates", List(&Takes::Section(&RATE_OF_BUCKET)))
             .default("[]")
             .doc("Further windows over the same requests; all of them hold.")
@@ -143,13 +146,17 @@ static BUCKET: Section = Section::new(
             .example("[{ path: ^/orders }, { path: ^/export, weight: 5 }]"),
     ],
 )
-.shared(&[&RATE, &PATTERN])
+.shared(&[&PATTERN])
 .example("{ requests: 10, per: 1s }");
 
 /// One entry of `rates`.
-static RATE_OF_BUCKET: Section = Section::new("rate", "a rate", "So many requests per window.", &[])
-    .shared(&[&RATE])
-    .example("{ requests: 1000, per: 1h }");
+static RATE_OF_BUCKET: Section = Section::new(
+    "rate",
+    "a rate",
+    "So many requests per window.",
+    &[REQUESTS.required(), PER.required()],
+)
+.example("{ requests: 1000, per: 1h }");
 
 /// One entry of `matches`.
 static REQUEST_PATTERN: Section = Section::new(

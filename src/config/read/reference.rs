@@ -28,7 +28,8 @@ an example. An unknown key is an error. `landfall check --explain` prints every 
   A secret that stands in the file as it is works and is warned about.
 - **Templates** are `{{ … }}` of [minijinja](https://docs.rs/minijinja) in text, **expressions** the same without braces. An
   undefined variable is an error. Quote such text: `\"{{ config.region }}\"`.
-- **Paths** are JSONPath (RFC 9535): names, indexes and `[*]`.
+- **Paths** are JSONPath (RFC 9535): names, indexes, `[*]` for every element of an array and `.*` for every member of an
+  object.
 ";
 
 /// The reference of `landfall.yml` in Markdown: one part for each map, in which every key has an example.
@@ -122,7 +123,10 @@ fn write_key(text: &mut String, key: &Key) -> std::fmt::Result {
     }
     writeln!(text)?;
     for (word, meaning) in key.takes.words() {
-        writeln!(text, "  - `{word}`: {meaning}")?;
+        match meaning {
+            "" => writeln!(text, "  - `{word}`")?,
+            meaning => writeln!(text, "  - `{word}`: {meaning}")?,
+        }
     }
     Ok(())
 }
@@ -144,8 +148,11 @@ fn described(
     sections: &[&'static Section],
 ) -> Option<&'static Section> {
     let above = sections.iter().take_while(|other| other.id != section.id);
-    let has = |other: &&&'static Section| other.shared.iter().any(|keys| std::ptr::eq(*keys, group));
-    above.copied().find(|other| has(&other))
+    let texts = |keys: &'static [Key]| keys.iter().map(|key| (key.name, key.doc));
+    let same = |keys: &&'static [Key]| texts(keys).eq(texts(group));
+    above
+        .copied()
+        .find(|other| other.shared.iter().any(|keys| same(keys)))
 }
 
 /// The keys that take `section`, with the maps they belong to.

@@ -87,7 +87,7 @@ fn kinds() -> Map<String, Json> {
             "examples": ["response.status == \"done\""],
         },
         "path": {
-            "description": "A JSONPath: names, indexes and `[*]`.",
+            "description": "A JSONPath: names, indexes, `[*]` and `.*`.",
             "type": "string",
             "minLength": 1,
             "examples": ["$.data[*]"],
@@ -152,7 +152,12 @@ fn rule(rule: &Rule) -> Json {
 fn property(key: &Key) -> Json {
     let mut property = value(key.takes);
     let mut description = key.doc.to_owned();
-    for (word, meaning) in key.takes.words() {
+    for (word, meaning) in key
+        .takes
+        .words()
+        .into_iter()
+        .filter(|(_, meaning)| !meaning.is_empty())
+    {
         description.push_str(&format!(" {word}: {meaning}."));
     }
     property["description"] = description.into();

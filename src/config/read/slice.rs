@@ -182,6 +182,19 @@ fn by(value: Value<'_>, dir: &FilePath) -> Option<Vec<SliceBy>> {
         }
         all.push(by);
     }
+    let parents = || {
+        all.iter().filter_map(|by| match by {
+            SliceBy::Parent(parent) => Some(parent),
+            SliceBy::List { .. } => None,
+        })
+    };
+    if parents().count() > 1 && parents().any(|parent| parent.records == ParentRecords::New) {
+        good = false;
+        value.refuse::<()>(
+            "new records of one parent would not meet the old ones of another",
+            Some("write records: all for each of them".to_owned()),
+        );
+    }
     good.then_some(all)
 }
 

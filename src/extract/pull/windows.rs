@@ -39,9 +39,20 @@ pub(super) fn later_windows(
     Ok(match scope {
         Scope::Changes | Scope::Complete => Box::new(windows_after(incremental, last, now)?),
         Scope::Backfill { from, to } => {
-            let until = last.from;
-            let windows = backfill_windows(incremental, from, to)?;
-            Box::new(windows.skip_while(move |window| window.from <= until))
+            // A window that was halved ends before the one it was cut from: what is behind its end is still to come.
+            let (reached, windows) = (last.to, backfill_windows(incremental, from, to)?);
+            let format = incremental.format.clone();
+            Box::new(windows.filter_map(move |mut window| {
+                let reached = reached?;
+                if window.to.is_some_and(|to| to <= reached) {
+                    return None;
+                }
+                if window.from < Some(reached) {
+                    window.from = Some(reached);
+                    window.since = Some(cursor::canonical(&format, reached));
+                }
+                Some(window)
+            }))
         }
     })
 }

@@ -3,9 +3,11 @@
 mod asking;
 mod auth;
 mod bounds;
+mod conformance;
 mod dialect;
 mod flow;
 mod guards;
+mod large;
 mod logs;
 mod paging;
 mod parents;

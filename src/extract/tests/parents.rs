@@ -69,10 +69,15 @@ async fn land(store: &Arc<dyn ObjectStore>, pages: Vec<Page>, more: bool) {
     for page in pages {
         landing.append(page).await.unwrap();
     }
-    let bookmark = Bookmark {
+    let mut bookmark = Bookmark {
         window: more.then(Window::default),
-        ..Bookmark::default()
+        ..landing.bookmark()
     };
+    if !more {
+        let pages = u64::try_from(bookmark.parents.len()).unwrap();
+        bookmark.parents.insert(format!("{pages}"), BatchNumber::FIRST);
+        bookmark.last_success_at = Some(now() + std::time::Duration::from_secs(pages));
+    }
     landing.commit(BatchKind::Complete, bookmark, None).await.unwrap();
 }
 

@@ -376,6 +376,12 @@ async fn f071_data_with_errors_are_asked_for_again_and_then_taken_as_partial() {
     );
     assert_eq!(answer.reading.unwrap().records, 2);
     assert_eq!(answer.response.body, PARTIAL);
+    // As GraphQL over HTTP allows, with an error status too.
+    let (answer, requests) = first(&[(500, PARTIAL)], graphql).await;
+    let answer = answer.ok().unwrap();
+    assert_eq!((answer.verdict, requests), (Verdict::Partial, 3));
+    let (answer, requests) = first(&[(500, PARTIAL), (200, WHOLE)], graphql).await;
+    assert_eq!((answer.ok().unwrap().verdict, requests), (Verdict::Page, 2));
     // The same body of a stream that speaks no GraphQL is a page.
     let plain =
         |source: &mut Source| source.streams[0].records = JsonPath::parse("$.data.orders[*]").unwrap();

@@ -1,12 +1,15 @@
 //! What is asked: templates, bodies and where values are placed.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use url::Url;
 
-use super::server::{now, secret_file, source};
+use super::server::{incremental, now, secret_file, source};
 use crate::{
     config::{
         Source,
+        incremental::{CursorFormat, Incremental},
         paginate::{OffsetStep, OnFirst, Paginate},
         request::{Body, Method, Request, TokenSlot, Tree},
         text::Text,
@@ -166,6 +169,33 @@ fn r012_bodies_are_rendered_with_the_types_of_their_values() {
         Paginate::Single,
     );
     assert_eq!(body(&source, START), "<id>7</id>\n");
+}
+
+#[test]
+fn r012_a_bound_of_whole_numbers_is_a_number_in_a_json_body() {
+    for (format, since, expected) in [
+        (CursorFormat::Integer, "-7", json!(-7)),
+        (
+            CursorFormat::EpochMillis,
+            "1700000000000",
+            json!(1_700_000_000_000_i64),
+        ),
+        (CursorFormat::Pattern("%Y".into()), "2024", json!("2024")),
+        (CursorFormat::Feed, "7", json!("7")),
+    ] {
+        let mut source = api(post(Body::Json(tree(json!({})))), Paginate::Single);
+        source.streams[0].incremental = Some(Incremental {
+            to: slot("since"),
+            format,
+            ..incremental(Duration::ZERO)
+        });
+        let since = Ask {
+            since: Some(since.to_owned()),
+            ..ask(START)
+        };
+        let request = PageRequest::build(&source, &source.streams[0], &since).unwrap();
+        assert!(matches!(request.body, PageBody::Json(body) if body == json!({"since": expected})));
+    }
 }
 
 #[test]

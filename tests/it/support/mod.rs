@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod api;
+pub mod between;
 pub mod faulty;
 pub mod project;
 pub mod python;

@@ -128,6 +128,26 @@ impl TestProject {
         ran
     }
 
+    /// Runs and expects exit code 1 and all of `words` on stderr.
+    pub fn fails(&self, args: &[&str], words: &[&str]) -> Ran {
+        let ran = self.run(args);
+        assert_eq!(ran.code, Some(1), "{args:?}\n{}\n{}", ran.stdout, ran.stderr);
+        for word in words {
+            assert!(ran.stderr.contains(word), "{word}: {}", ran.stderr);
+        }
+        ran
+    }
+
+    /// The columns of a table that are not ours, nulls left out, by `id`.
+    pub fn rows(&self, table: &str) -> Vec<Value> {
+        let mut rows = self.sql(&format!("SELECT * FROM {table} ORDER BY id"));
+        for row in &mut rows {
+            let row = row.as_object_mut().unwrap();
+            row.retain(|name, value| !name.starts_with('_') && !value.is_null());
+        }
+        rows
+    }
+
     /// The rows of a query.
     pub fn sql(&self, query: &str) -> Vec<Value> {
         let ran = self.ok(&["sql", "--format", "json", query]);

@@ -1,16 +1,16 @@
-//! Real APIs that nobody here wrote, running on loopback: Kinto and Datasette.
+//! Real APIs that nobody here wrote, running on loopback: Kinto, Datasette, json-server and GitHub's recorded answers.
 
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
 };
 
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, Method, StatusCode, header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -21,6 +21,9 @@ const READY_MAX: Duration = Duration::from_secs(60);
 
 /// Records in a page of Kinto when the client asks for no fewer.
 pub const KINTO_PAGE_RECORDS: usize = 25;
+
+/// The recorded answers of GitHub.
+pub const FIXTURES_SERVER: &str = "@octokit/fixtures-server@8.1.7";
 
 /// Requests that Kinto takes in one batch.
 const KINTO_BATCH_REQUESTS: usize = 200;
@@ -56,6 +59,26 @@ pub struct Datasette {
     /// The table's rows, below the base URL.
     pub path: String,
     file: PathBuf,
+    _process: Process,
+    _dir: TempDir,
+}
+
+/// Datasette's GraphQL plugin over an SQLite file with `orders` and, three times (id % 4) for each, `lines`.
+///
+/// `POST /graphql/shop` answers Relay connections. More than `queries_max` SQL queries for one document, of which every
+/// connection in it takes one, are answered with status 500, the data up to then and `errors`.
+pub struct OrdersGraphQl {
+    /// `http://127.0.0.1:PORT`.
+    pub base_url: String,
+    file: PathBuf,
+    _process: Process,
+    _dir: TempDir,
+}
+
+/// A server of `fixtures/node` over npm packages.
+pub struct Node {
+    /// `http://127.0.0.1:PORT`.
+    pub base_url: String,
     _process: Process,
     _dir: TempDir,
 }
@@ -118,6 +141,44 @@ pub fn datasette() -> Datasette {
         _process: process,
         _dir: dir,
     }
+}
+
+/// Starts a Datasette with `orders` orders behind GraphQL on a free port. Blocks until it listens.
+pub fn orders_graphql(orders: usize, queries_max: usize) -> OrdersGraphQl {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("shop.db");
+    python::run(
+        "orders.py",
+        &["build", file.to_str().unwrap(), &orders.to_string()],
+    );
+    let metadata = dir.path().join("metadata.json");
+    let plugin = json!({"plugins": {"datasette-graphql": {"num_queries_limit": queries_max}}});
+    fs::write(&metadata, plugin.to_string()).unwrap();
+    let mut command = Command::new(python::venv().join("bin/datasette"));
+    command
+        .args(["serve", "--host", "127.0.0.1", "--port", "0", "--metadata"])
+        .args([&metadata, &file]);
+    let (process, base_url) = Process::start(command, "Uvicorn running on ");
+    OrdersGraphQl {
+        base_url,
+        file,
+        _process: process,
+        _dir: dir,
+    }
+}
+
+/// Starts npm `@octokit/fixtures-server`: recorded answers of GitHub's API, each given once.
+pub fn github() -> Node {
+    Node::start("github_api.mjs", FIXTURES_SERVER, None)
+}
+
+/// Starts npm `json-server` of `version` over an object of arrays. `GET /log` lists the requests so far.
+pub fn json_server(version: &str, data: &Value) -> Node {
+    Node::start(
+        "json_server_api.mjs",
+        &format!("json-server@{version}"),
+        Some(data),
+    )
 }
 
 impl Kinto {
@@ -208,6 +269,65 @@ impl Datasette {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
+    }
+}
+
+impl OrdersGraphQl {
+    /// Changes a table with one SQL statement, behind the server's back.
+    pub fn execute(&self, sql: &str) {
+        python::run("orders.py", &["execute", self.file.to_str().unwrap(), sql]);
+    }
+
+    /// Every row of a table as it is now, by `id`.
+    pub fn rows(&self, table: &str) -> Vec<Value> {
+        python::run("orders.py", &["rows", self.file.to_str().unwrap(), table])
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+impl Node {
+    fn start(script: &str, package: &str, data: Option<&Value>) -> Self {
+        let dir = TempDir::new().unwrap();
+        let mut command = Command::new("node");
+        command
+            .arg(
+                Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .join("fixtures/node")
+                    .join(script),
+            )
+            .arg(python::node_modules(package));
+        if let Some(data) = data {
+            let file = dir.path().join("data.json");
+            fs::write(&file, data.to_string()).unwrap();
+            command.arg(file);
+        }
+        let (process, base_url) = Process::start(command, "Listening on ");
+        Self {
+            base_url,
+            _process: process,
+            _dir: dir,
+        }
+    }
+
+    /// The JSON that the server answers to a GET, or to a POST of `body`.
+    pub fn ask(&self, path: &str, body: Option<&Value>) -> Value {
+        let url = format!("{}{path}", self.base_url);
+        let client = Client::builder().build().unwrap();
+        let request = match body {
+            None => client.get(&url),
+            Some(body) => client
+                .post(&url)
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(body.to_string()),
+        };
+        let answer = async {
+            let response = request.send().await?.error_for_status()?;
+            response.bytes().await
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        serde_json::from_slice(&runtime.unwrap().block_on(answer).unwrap()).unwrap()
     }
 }
 

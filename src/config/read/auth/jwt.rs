@@ -24,8 +24,6 @@ use crate::{
 /// Clocks differ: a token of a shorter life could be over before it arrives.
 const LIFETIME_MIN: Duration = Duration::from_secs(30);
 
-const LIFETIME_DEFAULT: Duration = Duration::from_secs(20 * 60);
-
 /// What the templates of claims and headers know.
 const KNOWN: [&str; 2] = ["config", "jwt"];
 
@@ -128,7 +126,7 @@ fn jwt(fields: &Fields<'_>, dir: &Path) -> Option<Jwt> {
         key_base64,
         headers: headers.unwrap_or_default(),
         claims: claims.unwrap_or_default(),
-        lifetime: lifetime.unwrap_or(LIFETIME_DEFAULT),
+        lifetime: lifetime.unwrap_or(Jwt::LIFETIME_DEFAULT),
     })
 }
 

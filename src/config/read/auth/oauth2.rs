@@ -29,9 +29,6 @@ use crate::{
     },
 };
 
-const LIFETIME_DEFAULT: Duration = Duration::from_secs(5 * 60);
-const REFRESH_EARLY_DEFAULT: Duration = Duration::from_secs(60);
-
 /// Fields of token requests that may be renamed.
 const FIELDS: [&str; 8] = [
     "grant_type",
@@ -264,8 +261,8 @@ fn oauth2(fields: &Fields<'_>, dir: &Path, grant: Option<Grant>) -> Option<Auth>
     let access_token = path("access_token_path", "$.access_token");
     let expires = path("expires_path", "$.expires_in");
     let refresh_token = path("refresh_token_path", "$.refresh_token");
-    let lifetime_default = wait("lifetime_default", LIFETIME_DEFAULT);
-    let refresh_early = wait("refresh_early", REFRESH_EARLY_DEFAULT);
+    let lifetime_default = wait("lifetime_default", OAuth2::LIFETIME_DEFAULT);
+    let refresh_early = wait("refresh_early", OAuth2::REFRESH_EARLY_DEFAULT);
     let send = send(fields, Credential::bearer());
     Some(Auth::OAuth2(Box::new(OAuth2 {
         grant: grant?,

@@ -1,5 +1,6 @@
 //! The single searches.
 
+use serde_json::Map;
 use url::form_urlencoded;
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
         paginate::{
             Turn,
             detect::{Certainty, Detected, names},
-            fields::{Field, Scalar, path},
+            fields::{Field, Scalar, path, plain},
         },
         request::PageBody,
     },
@@ -324,24 +325,48 @@ impl Search<'_> {
 
     /// Where a value called `param` goes: into the body of a request that has a JSON or form body, else into the query.
     fn slot(&self, param: &str) -> TokenSlot {
+        let name = self.called(param);
         match &self.turn.request.body {
-            PageBody::Json(_) | PageBody::Form(_) => TokenSlot::BodyField(vec![param.to_owned()]),
-            PageBody::None | PageBody::Text(_) => TokenSlot::Query(param.to_owned()),
+            PageBody::Json(_) | PageBody::Form(_) => TokenSlot::BodyField(vec![name]),
+            PageBody::None | PageBody::Text(_) => TokenSlot::Query(name),
         }
+    }
+
+    /// The name under which the request already sends `param`, as `_page` for `page`; else `param`.
+    fn called(&self, param: &str) -> String {
+        let query = self.turn.request.url.query().unwrap_or_default();
+        let names: Vec<String> = match &self.turn.request.body {
+            PageBody::Json(body) => body
+                .as_object()
+                .into_iter()
+                .flat_map(Map::keys)
+                .cloned()
+                .collect(),
+            PageBody::Form(fields) => fields.iter().map(|(name, _)| name.clone()).collect(),
+            PageBody::None | PageBody::Text(_) => form_urlencoded::parse(query.as_bytes())
+                .map(|(name, _)| name.into_owned())
+                .collect(),
+        };
+        if names.iter().any(|name| name == param) {
+            return param.to_owned();
+        }
+        let alike = names.into_iter().find(|name| plain(name) == plain(param));
+        alike.unwrap_or_else(|| param.to_owned())
     }
 
     /// The number the request was already sent with under this name.
     fn asked(&self, param: &str) -> Option<u64> {
+        let called = self.called(param);
         match &self.turn.request.body {
-            PageBody::Json(body) => body.get(param)?.as_u64(),
+            PageBody::Json(body) => body.get(&called)?.as_u64(),
             PageBody::Form(fields) => {
-                let (_, text) = fields.iter().find(|(name, _)| name == param)?;
+                let (_, text) = fields.iter().find(|(name, _)| *name == called)?;
                 text.parse().ok()
             }
             PageBody::None | PageBody::Text(_) => {
                 let query = self.turn.request.url.query().unwrap_or_default();
                 let mut pairs = form_urlencoded::parse(query.as_bytes());
-                let (_, text) = pairs.find(|(name, _)| name == param)?;
+                let (_, text) = pairs.find(|(name, _)| *name == called)?;
                 text.parse().ok()
             }
         }

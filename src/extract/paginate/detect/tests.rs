@@ -217,6 +217,15 @@ fn r011_headers_come_before_bodies_and_names_of_the_request_before_names_of_the_
         found_in(&counted, "page=3").found,
         "$.page; page numbers sent as parameter page, first 3"
     );
+    assert_eq!(
+        found_in(&counted, "_page=3").found,
+        "$.page; page numbers sent as parameter _page, first 3"
+    );
+    let next = Reply::new(json!({"data": [{"id": 1}], "next": 2, "pages": 3}));
+    assert_eq!(
+        found_in(&next, "_page=1").found,
+        "a token at $.next, sent back as parameter _page"
+    );
 }
 
 #[test]
