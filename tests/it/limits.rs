@@ -69,6 +69,15 @@ impl Counting {
         requests.iter().map(|(at, _)| *at).collect()
     }
 
+    /// Returns when this many requests have come in all.
+    async fn has_answered(&self, requests: usize) {
+        let begun = Instant::now();
+        while self.times().len() < requests {
+            assert!(begun.elapsed() < PER * 30, "no more requests come");
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Requests by one of the processes while there were pages.
     fn by(&self, who: &str) -> usize {
         let requests = self.seen.requests.lock().unwrap();
@@ -194,10 +203,10 @@ async fn f069_a_redis_that_dies_and_comes_back_empty_never_lets_more_go() {
     let share = format!("{{ redis: '{}', key: token }}", redis.url());
     let projects = ["one", "other"].map(|who| project(&server, who, &share));
     let processes = [extract(&projects[0]), extract(&projects[1])];
-    tokio::time::sleep(PER * 3).await;
+    server.has_answered(REQUESTS * 2).await;
     redis.kill();
     let killed = Instant::now();
-    tokio::time::sleep(PER * 3).await;
+    server.has_answered(server.times().len() + REQUESTS * 2).await;
     redis.restart();
     let restarted = Instant::now();
     end(processes).await;

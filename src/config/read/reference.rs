@@ -150,9 +150,7 @@ fn described(
     let above = sections.iter().take_while(|other| other.id != section.id);
     let texts = |keys: &'static [Key]| keys.iter().map(|key| (key.name, key.doc));
     let same = |keys: &&'static [Key]| texts(keys).eq(texts(group));
-    above
-        .copied()
-        .find(|other| other.shared.iter().any(|keys| same(keys)))
+    above.copied().find(|other| other.shared.iter().any(&same))
 }
 
 /// The keys that take `section`, with the maps they belong to.
@@ -222,7 +220,9 @@ fn in_words(takes: Takes) -> String {
             let ways: Vec<String> = sections.iter().map(|section| tag_link(section)).collect();
             format!("a map with `type` {}", ways.join(", "))
         }
-        Takes::Either([Takes::List(item), one]) if in_words(**item) == in_words(*one) => {
+        Takes::Either([Takes::List(item), one] | [one, Takes::List(item)])
+            if in_words(**item) == in_words(*one) =>
+        {
             format!("{}; or a list of them", in_words(*one))
         }
         Takes::Either(forms) => {
