@@ -1,12 +1,5 @@
 //! What the bodies of a stream are written in: the settings.
 
-use std::time::Duration;
-
-use crate::{
-    config::{request::Request, text::Expr},
-    json::JsonPath,
-};
-
 /// What the bodies of a stream are written in. They are landed as they came; this says how records are read out of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format {
@@ -92,50 +85,6 @@ pub enum Encoding {
     Windows1252,
     /// UTF-16 with a byte order mark, else little endian.
     Utf16,
-}
-
-/// An export job: asked for, waited for, downloaded.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// Asks for the export; the stream's own request.
-    pub id: JsonPath,
-    /// Asks how it stands; `job.id` and `job.response` (the answer to the first request) in templates.
-    pub poll: Request,
-    /// Where the answer holds the status.
-    pub status: JsonPath,
-    /// Statuses of a finished job.
-    pub done: Vec<String>,
-    /// Statuses of a job that will never finish.
-    pub failed: Vec<String>,
-    /// Between two polls. Default 5 s, growing to a minute.
-    pub every: Duration,
-    /// A job that takes longer is given up. Default 1 h.
-    pub timeout: Duration,
-    /// Where the last poll's answer holds the URLs of the result; of the same origin unless `anywhere`.
-    pub urls: Option<JsonPath>,
-    /// Fetches the result when there are no URLs.
-    pub download: Option<Request>,
-    /// Removes the job afterwards.
-    pub delete: Option<Request>,
-    /// Hosts that results may be downloaded from besides the source's own, without credentials.
-    pub hosts: Vec<String>,
-}
-
-/// Files that records point to.
-#[derive(Clone, Debug)]
-pub struct Files {
-    /// The URL within a record. A record without one has no file.
-    pub url: JsonPath,
-    /// The SHA-256 or MD5 of the file within a record, in hex or base64; checked if there is one.
-    pub checksum: Option<JsonPath>,
-    /// Only for records for which this holds, over `record`.
-    pub only: Option<Expr>,
-    /// Larger files are refused, in bytes. Default 1 GiB.
-    pub bytes_max: u64,
-    /// The member that each record gets: path in the lake, bytes, SHA-256, type.
-    pub column: String,
-    /// Hosts that files may be downloaded from besides the source's own, without credentials.
-    pub hosts: Vec<String>,
 }
 
 impl Format {

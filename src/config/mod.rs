@@ -12,8 +12,10 @@ pub mod cursor;
 mod defaults;
 pub mod errors;
 pub mod explain;
+pub mod files;
 pub mod format;
 pub mod incremental;
+pub mod job;
 pub mod paginate;
 pub mod rate;
 pub mod read;
@@ -33,8 +35,10 @@ use crate::{
     config::{
         auth::{Auth, Tls},
         errors::{Breaker, ErrorRule, Retry},
-        format::{Files, Format, Job},
+        files::Files,
+        format::Format,
         incremental::{Incremental, Reconcile},
+        job::Job,
         paginate::Paging,
         rate::RateLimit,
         request::Request,
@@ -326,6 +330,14 @@ pub struct CommitEvery {
     pub bytes: u64,
     /// Time since the last commit. Default 60 s.
     pub elapsed: Duration,
+}
+
+impl Stream {
+    /// Whether something of it may be fetched from hosts that are not the source's own.
+    pub fn leaves_source(&self) -> bool {
+        let jobs = self.job.as_ref().is_some_and(|job| !job.hosts.is_empty());
+        jobs || self.files.as_ref().is_some_and(|files| !files.hosts.is_empty())
+    }
 }
 
 impl Project {

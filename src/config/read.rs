@@ -5,6 +5,7 @@ mod cursor;
 mod errors;
 mod format;
 mod incremental;
+mod job;
 mod lake;
 mod paginate;
 mod rate;

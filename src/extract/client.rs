@@ -10,16 +10,17 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use reqwest::{
     Method as HttpMethod, Version,
-    header::{CONTENT_ENCODING, HeaderMap, TRANSFER_ENCODING},
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, TRANSFER_ENCODING},
 };
 use url::Url;
 
 use crate::{
-    config::{Limits, Source, request::Method},
+    config::{Limits, Source, Stream, auth::Tls, request::Method},
     error::{Error, ErrorKind, Result},
     extract::{
         auth::tls,
         decode::{self, Coding, Uncopied, Undecoded},
+        download::{Download, Overflow},
         request::Prepared,
         retry::FailureKind,
         spool::{Intake, Spool, Taken},
@@ -37,6 +38,9 @@ const IDLE_CONNECTIONS_MAX: usize = 8;
 /// Kept open no longer than this; servers close theirs after about a minute.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A file may take this long; it is the time between two reads that tells a dead connection.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(12 * 3600);
+
 /// Read of an answer that is not wanted whole, in bytes before and after decoding: enough for what it says of the error.
 pub const EXCERPT_BYTES_MAX: u64 = 256 * 1024;
 
@@ -45,9 +49,20 @@ pub const EXCERPT_BYTES_MAX: u64 = 256 * 1024;
 /// Follows no redirect, decodes nothing by itself, repeats nothing, asks no proxy: each of these is decided elsewhere or not at all.
 pub struct Client {
     http: reqwest::Client,
+    /// Without our certificate, for hosts that are not the source's own; none if there are no such hosts.
+    bare: Option<reqwest::Client>,
     limits: Limits,
     /// Where bodies too large for memory are kept while they are landed.
     spool_dir: PathBuf,
+}
+
+/// Who a request goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// The source.
+    Source,
+    /// A host that is listed beside it: it gets no credential of ours.
+    Other,
 }
 
 /// An answer without its body.
@@ -102,31 +117,28 @@ impl Client {
     /// [`ErrorKind::Unavailable`] if the machine has no certificates to trust and the source needs them;
     /// [`ErrorKind::Config`] if one of its own cannot be read.
     pub fn new(source: &Source, spool_dir: &Path) -> Result<Self> {
-        let builder = reqwest::Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .referer(false)
-            .connect_timeout(source.timeouts.connect)
-            .read_timeout(source.timeouts.read)
-            .timeout(source.timeouts.total)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .pool_idle_timeout(IDLE_TIMEOUT);
         let mut bases = std::iter::once(&source.base_url).chain(&source.replicas);
-        let builder = if bases.all(|base| base.scheme() == "http") {
+        let http = if bases.all(|base| base.scheme() == "http") {
             // Such a source never speaks TLS, and a machine without certificates may still use it.
-            builder.tls_certs_only([])
+            builder(source).tls_certs_only([])
         } else {
-            tls::configure(builder, &source.tls)?
+            tls::configure(builder(source), &source.tls)?
         };
-        let http = builder.build().map_err(|cause| {
-            Error::new(ErrorKind::Unavailable, "build HTTP client")
-                .with("source", &source.name)
-                .caused_by(cause.without_url())
-        })?;
+        let without_identity = Tls {
+            client_cert: None,
+            client_key: None,
+            ca: source.tls.ca.clone(),
+        };
+        let bare = match source.streams.iter().any(Stream::leaves_source) {
+            true => Some(built(
+                source,
+                tls::configure(builder(source), &without_identity)?,
+            )?),
+            false => None,
+        };
         Ok(Self {
-            http,
+            http: built(source, http)?,
+            bare,
             limits: source.limits,
             spool_dir: spool_dir.to_owned(),
         })
@@ -139,15 +151,63 @@ impl Client {
     pub async fn send(
         &self,
         prepared: Prepared,
+        party: Party,
         wanted: impl Fn(u16) -> bool,
         streamed: Option<&Streamed>,
     ) -> Result<Response, Failure> {
-        let response = self.request(prepared).send().await.map_err(failure)?;
-        let head = Head {
-            status: response.status().as_u16(),
-            headers: response.headers().clone(),
-            url: response.url().clone(),
-        };
+        let response = self.request(prepared, party).send().await.map_err(failure)?;
+        self.answer(response, wanted, streamed).await
+    }
+
+    /// Sends `prepared` once and writes the body of a 2xx answer to `download` as it comes, content coding and all. Other
+    /// answers are those of [`Self::send`].
+    pub async fn download(
+        &self,
+        mut prepared: Prepared,
+        party: Party,
+        download: &mut Download,
+    ) -> Result<Response, Failure> {
+        let as_it_is = HeaderValue::from_static("identity");
+        prepared.headers.insert(ACCEPT_ENCODING, as_it_is);
+        let request = self.request(prepared, party).timeout(DOWNLOAD_TIMEOUT);
+        let mut response = request.send().await.map_err(failure)?;
+        if !response.status().is_success() {
+            return self.answer(response, |_| false, None).await;
+        }
+        let head = head(&response);
+        let framing = framing(response.version(), response.content_length(), &head.headers);
+        let bytes_max = download.bytes_max();
+        let full = |overflow| overflown(overflow, bytes_max);
+        if response.content_length().is_some_and(|length| length > bytes_max) {
+            return Err(full(Overflow::TooLarge));
+        }
+        let cleared = download.clear().await;
+        cleared.map_err(|cause| full(Overflow::Disk(cause)))?;
+        // Ends at `bytes_max` at the latest.
+        while let Some(chunk) = response.chunk().await.map_err(failure)? {
+            download.take(&chunk).await.map_err(full)?;
+        }
+        Ok(Response {
+            head,
+            body: Bytes::new(),
+            spool: None,
+            wire_bytes: download.bytes(),
+            framing,
+        })
+    }
+
+    /// Where bodies too large for memory are kept on their way.
+    pub fn spool_dir(&self) -> &Path {
+        &self.spool_dir
+    }
+
+    async fn answer(
+        &self,
+        response: reqwest::Response,
+        wanted: impl Fn(u16) -> bool,
+        streamed: Option<&Streamed>,
+    ) -> Result<Response, Failure> {
+        let head = head(&response);
         let framing = framing(response.version(), response.content_length(), &head.headers);
         let codings = head
             .headers
@@ -189,7 +249,11 @@ impl Client {
         })
     }
 
-    fn request(&self, prepared: Prepared) -> reqwest::RequestBuilder {
+    fn request(&self, prepared: Prepared, party: Party) -> reqwest::RequestBuilder {
+        let http = match (party, &self.bare) {
+            (Party::Other, Some(bare)) => bare,
+            _ => &self.http,
+        };
         let method = match prepared.method {
             Method::Get => HttpMethod::GET,
             Method::Post => HttpMethod::POST,
@@ -197,7 +261,7 @@ impl Client {
             Method::Patch => HttpMethod::PATCH,
             Method::Delete => HttpMethod::DELETE,
         };
-        let builder = self.http.request(method, prepared.url).headers(prepared.headers);
+        let builder = http.request(method, prepared.url).headers(prepared.headers);
         match prepared.body.to_bytes() {
             Some(body) => builder.body(body),
             None => builder,
@@ -314,6 +378,36 @@ impl Response {
             Some(spool) => spool.ends_with_newline,
             None => self.body.ends_with(b"\n"),
         }
+    }
+}
+
+fn builder(source: &Source) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .referer(false)
+        .connect_timeout(source.timeouts.connect)
+        .read_timeout(source.timeouts.read)
+        .timeout(source.timeouts.total)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+}
+
+fn built(source: &Source, builder: reqwest::ClientBuilder) -> Result<reqwest::Client> {
+    builder.build().map_err(|cause| {
+        Error::new(ErrorKind::Unavailable, "build HTTP client")
+            .with("source", &source.name)
+            .caused_by(cause.without_url())
+    })
+}
+
+fn head(response: &reqwest::Response) -> Head {
+    Head {
+        status: response.status().as_u16(),
+        headers: response.headers().clone(),
+        url: response.url().clone(),
     }
 }
 
@@ -444,6 +538,19 @@ fn undecoded(cause: Undecoded) -> Failure {
     }
 }
 
+fn overflown(overflow: Overflow, bytes_max: u64) -> Failure {
+    match overflow {
+        Overflow::TooLarge => Failure {
+            kind: FailureKind::TooLarge,
+            error: Error::new(ErrorKind::Limit, "keep file").with("bytes_max", bytes_max),
+        },
+        Overflow::Disk(cause) => Failure {
+            kind: FailureKind::Unsent(ErrorKind::Unavailable),
+            error: Error::new(ErrorKind::Unavailable, "write file to disk").caused_by(cause),
+        },
+    }
+}
+
 fn broken_task(cause: tokio::task::JoinError) -> Failure {
     Failure {
         kind: FailureKind::Cut,
@@ -453,8 +560,6 @@ fn broken_task(cause: tokio::task::JoinError) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderValue;
-
     use super::*;
 
     #[test]

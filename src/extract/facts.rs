@@ -64,6 +64,7 @@ pub fn of(
         trace_id: None,
         slice: None,
         partial: false,
+        files: Vec::new(),
         part: None,
     }
 }
@@ -158,6 +159,7 @@ mod tests {
             token: START.to_owned(),
             placed: Vec::new(),
             vars: Vars::default(),
+            hosts: Vec::new(),
         };
         let facts = of(
             &request,

@@ -15,6 +15,7 @@ use crate::{
         channel::Channel,
         client::Response,
         cursor::Rank,
+        download::Download,
         graphql,
         mask::Masks,
         progress::{Progress, add},
@@ -116,14 +117,42 @@ impl Fetcher {
         previous: Option<Rank>,
         bound: Option<Rank>,
     ) -> Result<Answer, Box<Unanswered>> {
+        let ranks = Ranks { previous, bound };
+        self.try_often(request, page, ranks, None).await
+    }
+
+    /// Fetches a file into `download`; the body of the answer is empty.
+    ///
+    /// # Errors
+    /// Those of [`Self::fetch`].
+    pub async fn fetch_file(
+        &self,
+        request: &PageRequest,
+        download: &mut Download,
+    ) -> Result<Answer, Box<Unanswered>> {
+        let ranks = Ranks {
+            previous: None,
+            bound: None,
+        };
+        self.try_often(request, 0, ranks, Some(download)).await
+    }
+
+    async fn try_often(
+        &self,
+        request: &PageRequest,
+        page: u64,
+        ranks: Ranks,
+        download: Option<&mut Download>,
+    ) -> Result<Answer, Box<Unanswered>> {
         let masks = Masks::of(&self.source, &self.stream.request).map_err(unmasked)?;
         let mut tries = Tries {
             request,
             page,
-            ranks: Ranks { previous, bound },
+            ranks,
             masks,
             renewed: false,
             counted: false,
+            download,
         };
         let policy = &self.stream.retry;
         for attempt in 1..=policy.attempts_max.max(1) {

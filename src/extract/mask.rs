@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
-use url::{Url, form_urlencoded};
+use url::{Origin, Url, form_urlencoded};
 
 use crate::{
     config::{
@@ -19,7 +19,7 @@ use crate::{
 pub const MASK: &str = "****";
 
 /// Query parameters whose values are masked whatever they hold, lowercase.
-pub const SUSPICIOUS_NAMES: [&str; 24] = [
+pub const SUSPICIOUS_NAMES: [&str; 30] = [
     "access_key",
     "access_token",
     "accesstoken",
@@ -29,8 +29,10 @@ pub const SUSPICIOUS_NAMES: [&str; 24] = [
     "auth",
     "auth_token",
     "authorization",
+    "awsaccesskeyid",
     "client_secret",
     "credential",
+    "googleaccessid",
     "key",
     "pass",
     "passwd",
@@ -42,8 +44,12 @@ pub const SUSPICIOUS_NAMES: [&str; 24] = [
     "sig",
     "signature",
     "token",
+    "x-amz-credential",
     "x-amz-security-token",
     "x-amz-signature",
+    "x-goog-credential",
+    "x-goog-signature",
+    "x-oss-signature",
 ];
 
 /// Shortest secret that is looked for by its value; a shorter one would be found by chance.
@@ -59,6 +65,9 @@ pub struct Masks {
     names: Vec<String>,
     /// Values that prove who sends, wherever they stand.
     credentials: Vec<String>,
+    /// The origins of the source. In a URL of any other one every parameter counts as secret: whoever has such a URL has
+    /// what it leads to. None: no URL is judged by its origin.
+    homes: Vec<Origin>,
     /// Every value of at least [`VALUE_BYTES_MIN`], the longest first: a secret may begin with another one.
     values: Vec<String>,
 }
@@ -69,7 +78,11 @@ impl Masks {
     /// # Errors
     /// A reference that cannot be read.
     pub fn of(source: &Source, request: &Request) -> Result<Self> {
-        let mut masks = Self::default();
+        let homes = std::iter::once(&source.base_url).chain(&source.replicas);
+        let mut masks = Self {
+            homes: homes.map(Url::origin).collect(),
+            ..Self::default()
+        };
         masks.take(&source.auth)?;
         for (name, value) in request.params.iter().filter(|(_, value)| value.is_reference()) {
             masks.names.push(name.clone());
@@ -175,16 +188,30 @@ impl Masks {
             .split_once('?')
             .map_or((front, None), |(place, query)| (place, Some(query)));
         let mut masked = self.text(&without_user(place));
+        let away = self.is_away(place);
+        let pairs = |query: &str| {
+            if away {
+                every_value(query)
+            } else {
+                self.query(query)
+            }
+        };
         if let Some(query) = query {
             masked.push('?');
-            masked.push_str(&self.query(query));
+            masked.push_str(&pairs(query));
         }
         if let Some(fragment) = fragment {
             // Tokens travel in fragments too, and no server ever sees them.
             masked.push('#');
-            masked.push_str(&self.query(fragment));
+            masked.push_str(&pairs(fragment));
         }
         masked
+    }
+
+    /// Whether a URL belongs to another origin than those of the source.
+    fn is_away(&self, place: &str) -> bool {
+        let origin = || Url::parse(place).ok().map(|url| url.origin());
+        !self.homes.is_empty() && origin().is_some_and(|origin| !self.homes.contains(&origin))
     }
 
     /// `text` without the secret values that are long enough to be found in it.
@@ -309,6 +336,18 @@ fn mask_members(json: &mut Value) {
     }
 }
 
+/// A query without its values.
+fn every_value(query: &str) -> String {
+    let masked = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, value)) if !value.is_empty() => format!("{name}={MASK}"),
+        Some(_) => pair.to_owned(),
+        // What has no name may be a token as a whole.
+        None if pair.is_empty() => String::new(),
+        None => MASK.to_owned(),
+    });
+    masked.collect::<Vec<String>>().join("&")
+}
+
 fn is_suspicious(name: &str) -> bool {
     SUSPICIOUS_NAMES
         .iter()
@@ -340,6 +379,7 @@ mod tests {
         Masks {
             names: vec!["k".to_owned()],
             credentials: vec!["s3cr/et!".to_owned(), "abc".to_owned()],
+            homes: vec![Url::parse("https://a.example").unwrap().origin()],
             values: Vec::new(),
         }
         .settled()
@@ -378,6 +418,11 @@ mod tests {
             ("/o?sig=1#access_token=2", "/o?sig=****#access_token=****"),
             ("/o?q=a+b%20c&&flag&token=", "/o?q=a+b%20c&&flag&token="),
             ("/plain@path", "/plain@path"),
+            // Whoever has a URL that was signed for him needs nothing else.
+            (
+                "https://files.example/o.csv?X-Amz-Date=1&Expires=2&flag#x=3",
+                "https://files.example/o.csv?X-Amz-Date=****&Expires=****&****#x=****",
+            ),
         ];
         for (url, expected) in table {
             assert_eq!(masks().url(url), expected, "{url}");

@@ -13,7 +13,7 @@ pub mod prints;
 mod recent;
 pub mod resize;
 mod stop;
-mod token;
+pub(super) mod token;
 
 #[cfg(test)]
 mod tests;

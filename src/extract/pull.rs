@@ -1,6 +1,7 @@
 //! One slice's windows while their pages are fetched, and the guards that make them end.
 
 mod decide;
+mod export;
 mod look;
 mod remedy;
 mod windows;
@@ -8,7 +9,7 @@ mod windows;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
         cursor::{self, Rank},
         facts,
         fetch::{Answer, Fetcher, Verdict},
+        job::Export,
         paginate::{
             self, Why,
             detect::Detected,
@@ -82,6 +84,8 @@ pub(crate) struct Step {
     pub(crate) mark: Mark,
     /// What the step is to the slice.
     pub(crate) position: Position,
+    /// Keeps the slice from going on until it is dropped, once the step is committed.
+    pub(crate) hold: Option<oneshot::Sender<()>>,
 }
 
 /// What is to be landed of one answer.
@@ -112,6 +116,8 @@ pub(crate) struct Pull {
     remedies: u32,
     /// Reported instead of the page after this one.
     doom: Option<Error>,
+    /// Where the pages come from, if not from requests alone.
+    export: Option<Export>,
 }
 
 /// Windows still to come; none for a stream without bounds.
@@ -219,6 +225,7 @@ impl Pull {
             tokens.into_iter().flatten(),
         );
         Ok(Some(Self {
+            export: Export::of(&fetcher),
             fetcher,
             slice,
             scope,
@@ -260,7 +267,15 @@ impl Pull {
                 .error(ErrorKind::Limit, "fetch pages")
                 .with("pages_max", limits.pages_max));
         }
-        let (request, answer) = self.fetch().await?;
+        // Ends with the remedies, of which there is a bounded number.
+        let (request, answer) = loop {
+            if let Some(step) = Box::pin(self.before_page()).await? {
+                return Ok(step);
+            }
+            if let Some(found) = self.fetch().await? {
+                break found;
+            }
+        };
         self.count(&answer);
         match &answer.verdict {
             Verdict::Page | Verdict::Partial => {}
@@ -292,6 +307,7 @@ impl Pull {
         let landed = self
             .is_new(&reading)
             .then(|| landed(&request, &answer, &self.slice, returned));
+        let mut hold = None;
         let position = match (decided.stuck, decided.after) {
             (Some(stuck @ Stuck::EmptyPages { .. }), _) => return Err(self.stuck(stuck)),
             (Some(stuck), After::Token(token)) => {
@@ -305,7 +321,11 @@ impl Pull {
                 Position::Middle
             }
             (_, After::Token(token)) => self.advance(token)?,
-            (_, After::End(why)) => self.close(why),
+            (_, After::End(why)) => {
+                let (position, until) = self.end_pages(why);
+                hold = until;
+                position
+            }
         };
         debug!(
             stream = %self.fetcher.stream.name,
@@ -321,26 +341,23 @@ impl Pull {
             records: reading.records,
             mark: self.standing(),
             position,
+            hold,
         })
     }
 
-    /// Fetches the page the window stands at, in another way if the server says that this one will not do.
-    async fn fetch(&mut self) -> Result<(PageRequest, Answer)> {
-        // Ends with `REMEDIES_MAX`.
-        loop {
-            let request = self.request()?;
-            let number = self.window.pages + 1;
-            match self
-                .fetcher
-                .fetch(&request, number, self.cursor_last, self.bounds.from)
-                .await
-            {
-                Ok(answer) => {
-                    self.start = Start::Settled;
-                    return Ok((request, answer));
-                }
-                Err(unanswered) => self.remedy(*unanswered)?,
+    /// Fetches the page the window stands at; none if something else has to be asked for first, as the server says.
+    async fn fetch(&mut self) -> Result<Option<(PageRequest, Answer)>> {
+        let (fetcher, request) = self.page_request()?;
+        let number = self.window.pages + 1;
+        let fetched = fetcher.fetch(&request, number, self.cursor_last, self.bounds.from);
+        // On the heap: futures within futures grow with every level, and the compiler counts them.
+        match Box::pin(fetched).await {
+            Ok(answer) => {
+                self.start = Start::Settled;
+                Ok(Some((request, answer)))
             }
+            Err(lost) if self.is_lost(lost.status) => Ok(None),
+            Err(lost) => self.remedy(*lost).map(|()| None),
         }
     }
 
@@ -470,12 +487,13 @@ impl Pull {
 
     /// The window ends with an answer that is no page.
     fn end(&mut self) -> Step {
-        let position = self.close(Why::NoRecords);
+        let (position, hold) = self.end_pages(Why::NoRecords);
         Step {
             landed: None,
             records: 0,
             mark: self.standing(),
             position,
+            hold,
         }
     }
 
@@ -491,6 +509,7 @@ impl Pull {
             records: 0,
             mark: self.standing(),
             position: Position::Last,
+            hold: None,
         }
     }
 
@@ -509,6 +528,7 @@ impl Pull {
             records: reading.records,
             mark: self.mark.clone(),
             position: Position::Evidence(problem.to_owned()),
+            hold: None,
         }
     }
 
@@ -581,6 +601,7 @@ impl Pull {
             records: 0,
             mark: self.mark.clone(),
             position: Position::Evidence(reason.to_string()),
+            hold: None,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
     extract::{
         auth::{header_name, sensitive},
         body, decode,
+        hosts::is_listed,
         paginate::is_url,
     },
 };
@@ -43,7 +44,7 @@ pub struct Ask {
     pub slice: Map<String, Value>,
     /// The stream's watermark.
     pub watermark: Option<String>,
-    /// The export job the request belongs to: `id`, `response` and `status`.
+    /// The export job the request belongs to: `id`, `response`, `poll` and `target`, as far as they are known.
     pub job: Option<Value>,
     /// The moment, for templates that need one.
     pub now: Option<Timestamp>,
@@ -66,6 +67,8 @@ pub struct PageRequest {
     pub placed: Vec<String>,
     /// What its templates are rendered with.
     pub vars: Vars,
+    /// Hosts it may lead to besides the source's own; see [`is_listed`].
+    pub hosts: Vec<String>,
 }
 
 /// What a request carries. `Debug` shows its kind only: a body may hold secrets.
@@ -197,18 +200,55 @@ impl PageRequest {
             token: START.to_owned(),
             placed: Vec::new(),
             vars,
+            hosts: Vec::new(),
         })
     }
 
-    /// The same request to another URL of the source.
+    /// The same request to another URL of the source. To one of its other [`hosts`](Self::hosts) goes nothing but the
+    /// URL.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] if `url` is not of the origin of `base`.
-    pub fn at(&self, base: &Url, url: Url) -> Result<Self> {
+    /// [`ErrorKind::Refused`] if `url` is neither of the origin of `base` nor of a host that is listed; of the latter
+    /// also for a request that is no GET.
+    pub fn at(&self, base: &Url, mut url: Url) -> Result<Self> {
+        if url.origin() == base.origin() || self.hosts.is_empty() {
+            return Ok(Self {
+                url: same_origin(base, url)?,
+                ..self.clone()
+            });
+        }
+        if self.method != Method::Get || !is_listed(&self.hosts, base, &url) {
+            return Err(Error::new(ErrorKind::Refused, "follow link off origin")
+                .with("to", url.origin().ascii_serialization())
+                .with("allowed", base.origin().ascii_serialization())
+                .with(
+                    "hint",
+                    "list the host in hosts, if files may be fetched from there without credentials",
+                ));
+        }
+        // Both setters can only fail for URLs without a host.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        url.set_fragment(None);
         Ok(Self {
-            url: same_origin(base, url)?,
+            url,
+            headers: Vec::new(),
+            body: PageBody::None,
             ..self.clone()
         })
+    }
+
+    /// The request as it is sent to a host that is not the source's own: nothing of ours is in it.
+    pub fn prepare_bare(&self) -> Prepared {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(decode::ACCEPT_ENCODING));
+        Prepared {
+            method: Method::Get,
+            url: self.url.clone(),
+            headers,
+            body: PageBody::None,
+        }
     }
 
     /// The request as it is sent, but for the credential. A header of the project file goes before the type of the body.

@@ -16,14 +16,15 @@ use crate::{
         attempt::{self, Attempt, Health, Ranks},
         auth::Applied,
         channel::{Host, Member, moved},
-        client::{Failure, Head, Response},
+        client::{Failure, Head, Party, Response},
         cost::Cost,
+        download::Download,
         facts,
         fetch::{Fetcher, off_thread},
         limit::rules::Call,
         mask::Masks,
         progress::add,
-        request::PageRequest,
+        request::{PageRequest, Prepared},
         retry::FailureKind,
         rules,
     },
@@ -50,6 +51,8 @@ pub(crate) struct Tries<'a> {
     pub(crate) renewed: bool,
     /// Whether this page has counted as a failure of its host.
     pub(crate) counted: bool,
+    /// Takes the body of a good answer, if that is a file and not a page.
+    pub(crate) download: Option<&'a mut Download>,
 }
 
 /// The way of one attempt.
@@ -59,9 +62,24 @@ pub(crate) struct Lane<'a> {
     pub(crate) member: &'a Member,
 }
 
+/// What came of one attempt, and how far from home it went.
+struct Trace {
+    ended: Attempt,
+    /// The credential that was sent last; none to a host beside the source.
+    applied: Option<Applied>,
+    /// Who answered, or should have.
+    party: Party,
+}
+
 impl Fetcher {
     /// Asks once; once more if the credential had to be renewed. Returns the way it went, if anything was sent.
+    ///
+    /// A request that goes to a host beside the source has no way: nobody's budget, breaker or credential is concerned.
     pub(crate) async fn attempt(&self, tries: &mut Tries<'_>) -> (Attempt, Option<Lane<'_>>) {
+        if tries.request.url.origin() != self.source.base_url.origin() && !tries.request.hosts.is_empty() {
+            let trace = self.once(None, tries).await;
+            return (trace.ended, None);
+        }
         let host = match self.free_host(&self.stream.retry).await {
             Ok(host) => host,
             Err(left) => return (Attempt::Held(left), None),
@@ -70,24 +88,24 @@ impl Fetcher {
             host,
             member: self.channel.member(),
         };
-        let (ended, applied) = self.once(lane, tries).await;
-        let ended = match applied {
-            Some(applied) if !tries.renewed && ended.asks_for_renewal() => {
-                match lane.member.authorizer.renew(applied).await {
-                    Ok(renewal) if renewal.send_again() => {
-                        tries.renewed = true;
-                        debug!(stream = %self.stream.name, page = tries.page, "credential renewed");
-                        self.once(lane, tries).await.0
-                    }
-                    Ok(_) => ended,
-                    Err(error) => Attempt::Failed(unsent(error)),
+        let mut trace = self.once(Some(lane), tries).await;
+        if let Some(applied) = trace.applied.take()
+            && !tries.renewed
+            && trace.ended.asks_for_renewal()
+        {
+            match lane.member.authorizer.renew(applied).await {
+                Ok(renewal) if renewal.send_again() => {
+                    tries.renewed = true;
+                    debug!(stream = %self.stream.name, page = tries.page, "credential renewed");
+                    trace = self.once(Some(lane), tries).await;
                 }
+                Ok(_) => {}
+                Err(error) => trace.ended = Attempt::Failed(unsent(error)),
             }
-            _ => ended,
-        };
+        }
         // A token fetched on the way may stand in what is written down next.
         tries.masks.hide(self.channel.secrets());
-        (ended, Some(lane))
+        (trace.ended, Some(lane).filter(|_| trace.party == Party::Source))
     }
 
     /// A host that may be asked, waited for as long as it is left alone.
@@ -112,12 +130,19 @@ impl Fetcher {
     }
 
     /// Sends once, reads the answer and tells the host's breaker.
-    async fn once(&self, lane: Lane<'_>, tries: &mut Tries<'_>) -> (Attempt, Option<Applied>) {
-        let mut applied = None;
-        let followed = self.follow(lane, tries, &mut applied).await;
+    async fn once(&self, lane: Option<Lane<'_>>, tries: &mut Tries<'_>) -> Trace {
+        let mut trace = Trace {
+            ended: Attempt::Held(Duration::ZERO),
+            applied: None,
+            party: Party::Source,
+        };
+        let followed = self.follow(lane, tries, &mut trace).await;
         let ended = match followed {
             Ok(response) => self.read(response, tries.ranks).await,
             Err(failure) => Attempt::Failed(failure),
+        };
+        let Some(lane) = lane.filter(|_| trace.party == Party::Source) else {
+            return Trace { ended, ..trace };
         };
         if let Attempt::Answered(response, _) = &ended
             && matches!(self.stream.request.body, Body::GraphQl { .. })
@@ -135,7 +160,7 @@ impl Fetcher {
             }
             None => {}
         }
-        (ended, applied)
+        Trace { ended, ..trace }
     }
 
     async fn read(&self, response: Response, ranks: Ranks) -> Attempt {
@@ -159,63 +184,50 @@ impl Fetcher {
         }
     }
 
-    /// Sends and follows redirects of the same origin.
+    /// Sends and follows redirects of the same origin, and to hosts that are listed.
     async fn follow(
         &self,
-        lane: Lane<'_>,
-        tries: &Tries<'_>,
-        applied: &mut Option<Applied>,
+        lane: Option<Lane<'_>>,
+        tries: &mut Tries<'_>,
+        trace: &mut Trace,
     ) -> Result<Response, Failure> {
-        let (home, base) = (&self.source.base_url, &lane.host.base);
+        let home = &self.source.base_url;
+        let base = lane.map_or(home, |lane| &lane.host.base);
         let mut hop = tries.request.clone();
         if base != home {
             hop.url = moved(&hop.url, home, base);
         }
         for _ in 0..=REDIRECTS_MAX {
-            let method = facts::method(hop.method);
-            let config = |error| Failure {
-                kind: FailureKind::Config,
-                error,
+            let lane = lane.filter(|_| hop.url.origin() == base.origin());
+            let (prepared, grant) = match lane {
+                Some(lane) => {
+                    let (prepared, applied, grant) = self.prepare(lane, &hop).await?;
+                    (trace.applied, trace.party) = (Some(applied), Party::Source);
+                    (prepared, grant)
+                }
+                None => {
+                    (trace.applied, trace.party) = (None, Party::Other);
+                    (hop.prepare_bare(), String::new())
+                }
             };
-            let asked = hop.prepare(&self.source, &self.stream.request).map_err(config)?;
-            let call = Call {
-                method,
-                path: &asked.url[Position::BeforePath..Position::AfterQuery],
-                headers: Some(&asked.headers),
-            };
-            let grant = lane
-                .member
-                .acquire(&self.stream.name, &call)
-                .await
-                .map_err(unsent)?;
-            self.progress.add_waited(grant.waited);
-            // Prepared again: a secret may have been rotated while this waited.
-            let mut prepared = hop
-                .prepare(&self.source, &self.stream.request)
-                .map_err(|error| Failure {
-                    kind: FailureKind::Config,
-                    error,
-                })?;
-            *applied = Some(
-                lane.member
-                    .authorizer
-                    .apply(&mut prepared)
-                    .await
-                    .map_err(unsent)?,
-            );
             add(&self.progress.requests, 1);
             let wanted = |status| rules::may_accept(&self.source, &self.stream, status);
             let streamed = Streamed::of(&self.stream.format, &self.stream.records);
-            let sent = self
-                .channel
-                .client()
-                .send(prepared, wanted, streamed.as_ref())
-                .await;
-            self.log(&hop, tries, &grant.id, &sent);
+            let client = self.channel.client();
+            let sent = match &mut tries.download {
+                Some(download) => client.download(prepared, trace.party, download).await,
+                None => {
+                    client
+                        .send(prepared, trace.party, wanted, streamed.as_ref())
+                        .await
+                }
+            };
+            self.log(&hop, tries, &grant, &sent);
             let response = sent?;
-            lane.member
-                .limiter()
-                .observe(response.head.status, &response.head.headers);
+            if let Some(lane) = lane {
+                let limiter = lane.member.limiter();
+                limiter.observe(response.head.status, &response.head.headers);
+            }
             let to = redirect(base, &hop, &response.head).map_err(|error| Failure {
                 kind: FailureKind::Unsafe,
                 error,
@@ -231,6 +243,31 @@ impl Fetcher {
             kind: FailureKind::Unsafe,
             error,
         })
+    }
+
+    /// Waits for the budget, and adds the credential.
+    async fn prepare(
+        &self,
+        lane: Lane<'_>,
+        hop: &PageRequest,
+    ) -> Result<(Prepared, Applied, String), Failure> {
+        let config = |error| Failure {
+            kind: FailureKind::Config,
+            error,
+        };
+        let asked = hop.prepare(&self.source, &self.stream.request).map_err(config)?;
+        let call = Call {
+            method: facts::method(hop.method),
+            path: &asked.url[Position::BeforePath..Position::AfterQuery],
+            headers: Some(&asked.headers),
+        };
+        let acquired = lane.member.acquire(&self.stream.name, &call).await;
+        let grant = acquired.map_err(unsent)?;
+        self.progress.add_waited(grant.waited);
+        // Prepared again: a secret may have been rotated while this waited.
+        let mut prepared = hop.prepare(&self.source, &self.stream.request).map_err(config)?;
+        let applied = lane.member.authorizer.apply(&mut prepared).await;
+        Ok((prepared, applied.map_err(unsent)?, grant.id))
     }
 
     fn log(&self, request: &PageRequest, tries: &Tries<'_>, grant: &str, sent: &Result<Response, Failure>) {

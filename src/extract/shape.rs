@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     config::{
         Source, Stream,
+        job::Job,
         paginate::{Paginate, Paging},
         request::{Body, Request, Tree},
         text::{Expr, Text},
@@ -24,11 +25,7 @@ pub fn of(source: &Source, stream: &Stream) -> String {
     let _ = base.set_username("");
     let _ = base.set_password(None);
     let ours = source.headers.iter().map(|(name, _)| name.to_ascii_lowercase());
-    let jobs = stream
-        .job
-        .iter()
-        .flat_map(|job| [Some(&job.poll), job.download.as_ref()]);
-    let jobs: Vec<&Request> = jobs.flatten().collect();
+    let jobs: Vec<&Request> = stream.job.iter().flat_map(Job::requests).collect();
     let requests = [&stream.request].into_iter().chain(jobs.iter().copied());
     let config = requests.clone().any(uses_config).then_some(&source.config);
     let requests: Vec<Value> = requests.map(shape_of_request).collect();

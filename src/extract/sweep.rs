@@ -462,6 +462,7 @@ impl Feed {
                         records: 0,
                         mark: standing,
                         position: Position::Last,
+                        hold: None,
                     };
                     // The receiver may be gone; then nobody wants to know.
                     let _ = sender.send(event(ended.map(|_| nothing))).await;

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+};
 use tracing::warn;
 
 use crate::{
@@ -80,12 +83,14 @@ pub enum Scope {
 /// A page with what it means for the extraction.
 #[derive(Debug)]
 pub struct Fetched {
-    /// The page to land.
-    pub page: Page,
+    /// The page to land; none where only the bookmark is worth a commit.
+    pub page: Option<Page>,
     /// Records in it.
     pub records: u64,
     /// Whether it ends the window.
     pub position: Position,
+    /// The extraction does not go on before this is dropped: keep it until [`Extraction::bookmark`] is committed.
+    pub hold: Option<oneshot::Sender<()>>,
 }
 
 /// What a page is to its window.
@@ -98,6 +103,8 @@ pub enum Position {
     Part,
     /// The pass is complete.
     Last,
+    /// More pages follow, and where the extraction stands now has to be committed at once.
+    Kept,
     /// Not a page: landed to show what was answered, for this reason. The slice fails; its mark has not moved.
     Evidence(String),
 }
@@ -238,17 +245,21 @@ impl Extraction {
             let (slot, mut step) = stepped.inspect_err(|_| self.pages = Pages::Failed)?;
             match step.landed.take() {
                 Some(Landed::Parts(parts)) => self.parted = Some(Parted { parts, slot, step }),
-                Some(Landed::Page(page)) => {
-                    let records = step.records;
+                landed => {
+                    let page = match landed {
+                        Some(Landed::Page(page)) => Some(page),
+                        _ => None,
+                    };
+                    let (records, hold) = (step.records, step.hold.take());
                     let position = self.settle(slot, step);
-                    return Ok(Some(Fetched {
-                        page,
-                        records,
-                        position,
-                    }));
-                }
-                None => {
-                    self.settle(slot, step);
+                    if page.is_some() || position == Position::Kept {
+                        return Ok(Some(Fetched {
+                            page,
+                            records,
+                            position,
+                            hold,
+                        }));
+                    }
                 }
             }
         }
@@ -261,17 +272,20 @@ impl Extraction {
         if part.goes_on {
             self.parted = Some(parted);
             return Ok(Fetched {
-                page: part.page,
+                page: Some(part.page),
                 records: 0,
                 position: Position::Part,
+                hold: None,
             });
         }
         let records = parted.step.records;
+        let hold = parted.step.hold.take();
         let position = self.settle(parted.slot, parted.step);
         Ok(Fetched {
-            page: part.page,
+            page: Some(part.page),
             records,
             position,
+            hold,
         })
     }
 
@@ -333,11 +347,14 @@ impl Extraction {
     /// Those of a page that cannot be fetched or read; of a sliced stream also that it has no slice.
     pub async fn probe(&mut self) -> Result<Probe> {
         match &mut self.pages {
-            Pages::Ready(None) => self.pull()?.ok_or_else(nothing)?.probe().await,
+            Pages::Ready(None) => {
+                let mut pull = self.pull()?.ok_or_else(nothing)?;
+                Box::pin(pull.probe()).await
+            }
             Pages::Ready(Some(slices)) => {
                 let slice = slices.first().await?;
                 let pull = Pull::new(self.fetcher.clone(), slice, self.scope.clone(), Mark::default())?;
-                pull.ok_or_else(nothing)?.probe().await
+                Box::pin(pull.ok_or_else(nothing)?.probe()).await
             }
             _ => Err(Error::new(ErrorKind::Internal, "probe an extraction under way")),
         }

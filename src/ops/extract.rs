@@ -415,7 +415,9 @@ impl Run<'_> {
         // Ends with the window: the extraction itself is bounded by `pages_max`.
         while let Some(fetched) = extraction.next().await? {
             let begun = Instant::now();
-            committer.landing.append(fetched.page).await?;
+            if let Some(page) = fetched.page {
+                committer.landing.append(page).await?;
+            }
             committer.landing_time += begun.elapsed();
             committer.records += fetched.records;
             committer.torn = fetched.position == Position::Part;

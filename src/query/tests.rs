@@ -201,6 +201,7 @@ impl Lake {
             trace_id: None,
             slice: None,
             partial: false,
+            files: Vec::new(),
             part: None,
         };
         landing

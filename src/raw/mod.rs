@@ -180,9 +180,37 @@ pub struct PageFacts {
     /// Whether the server said that something of it is missing, as GraphQL does with `errors` beside `data`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// The files its records point to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileFact>,
     /// Which part of a body it is, if that was too large for one page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+}
+
+/// A file that a record points to: where it is stored, or why it is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFact {
+    /// The record's number within its page, from 0.
+    pub record: u64,
+    /// The key of its bytes in the lake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// How many there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Their SHA-256, lowercase hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// What the server says they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The coding the server says they are in, such as gzip; it is not undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
+    /// Why there is no file, without secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Which part of a body a page is.
@@ -353,6 +381,31 @@ pub struct Window {
     /// The token that came back for `next` although it had come before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeated: Option<String>,
+    /// The export job its pages come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobMark>,
+}
+
+/// How far an export job is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobMark {
+    /// What the server calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// The answer to the request that created it, if other requests are made from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<serde_json::Value>,
+    /// SHA-256 of what its results are called, lowercase hex, once they are known. Of others none is landed yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<String>,
+    /// Results that are landed, the first ones of the list.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub done: u64,
+    /// Whether all are, so that only the job itself is left to be removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub complete: bool,
 }
 
 #[expect(

@@ -184,6 +184,7 @@ fn facts() -> PageFacts {
         trace_id: None,
         slice: None,
         partial: false,
+        files: Vec::new(),
         part: None,
     }
 }

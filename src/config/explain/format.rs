@@ -1,10 +1,13 @@
 //! What bodies are written in, and where they come from other than page by page.
 
 use crate::config::{
-    explain::lines::{Lines, list, show_text},
-    format::{Container, Csv, Encoding, Files, Format, Job, Syntax, Xml},
-    read::values::{show_duration, show_size},
-    request::Request,
+    explain::{
+        lines::{Lines, list, show_place},
+        stream::explain_request,
+    },
+    files::Files,
+    format::{Container, Csv, Encoding, Format, Syntax, Xml},
+    job::Job,
 };
 
 /// Adds `format`: its kind on one line, and what belongs to it on others below.
@@ -46,16 +49,37 @@ fn explain_csv(lines: &mut Lines, csv: &Csv) {
 
 /// Adds the keys of `job`.
 pub(super) fn explain_job(lines: &mut Lines, job: &Job) {
-    lines.set("id", &job.id);
-    lines.set("poll", show_request(&job.poll));
-    lines.set("status", &job.status);
+    lines.optional("id", job.id.as_ref().map(show_place));
+    lines.within("poll", |lines| explain_request(lines, &job.poll));
+    match &job.status {
+        Some(path) => lines.set("status", path),
+        None => lines.choose("status", "the HTTP status", true),
+    }
     lines.set("done", list(&job.done));
-    lines.set("failed", list(&job.failed));
-    lines.set("every", show_duration(job.every));
-    lines.set("timeout", show_duration(job.timeout));
+    let lists = [
+        ("failed", &job.failed),
+        ("empty", &job.empty),
+        ("expired", &job.expired),
+        ("running", &job.running),
+    ];
+    for (name, statuses) in lists {
+        lines.choose(name, list(statuses), statuses.is_empty());
+    }
+    lines.wait("every", job.every, Job::EVERY_DEFAULT);
+    lines.wait("timeout", job.timeout, Job::TIMEOUT_DEFAULT);
+    let requests = [
+        ("list", &job.list),
+        ("download", &job.download),
+        ("abort", &job.abort),
+        ("delete", &job.delete),
+    ];
+    for (name, request) in requests {
+        match request {
+            Some(request) => lines.within(name, |lines| explain_request(lines, request)),
+            None => lines.choose(name, "none", true),
+        }
+    }
     lines.optional("urls", job.urls.as_ref());
-    lines.optional("download", job.download.as_ref().map(show_request));
-    lines.optional("delete", job.delete.as_ref().map(show_request));
     lines.choose("hosts", list(&job.hosts), job.hosts.is_empty());
 }
 
@@ -64,11 +88,8 @@ pub(super) fn explain_files(lines: &mut Lines, files: &Files) {
     lines.set("url", &files.url);
     lines.optional("checksum", files.checksum.as_ref());
     lines.optional("only", files.only.as_ref().map(|only| only.as_str()));
-    lines.set("bytes_max", show_size(files.bytes_max));
-    lines.set("column", &files.column);
+    lines.size("bytes_max", files.bytes_max, Files::BYTES_MAX_DEFAULT);
+    lines.value("column", files.column.as_str(), Files::COLUMN_DEFAULT);
+    lines.value("at_once", files.at_once, Files::AT_ONCE_DEFAULT);
     lines.choose("hosts", list(&files.hosts), files.hosts.is_empty());
-}
-
-fn show_request(request: &Request) -> String {
-    format!("{} {}", request.method.as_str(), show_text(&request.path))
 }

@@ -160,7 +160,7 @@ fn places(section: &Section, sections: &[&'static Section]) -> Vec<(&'static Sec
     places.filter(|(_, key)| takes(key.takes, section)).collect()
 }
 
-/// Places with one key together: `send` of these and those maps.
+/// Places with one key together, and keys with the same maps: `poll`, `list` of this map; `send` of those.
 fn in_places(places: &[(&'static Section, &'static Key)]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for (_, key) in places {
@@ -168,12 +168,21 @@ fn in_places(places: &[(&'static Section, &'static Key)]) -> String {
             names.push(key.name);
         }
     }
-    let of = |name: &&str| {
-        let with_name = places.iter().filter(|(_, key)| key.name == *name);
+    let mut groups: Vec<(String, String)> = Vec::new();
+    for name in names {
+        let with_name = places.iter().filter(|(_, key)| key.name == name);
         let parents: Vec<String> = with_name.map(|(parent, _)| link(parent)).collect();
-        format!("`{name}` of {}", parents.join(", "))
-    };
-    names.iter().map(of).collect::<Vec<String>>().join("; ")
+        let parents = parents.join(", ");
+        match groups.last_mut().filter(|(_, known)| *known == parents) {
+            Some((names, _)) => names.push_str(&format!(", `{name}`")),
+            None => groups.push((format!("`{name}`"), parents)),
+        }
+    }
+    let groups: Vec<String> = groups
+        .into_iter()
+        .map(|(names, parents)| format!("{names} of {parents}"))
+        .collect();
+    groups.join("; ")
 }
 
 /// The example of `section` behind `key`, which takes it in the form `takes`.

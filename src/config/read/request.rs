@@ -12,7 +12,7 @@ use crate::{
         Kind,
         fields::Value,
         section::{
-            Rule, Section,
+            Key, Rule, Section,
             Takes::{self, Choice, Either, Json, Map, Template},
             key,
         },
@@ -28,6 +28,15 @@ const METHODS: [(&str, Method); 4] = [
     ("POST", Method::Post),
     ("PUT", Method::Put),
     ("PATCH", Method::Patch),
+];
+
+/// Methods of a request about an export job.
+const JOB_METHODS: [(&str, Method); 5] = [
+    ("GET", Method::Get),
+    ("POST", Method::Post),
+    ("PUT", Method::Put),
+    ("PATCH", Method::Patch),
+    ("DELETE", Method::Delete),
 ];
 
 /// What a request can carry, each under a key of its own.
@@ -60,39 +69,73 @@ pub(super) static REQUEST: Section = Section::new(
             )
             .example("/orders")
             .more(&["'/orders/{{ config.region }}'"]),
-        key("params", Map(&Template))
-            .doc("Query parameters, in order. One whose template gives nothing is left out.")
-            .example("{ limit: 500 }")
-            .more(&["{ region: '{{ config.region }}' }"]),
-        key("headers", Map(&Template))
-            .doc("Sent besides those of the source. One whose template gives nothing is left out.")
-            .example("{ X-Version: 2 }"),
-        key("body", Json)
-            .doc("The same as json.")
-            .example("{ filter: { status: [open, paid] } }")
-            .beside("{ method: POST }"),
-        key("json", Json)
-            .doc(
-                "A JSON body. A text that is one template and nothing else becomes the value of the template with its \
-                 type.",
-            )
-            .example("{ filter: { status: [open, paid] }, limit: '{{ config.limit }}' }")
-            .beside("{ method: POST }"),
-        key("form", Map(&Template))
-            .doc("A body of form fields, in order. One whose template gives nothing is left out.")
-            .example("{ report: orders, region: '{{ config.region }}' }")
-            .beside("{ method: POST }"),
-        key("text", Template)
-            .doc("A body of any text; its type is a header.")
-            .example("'<report>orders</report>'")
-            .beside("{ method: POST, headers: { Content-Type: application/xml } }"),
-        key("graphql", Either(&[Template, Takes::Section(&GRAPHQL)]))
-            .doc("A GraphQL document, alone or with its variables.")
-            .example("'{ orders { id } }'"),
     ],
 )
+.shared(&[&CARRIED])
 .rules(&[Rule::AtMostOne(&BODIES)])
 .example("{ path: /orders }");
+
+/// `poll`, `list`, `download`, `abort` and `delete` of `job`
+pub(super) static JOB_REQUEST: Section = Section::new(
+    "job_request",
+    "a request",
+    "A request about an export job. Besides the variables of the stream's own request its templates know `job`.",
+    &[
+        key(
+            "method",
+            Choice(&[
+                ("GET", "has no body"),
+                ("POST", "may have one"),
+                ("PUT", "may have one"),
+                ("PATCH", "may have one"),
+                ("DELETE", "has none"),
+            ]),
+        )
+        .default("GET")
+        .doc("The HTTP method. Of `abort` it is POST without being said, of `delete` DELETE, with graphql POST.")
+        .example("POST"),
+        key("path", Takes::AnyText)
+            .required()
+            .doc("Joined to base_url; as in the stream's own request.")
+            .example("'/exports/{{ job.id }}'"),
+    ],
+)
+.shared(&[&CARRIED])
+.rules(&[Rule::AtMostOne(&BODIES)])
+.example("{ path: '/exports/{{ job.id }}' }");
+
+/// What any request can carry.
+static CARRIED: [Key; 7] = [
+    key("params", Map(&Template))
+        .doc("Query parameters, in order. One whose template gives nothing is left out.")
+        .example("{ limit: 500 }")
+        .more(&["{ region: '{{ config.region }}' }"]),
+    key("headers", Map(&Template))
+        .doc("Sent besides those of the source. One whose template gives nothing is left out.")
+        .example("{ X-Version: 2 }"),
+    key("body", Json)
+        .doc("The same as json.")
+        .example("{ filter: { status: [open, paid] } }")
+        .beside("{ method: POST }"),
+    key("json", Json)
+        .doc(
+            "A JSON body. A text that is one template and nothing else becomes the value of the template with its \
+             type.",
+        )
+        .example("{ filter: { status: [open, paid] }, limit: '{{ config.limit }}' }")
+        .beside("{ method: POST }"),
+    key("form", Map(&Template))
+        .doc("A body of form fields, in order. One whose template gives nothing is left out.")
+        .example("{ report: orders, region: '{{ config.region }}' }")
+        .beside("{ method: POST }"),
+    key("text", Template)
+        .doc("A body of any text; its type is a header.")
+        .example("'<report>orders</report>'")
+        .beside("{ method: POST, headers: { Content-Type: application/xml } }"),
+    key("graphql", Either(&[Template, Takes::Section(&GRAPHQL)]))
+        .doc("A GraphQL document, alone or with its variables.")
+        .example("'{ orders { id } }'"),
+];
 
 /// `graphql`
 static GRAPHQL: Section = Section::new(
@@ -126,13 +169,30 @@ struct Scope<'a> {
 /// Reads a request whose templates can use the variables `known`; for the request of a stream [`VARIABLES`].
 pub(super) fn request(value: Value<'_>, dir: &Path, known: &[&str]) -> Option<Request> {
     let scope = Scope { dir, known };
-    let fields = value.fields(&REQUEST)?;
+    read(value, scope, &REQUEST, &METHODS, Method::Get)
+}
+
+/// Reads a request about an export job, whose method is `usual` unless it says another.
+pub(super) fn job_request(value: Value<'_>, dir: &Path, usual: Method) -> Option<Request> {
+    let known: Vec<&str> = VARIABLES.into_iter().chain(["job"]).collect();
+    let scope = Scope { dir, known: &known };
+    read(value, scope, &JOB_REQUEST, &JOB_METHODS, usual)
+}
+
+fn read(
+    value: Value<'_>,
+    scope: Scope<'_>,
+    section: &'static Section,
+    methods: &[(&'static str, Method)],
+    usual: Method,
+) -> Option<Request> {
+    let fields = value.fields(section)?;
     let given: Vec<Value<'_>> = BODIES.iter().filter_map(|name| fields.value(name)).collect();
     let graphql = given.iter().any(|body| body.key == "graphql");
     let method = match fields.value("method") {
-        Some(value) => value.choice(&METHODS, &[]),
+        Some(value) => value.choice(methods, &[]),
         None if graphql => Some(Method::Post),
-        None => Some(Method::Get),
+        None => Some(usual),
     };
     if let [_, second, ..] = given.as_slice() {
         let message = format!("only one of {} may be given", BODIES.join(", "));
@@ -142,8 +202,8 @@ pub(super) fn request(value: Value<'_>, dir: &Path, known: &[&str]) -> Option<Re
         && !method.has_body()
     {
         let hint = "add method: POST, or use params".to_owned();
-        body.problems
-            .add(body.key_place, "a GET request has no body", Some(hint));
+        let message = format!("a {} request has no body", method.as_str());
+        body.problems.add(body.key_place, message, Some(hint));
     }
     let path = fields.required("path", |value| path(value, scope));
     let params = fields

@@ -2,7 +2,7 @@
 
 use crate::{
     config::read::{
-        auth, errors, format, incremental, paginate, rate, request, slice, source, stream, table,
+        auth, errors, format, incremental, job, paginate, rate, request, slice, source, stream, table,
     },
     yaml::section::{
         Key, Section,
@@ -126,6 +126,7 @@ pub static STREAM: Section = Section::new(
             .default("{ type: none }")
             .doc("How the next page is found.")
             .example("{ type: cursor, from: $.next_cursor, param: cursor }"),
+        key("job", Takes::Section(&job::JOB)).doc("For a stream whose pages come from an export job."),
         key("slices", Takes::Section(&slice::SLICES)).doc("How the stream is asked for in parts."),
         key("incremental", Takes::Section(&incremental::INCREMENTAL))
             .doc("How only changed records are asked for. Without it every run asks for everything."),

@@ -14,6 +14,7 @@ use crate::{
             errors::{self, errors},
             format::{format, records},
             incremental::{incremental, reconcile},
+            job::{check_paging, job},
             paginate::paginate,
             request::{VARIABLES, request},
             sections::STREAM,
@@ -122,6 +123,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         Some(value) => paginate(value, method, dir),
         None => Some(Paging::plain(Paginate::Single)),
     };
+    let job = fields.optional("job", |value| job(value, dir));
     let slices = fields.optional("slices", |value| slices(value, dir));
     let incremental = fields.optional("incremental", |value| incremental(value, method));
     let whole = fields.value("incremental").is_none();
@@ -149,6 +151,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     let commit = fields.optional("commit", commit).unwrap_or(CommitEvery::DEFAULT);
     let (request, paginate) = (request?, paginate?);
     check_slots(&fields, &request, &paginate, incremental.as_ref());
+    check_paging(&fields, job.as_ref(), &paginate.next);
     Some(Stream {
         name: name?,
         request,
@@ -160,7 +163,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         schedule,
         fresh_within,
         reconcile,
-        job: None,
+        job,
         files: None,
         errors: rules,
         retry,

@@ -99,6 +99,29 @@ fn r020_every_setting_is_read_and_explained() {
 }
 
 #[test]
+fn r054_no_setting_that_may_be_secret_is_explained() {
+    let mut tried = 0;
+    for section in sections::all() {
+        for key in section.keys() {
+            let value: Json = match key.takes {
+                Takes::Secret | Takes::Reference => "hunter2".into(),
+                Takes::Map(Takes::Reference | Takes::Template) => serde_json::json!({ "name": "hunter2" }),
+                _ => continue,
+            };
+            let file = file(section, with(section, key, &value));
+            // Some secrets have a form, and some names are given.
+            let Ok(loaded) = parse(&file.to_string(), Path::new("/srv/shop")) else {
+                continue;
+            };
+            tried += 1;
+            let text = explain(&loaded.project);
+            assert!(!text.contains("hunter2"), "{}.{}\n{text}", section.id, key.name);
+        }
+    }
+    assert!(tried > 10, "{tried}");
+}
+
+#[test]
 fn r020_every_key_is_described_and_has_an_example() {
     let mut ids = BTreeSet::new();
     for section in sections::all() {

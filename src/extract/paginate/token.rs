@@ -126,7 +126,11 @@ pub(super) fn count_at(place: &Place, head: &Head, body: &[u8]) -> Result<Option
 ///
 /// # Errors
 /// [`ErrorKind::Refused`] if the body is not JSON.
-pub(super) fn text_at<'a>(place: &Place, head: &'a Head, body: &'a [u8]) -> Result<Option<Cow<'a, str>>> {
+pub(in crate::extract) fn text_at<'a>(
+    place: &Place,
+    head: &'a Head,
+    body: &'a [u8],
+) -> Result<Option<Cow<'a, str>>> {
     match place {
         Place::Header(name) => Ok(header(name, head)?.map(Cow::Borrowed)),
         Place::Body(path) => Ok(first(path, body)?.and_then(|value| match value.first() {

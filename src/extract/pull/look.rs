@@ -7,7 +7,7 @@ use crate::{
         mask::Masks,
         paginate,
         pull::{After, Pull, SAMPLE_BYTES_MAX, excerpt},
-        request::{PageRequest, START},
+        request::START,
         window::{Planned, Probe},
     },
     format,
@@ -20,7 +20,10 @@ impl Pull {
         // Ends with the windows, or at `most`.
         while planned.len() < most {
             let Fetcher { source, stream, .. } = &self.fetcher;
-            let request = self.request()?;
+            let request = match &self.export {
+                Some(export) => export.creation(&self.ask(START))?,
+                None => self.request()?,
+            };
             let prepared = request.prepare(source, &stream.request)?;
             let masks = Masks::of(source, &stream.request)?;
             planned.push(Planned {
@@ -39,14 +42,13 @@ impl Pull {
     }
 
     /// See [`Extraction::probe`](crate::extract::window::Extraction::probe).
-    pub(crate) async fn probe(&self) -> Result<Probe> {
-        let Fetcher { source, stream, .. } = &self.fetcher;
-        let request = PageRequest::build(source, stream, &self.ask(START))?;
-        let answer = self
-            .fetcher
-            .fetch(&request, 1, None, None)
-            .await
-            .map_err(|unanswered| unanswered.error)?;
+    pub(crate) async fn probe(&mut self) -> Result<Probe> {
+        Box::pin(self.before_probe()).await?;
+        let (fetcher, request) = self.page_request()?;
+        let answered = Box::pin(fetcher.fetch(&request, 1, None, None)).await;
+        Box::pin(self.after_probe()).await;
+        let answer = answered.map_err(|unanswered| unanswered.error)?;
+        let stream = &self.fetcher.stream;
         let response = &answer.response;
         let url = answer.masks.url(response.head.url.as_str());
         let reading = answer.reading.clone().map_err(|reason| {

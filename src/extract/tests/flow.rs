@@ -217,7 +217,7 @@ async fn r143_facts_say_how_a_page_came() {
     })
     .await;
     let mut extraction = extraction(&source(&server.url, cursor()), Bookmark::default());
-    let facts = extraction.next().await.unwrap().unwrap().page.facts;
+    let facts = extraction.next().await.unwrap().unwrap().page.unwrap().facts;
     assert_eq!(
         (facts.method.as_str(), facts.status, facts.attempts),
         ("GET", 200, 2)

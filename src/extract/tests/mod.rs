@@ -7,6 +7,7 @@ mod conformance;
 mod dialect;
 mod flow;
 mod guards;
+mod jobs;
 mod large;
 mod logs;
 mod paging;

@@ -55,6 +55,7 @@ fn page(body: &str, slice: Option<Value>) -> Page {
             trace_id: None,
             slice: slice.map(|slice| slice.as_object().unwrap().clone()),
             partial: false,
+            files: Vec::new(),
             part: None,
         },
     }

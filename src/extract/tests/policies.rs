@@ -501,7 +501,7 @@ async fn r048_traffic_moves_to_a_replica_and_back() {
     let mut extraction = super::server::extraction(&source, Bookmark::default());
     let mut bodies = Vec::new();
     while let Some(fetched) = extraction.next().await.unwrap() {
-        bodies.push(String::from_utf8(fetched.page.body.to_vec()).unwrap());
+        bodies.push(String::from_utf8(fetched.page.unwrap().body.to_vec()).unwrap());
         if let Some(window) = &extraction.bookmark().window {
             assert!(window.next.starts_with(base.url.as_str()), "{}", window.next);
         }

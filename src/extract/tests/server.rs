@@ -152,6 +152,11 @@ impl Server {
         self.received.lock().unwrap().clone()
     }
 
+    /// Forgets what was received so far.
+    pub(super) fn forget(&self) {
+        self.received.lock().unwrap().clear();
+    }
+
     /// The request targets so far, without the path.
     pub(super) fn queries(&self) -> Vec<String> {
         let targets = self.received().into_iter().map(|received| received.target);
@@ -391,8 +396,9 @@ pub(super) async fn extract(source: &Source, bookmark: Bookmark) -> Outcome {
     let mut pages = Vec::new();
     let result = loop {
         match extraction.next().await {
+            Ok(Some(fetched)) if fetched.page.is_none() => {}
             Ok(Some(fetched)) => pages.push(Handed {
-                page: fetched.page,
+                page: fetched.page.unwrap(),
                 records: fetched.records,
                 bookmark: extraction.bookmark().clone(),
                 position: fetched.position,

@@ -61,8 +61,9 @@ async fn pass(source: &Source, bookmark: Bookmark, scope: Scope, pages: usize) -
             break Ok(());
         }
         match extraction.next().await {
+            Ok(Some(fetched)) if fetched.page.is_none() => {}
             Ok(Some(fetched)) => handed.push(Handed {
-                page: fetched.page,
+                page: fetched.page.unwrap(),
                 records: fetched.records,
                 bookmark: extraction.bookmark().clone(),
                 position: fetched.position,
