@@ -3,6 +3,7 @@
 mod auth;
 mod cursor;
 mod errors;
+mod files;
 mod format;
 mod incremental;
 mod job;

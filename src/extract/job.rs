@@ -156,7 +156,7 @@ impl Export {
     /// The request that creates the job.
     pub(crate) fn creation(&self, ask: &Ask) -> Result<PageRequest> {
         let Fetcher { source, stream, .. } = &self.fetcher;
-        let stream = about(stream, &stream.request, stream.incremental.is_some())?;
+        let stream = stream_of(stream, &stream.request, stream.incremental.is_some())?;
         PageRequest::build(source, &stream, ask)
     }
 
@@ -443,17 +443,7 @@ impl Export {
 
     /// Sends `request`, which was made from `settings`. Any 2xx is an answer, with JSON in it or empty.
     async fn send(&self, settings: &Request, request: &PageRequest) -> Result<Answer, Box<Unanswered>> {
-        let stream = about(&self.fetcher.stream, settings, false).map_err(unsent)?;
-        let mut source = (*self.fetcher.source).clone();
-        // The body of a GraphQL answer says more than its status.
-        if !matches!(settings.body, Body::GraphQl { .. }) {
-            source.errors.push(any_success());
-        }
-        let fetcher = Fetcher {
-            source: Arc::new(source),
-            stream: Arc::new(stream),
-            ..self.fetcher.clone()
-        };
+        let fetcher = about(&self.fetcher, settings).map_err(unsent)?;
         let answer = fetcher.fetch(request, 1, None, None).await?;
         match answer.reading {
             Ok(_) => Ok(answer),
@@ -490,8 +480,25 @@ impl Export {
     }
 }
 
+/// What sends `request`, of which any 2xx is an answer, with JSON in it or empty.
+///
+/// # Errors
+/// None that is to be expected.
+pub(crate) fn about(fetcher: &Fetcher, request: &Request) -> Result<Fetcher> {
+    let mut source = (*fetcher.source).clone();
+    // The body of a GraphQL answer says more than its status.
+    if !matches!(request.body, Body::GraphQl { .. }) {
+        source.errors.push(any_success());
+    }
+    Ok(Fetcher {
+        source: Arc::new(source),
+        stream: Arc::new(stream_of(&fetcher.stream, request, false)?),
+        ..fetcher.clone()
+    })
+}
+
 /// A stream of one request whose answer is read as one JSON text.
-fn about(stream: &Stream, request: &Request, bounds: bool) -> Result<Stream> {
+fn stream_of(stream: &Stream, request: &Request, bounds: bool) -> Result<Stream> {
     Ok(Stream {
         request: request.clone(),
         format: Format::JSON,
@@ -515,7 +522,8 @@ fn any_success() -> ErrorRule {
     }
 }
 
-fn plain_get() -> Request {
+/// A GET with nothing of the project file in it, for a URL that a server told.
+pub(crate) fn plain_get() -> Request {
     Request {
         method: Method::Get,
         path: Text::literal(""),

@@ -50,6 +50,7 @@ pub mod decode;
 pub mod download;
 pub mod facts;
 pub mod fetch;
+mod files;
 pub mod graphql;
 pub mod hosts;
 mod job;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use object_store::ObjectStore;
 use serde_json::{Map, Value};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -17,6 +18,7 @@ use crate::{
     extract::{
         channel::Channel,
         fetch::Fetcher,
+        files::Filing,
         progress::Progress,
         pull::{Landed, Mark, Pull, Step},
         spool::Parts,
@@ -43,6 +45,8 @@ pub struct Extraction {
     /// The step whose body is handed out part by part.
     parted: Option<Parted>,
     progress: Arc<Progress>,
+    /// Stores the files that records point to.
+    filing: Option<Filing>,
 }
 
 /// A step whose body is handed out in parts; it counts with the last of them.
@@ -175,6 +179,7 @@ impl Extraction {
             pages: Pages::Ready(None),
             parted: None,
             progress,
+            filing: None,
         };
         if stream.slices.is_none() {
             // Says now what would be wrong later.
@@ -187,6 +192,13 @@ impl Extraction {
     #[must_use]
     pub fn with_scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
+        self
+    }
+
+    /// The same, and the files that its records point to are stored in `store` as pages are handed out.
+    #[must_use]
+    pub fn with_store(mut self, store: &Arc<dyn ObjectStore>) -> Self {
+        self.filing = Filing::of(&self.fetcher, store);
         self
     }
 
@@ -246,10 +258,11 @@ impl Extraction {
             match step.landed.take() {
                 Some(Landed::Parts(parts)) => self.parted = Some(Parted { parts, slot, step }),
                 landed => {
-                    let page = match landed {
+                    let mut page = match landed {
                         Some(Landed::Page(page)) => Some(page),
                         _ => None,
                     };
+                    self.file(page.as_mut(), &step.position).await?;
                     let (records, hold) = (step.records, step.hold.take());
                     let position = self.settle(slot, step);
                     if page.is_some() || position == Position::Kept {
@@ -268,7 +281,9 @@ impl Extraction {
     /// Hands out the next part of a body. The bookmark moves with the last, and that has the records of all.
     async fn part(&mut self, mut parted: Parted) -> Result<Fetched> {
         let part = parted.parts.next().await?;
-        let part = part.ok_or_else(|| Error::new(ErrorKind::Internal, "hand out a body without parts"))?;
+        let mut part =
+            part.ok_or_else(|| Error::new(ErrorKind::Internal, "hand out a body without parts"))?;
+        self.file(Some(&mut part.page), &parted.step.position).await?;
         if part.goes_on {
             self.parted = Some(parted);
             return Ok(Fetched {
@@ -287,6 +302,18 @@ impl Extraction {
             position,
             hold,
         })
+    }
+
+    /// Stores the files that the records of a page point to. What is no page has none.
+    async fn file(&mut self, page: Option<&mut Page>, position: &Position) -> Result<()> {
+        let (Some(filing), Some(page)) = (&self.filing, page) else {
+            return Ok(());
+        };
+        if matches!(position, Position::Evidence(_)) && !page.facts.partial {
+            return Ok(());
+        }
+        let filed = filing.file(page).await;
+        filed.inspect_err(|_| self.pages = Pages::Failed)
     }
 
     /// Moves the bookmark past a step, and says what that is to the pass.

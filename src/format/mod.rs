@@ -171,6 +171,8 @@ pub struct Recipe {
     pub records: JsonPath,
     /// Slice values put into every record.
     pub include: Vec<String>,
+    /// The member that a record gets for the file it points to; none if none gets one.
+    pub file_column: Option<String>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -183,6 +185,7 @@ impl Recipe {
             format: stream.format.clone(),
             records: stream.records.clone(),
             include: include.unwrap_or_default(),
+            file_column: stream.files.as_ref().map(|files| files.column.clone()),
             limits: Limits::of(&source.limits),
         }
     }

@@ -398,6 +398,7 @@ async fn evidence(workspace: &Workspace, stream: &Stream, position: Position) ->
         None => body.to_vec(),
     };
     let stored = stored(&entry, position.page, body.len()).ok_or_else(|| missing("find raw page"))?;
+    let stored = stored.into_iter().chain(files(&facts, position.record)).collect();
     Ok(Evidence {
         position,
         request: request(&facts),
@@ -442,6 +443,19 @@ fn stored(entry: &LogEntry, page: u32, body_bytes: usize) -> Option<Vec<(&'stati
         first += object.pages.len();
     }
     None
+}
+
+/// Where the file is that a record points to, or why it is nowhere.
+fn files(facts: &PageFacts, record: Option<u32>) -> Vec<(&'static str, String)> {
+    let number = record.map(u64::from);
+    let of_record = facts.files.iter().filter(|file| Some(file.record) == number);
+    let mut lines = Vec::new();
+    for file in of_record {
+        lines.extend(file.path.clone().map(|path| ("file", path)));
+        lines.extend(file.bytes.map(|bytes| ("file bytes", bytes.to_string())));
+        lines.extend(file.error.clone().map(|error| ("file", error)));
+    }
+    lines
 }
 
 fn request(facts: &PageFacts) -> Vec<(&'static str, String)> {
@@ -499,6 +513,7 @@ mod tests {
             format: Format::JSON,
             records: JsonPath::parse("$.data[*]").unwrap(),
             include: vec!["order".to_owned()],
+            file_column: None,
             limits: Limits::DEFAULT,
         };
         let body = Bytes::from_static(br#"{"data": [{"id":1}, {"id" : 2.50}]}"#);

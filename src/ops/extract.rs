@@ -360,7 +360,8 @@ impl Run<'_> {
             workspace.clock.clone(),
             bookmark.clone(),
         )?
-        .with_scope(scope.clone());
+        .with_scope(scope.clone())
+        .with_store(&workspace.store);
         if self.stream.slices.is_some() {
             let slices = parents::slices(&workspace.store, self.source, self.stream, &bookmark).await?;
             extraction = extraction.with_slices(slices);
@@ -417,11 +418,11 @@ impl Run<'_> {
             let begun = Instant::now();
             if let Some(page) = fetched.page {
                 committer.landing.append(page).await?;
+                failpoint::point("extract::page_appended");
             }
             committer.landing_time += begun.elapsed();
             committer.records += fetched.records;
             committer.torn = fetched.position == Position::Part;
-            failpoint::point("extract::page_appended");
             if committer.torn {
                 continue;
             }

@@ -35,6 +35,13 @@ pub enum Key {
         /// Counted from 0 within the batch.
         index: u32,
     },
+    /// `raw/<source>/<stream>/files/<2 digits>/<64 digits>`, a file that records point to.
+    File {
+        /// The stream of the records.
+        stream: StreamName,
+        /// The SHA-256 of its bytes, lowercase hex.
+        sha256: String,
+    },
     /// `tables/<source>/<stream>`, the main table.
     Table {
         /// The stream the table is made from.
@@ -86,6 +93,7 @@ impl Key {
                 batch_id,
                 index,
             } => object(stream, *hour, *batch_id, *index),
+            Self::File { stream, sha256 } => file(stream, sha256),
             Self::Table { stream } => table(stream),
             Self::Quarantine { stream } => quarantine(stream),
             Self::System { table } => system(*table),
@@ -110,6 +118,10 @@ impl Key {
             ["raw", source, stream, "_log", file] => Self::Entry {
                 stream: stream_name(source, stream)?,
                 number: BatchNumber::new(file.strip_suffix(".json")?.parse().ok()?).ok()?,
+            },
+            ["raw", source, stream, "files", _, sha256] if is_sha256(sha256) => Self::File {
+                stream: stream_name(source, stream)?,
+                sha256: sha256.to_owned(),
             },
             ["raw", source, stream, date, hour, file] => {
                 let (batch_id, index) = file.strip_suffix(".jsonl.zst")?.rsplit_once('-')?;
@@ -163,6 +175,18 @@ pub fn object(stream: &StreamName, fetched_at: Timestamp, batch_id: BatchId, ind
         .join(format!("dt={}", fetched_at.format("%Y-%m-%d")))
         .join(format!("hr={:02}", fetched_at.hour()))
         .join(format!("{batch_id}-{index:04}.jsonl.zst"))
+}
+
+/// The place of a file by its content; `sha256` in lowercase hex.
+pub fn file(stream: &StreamName, sha256: &str) -> Path {
+    // Stores and people alike are slow with a folder of a million files.
+    let begins = sha256.get(..2).unwrap_or(sha256);
+    raw(stream).join("files").join(begins).join(sha256)
+}
+
+fn is_sha256(text: &str) -> bool {
+    let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == 64 && text.bytes().all(digit)
 }
 
 /// The hour that `at` belongs to; pages of one object share it.
@@ -229,6 +253,7 @@ mod tests {
                     index,
                 }
             }),
+            (stream(), "[0-9a-f]{64}").prop_map(|(stream, sha256)| Key::File { stream, sha256 }),
             stream().prop_map(|stream| Key::Table { stream }),
             stream().prop_map(|stream| Key::Quarantine { stream }),
             proptest::sample::select(SystemTable::ALL.to_vec()).prop_map(|table| Key::System { table }),

@@ -7,11 +7,12 @@ use arrow::{
     buffer::Buffer,
 };
 use bytes::Bytes;
+use serde_json::{Value, json};
 
 use crate::{
     format::{Defect, Piece, Recipe, additions::Additions, part::Section},
     json::Found,
-    raw::{PageFacts, read::RawPage},
+    raw::{FileFact, PageFacts, read::RawPage},
 };
 
 /// Records in one run, at most.
@@ -42,8 +43,7 @@ pub(super) fn runs<E>(
     page: &RawPage,
     emit: &mut dyn FnMut(Run) -> Result<(), E>,
 ) -> Result<Result<Found, E>, Defect> {
-    let slice = page.facts.as_ref().and_then(slice);
-    let additions = Additions::of(&recipe.include, slice);
+    let additions = additions(recipe, page.facts.as_ref());
     let mut places = Vec::new();
     let mut written = Written::new(&additions);
     let mut held = true;
@@ -101,8 +101,28 @@ pub fn read(
     recipe.read_section(body, &section, visit)
 }
 
-fn slice(facts: &PageFacts) -> Option<&serde_json::Map<String, serde_json::Value>> {
-    facts.slice.as_ref()
+/// What is put into the records of a page: the values of its slice, and what became of their files.
+fn additions(recipe: &Recipe, facts: Option<&PageFacts>) -> Additions {
+    let slice = facts.and_then(|facts| facts.slice.as_ref());
+    let mut additions = Additions::of(&recipe.include, slice);
+    if let (Some(column), Some(facts)) = (&recipe.file_column, facts) {
+        for file in &facts.files {
+            additions.add(file.record, column, &told(file));
+        }
+    }
+    additions
+}
+
+/// A file as its row has it: every member always, so that all rows are alike.
+fn told(file: &FileFact) -> Value {
+    json!({
+        "path": file.path,
+        "bytes": file.bytes,
+        "sha256": file.sha256,
+        "content_type": file.content_type,
+        "content_encoding": file.content_encoding,
+        "error": file.error,
+    })
 }
 
 /// Emits records that are ranges of the body.
@@ -203,6 +223,7 @@ mod tests {
             format,
             records: JsonPath::parse("$[*]").unwrap(),
             include: include.iter().map(|&name| name.to_owned()).collect(),
+            file_column: None,
             limits: Limits::DEFAULT,
         }
     }

@@ -19,6 +19,7 @@ mod extraction;
 mod faults;
 mod formats;
 mod graphql;
+mod jobs;
 mod landing;
 mod large;
 mod limits;

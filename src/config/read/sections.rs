@@ -2,7 +2,7 @@
 
 use crate::{
     config::read::{
-        auth, errors, format, incremental, job, paginate, rate, request, slice, source, stream, table,
+        auth, errors, files, format, incremental, job, paginate, rate, request, slice, source, stream, table,
     },
     yaml::section::{
         Key, Section,
@@ -127,6 +127,7 @@ pub static STREAM: Section = Section::new(
             .doc("How the next page is found.")
             .example("{ type: cursor, from: $.next_cursor, param: cursor }"),
         key("job", Takes::Section(&job::JOB)).doc("For a stream whose pages come from an export job."),
+        key("files", Takes::Section(&files::FILES)).doc("Files that records point to."),
         key("slices", Takes::Section(&slice::SLICES)).doc("How the stream is asked for in parts."),
         key("incremental", Takes::Section(&incremental::INCREMENTAL))
             .doc("How only changed records are asked for. Without it every run asks for everything."),

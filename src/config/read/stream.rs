@@ -12,6 +12,7 @@ use crate::{
         paginate::Paging,
         read::{
             errors::{self, errors},
+            files::files,
             format::{format, records},
             incremental::{incremental, reconcile},
             job::{check_paging, job},
@@ -124,6 +125,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         None => Some(Paging::plain(Paginate::Single)),
     };
     let job = fields.optional("job", |value| job(value, dir));
+    let files = fields.optional("files", files);
     let slices = fields.optional("slices", |value| slices(value, dir));
     let incremental = fields.optional("incremental", |value| incremental(value, method));
     let whole = fields.value("incremental").is_none();
@@ -164,7 +166,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         fresh_within,
         reconcile,
         job,
-        files: None,
+        files,
         errors: rules,
         retry,
         table: table?,

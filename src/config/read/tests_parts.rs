@@ -295,3 +295,63 @@ fn r020_slices_that_cannot_be_are_refused() {
     );
     assert_eq!((found[0].line, found[1].line), (8, 13));
 }
+
+#[test]
+fn a_job_and_its_requests_are_read_with_what_they_are_usually() {
+    let stream = read(
+        "job: { id: header:x-job, poll: { path: '/jobs/{{ job.id }}' }, status: $.state, done: [ready, 3], empty: [none], \
+         list: { path: '/jobs/{{ job.poll.key }}' }, urls: '$.parts[*]', download: { path: '/parts/{{ job.target }}' }, \
+         abort: { path: '/jobs/{{ job.id }}/stop' }, delete: { path: '/jobs/{{ job.response.id }}' }, \
+         hosts: ['*.Store.example', 'files.example:8443'], every: 30s, timeout: 6h }",
+    );
+    let job = stream.job.unwrap();
+    assert_eq!(job.done, ["ready", "3"]);
+    assert_eq!(job.hosts, ["*.store.example", "files.example:8443"]);
+    assert_eq!((job.every.as_secs(), job.timeout.as_secs()), (30, 6 * 3600));
+    let methods: Vec<&str> = job.requests().map(|request| request.method.as_str()).collect();
+    assert_eq!(methods, ["GET", "GET", "GET", "POST", "DELETE"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_job_is_said() {
+    let poll = "poll: { path: /p }, done: [ok]";
+    let table = [
+        (format!("job: {{ {poll} }}"), "urls or download"),
+        (
+            format!("job: {{ {poll}, download: {{ path: /d }}, list: {{ path: /l }} }}"),
+            "nothing is read from it",
+        ),
+        (
+            format!("job: {{ {poll}, failed: [ok], urls: $.u }}"),
+            "\"ok\" stands in another list too",
+        ),
+        (
+            format!("job: {{ {poll}, urls: $.u, hosts: ['https://files.example'] }}"),
+            "is not a host",
+        ),
+        (
+            format!("job: {{ {poll}, urls: $.u }}, paginate: {{ type: link_header }}")
+                .replace("}, paginate", "}\n        paginate"),
+            "whole files",
+        ),
+        (
+            "files: { url: $.u, only: job.id == 1 }".to_owned(),
+            "\"job\" is not a variable known here",
+        ),
+    ];
+    for (settings, expected) in table {
+        let found = problems(&settings);
+        assert!(found.contains(expected), "{settings}\n{found}");
+    }
+}
+
+#[test]
+fn files_have_safe_defaults() {
+    let files = read("files: { url: $.file }").files.unwrap();
+    assert_eq!(
+        (files.bytes_max, files.at_once, files.column.as_str()),
+        (1 << 30, 4, "_file")
+    );
+    assert!(files.checksum.is_none() && files.only.is_none() && files.hosts.is_empty());
+    assert!(problems("files: { url: $.file, column: 'a b' }").contains("not the name of a column"));
+}

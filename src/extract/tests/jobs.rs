@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Map, Value};
+
 use super::server::{Received, Reply, Server, extract, extraction, json, path, source, status};
+
 use crate::{
     config::{
         Source,
@@ -14,9 +17,10 @@ use crate::{
         job::Job,
         paginate::Paginate,
         request::{Body, Method, Place, Request, TokenSlot, Tree},
+        slice::{SliceBy, Slicing},
         text::Text,
     },
-    extract::window::Position,
+    extract::{sweep::Slices, window::Position},
     raw::Bookmark,
 };
 
@@ -561,4 +565,32 @@ async fn a_probe_looks_at_the_first_result_and_removes_the_job() {
     assert_eq!(planned.len(), 1);
     assert_eq!(planned[0].method, "POST");
     assert!(planned[0].url.ends_with("/exports"));
+}
+
+#[tokio::test]
+async fn every_slice_has_a_job_of_its_own() {
+    let exports = Exports::start(&[DONE]).await;
+    let mut source = exporting(&exports);
+    let shops = ["a", "b", "c"];
+    source.streams[0].slices = Some(Slicing {
+        at_once: 2,
+        ..Slicing::by(vec![SliceBy::List {
+            name: "shop".to_owned(),
+            values: shops.map(Text::literal).to_vec(),
+        }])
+    });
+    let values = shops.map(|shop| Map::from_iter([("shop".to_owned(), Value::from(shop))]));
+    let slices = Slices::listed(values.into_iter());
+    let mut run = extraction(&source, Bookmark::default()).with_slices(slices);
+    let mut pages = 0;
+    while let Some(fetched) = run.next().await.unwrap() {
+        pages += u32::from(fetched.page.is_some());
+        for mark in run.bookmark().slices.values() {
+            let job = mark.window.as_ref().unwrap().job.as_ref().unwrap();
+            assert!(job.done <= 2);
+        }
+    }
+    assert_eq!(pages, 6);
+    assert_eq!((exports.count("POST"), exports.count("DELETE")), (3, 3));
+    assert!(run.bookmark().slices.is_empty());
 }

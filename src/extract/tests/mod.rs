@@ -5,6 +5,7 @@ mod auth;
 mod bounds;
 mod conformance;
 mod dialect;
+mod files;
 mod flow;
 mod guards;
 mod jobs;

@@ -235,7 +235,7 @@ pub(super) fn clock() -> Clock {
     Clock::from_fn(move || now() + began.elapsed())
 }
 
-pub(super) fn path(text: &str) -> JsonPath {
+pub(in crate::extract) fn path(text: &str) -> JsonPath {
     JsonPath::parse(text).unwrap()
 }
 
