@@ -32,7 +32,7 @@ pub struct ErrorRule {
 pub enum Action {
     /// A good page, whatever its status. Without a body, or without the records path, it is a page of no records.
     Accept,
-    /// No page: the window ends here without an error, and the answer is landed as evidence.
+    /// No page: the slice ends here without an error, nothing is landed, and the watermark stays.
     Ignore,
     /// An error that no second attempt changes.
     Fail,

@@ -2,6 +2,7 @@
 
 use std::{io, path::Path};
 
+use md5::Md5;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     fs::{self, File, OpenOptions},
@@ -9,7 +10,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{extract::md5::Md5, raw::frame::hex};
+use crate::raw::frame::hex;
 
 /// A file without a name that takes one body.
 pub struct Download {
@@ -109,7 +110,7 @@ impl Download {
         Downloaded {
             bytes: self.bytes,
             sha256: hex(&self.sha256.clone().finalize()),
-            md5: hex(&self.md5.clone().finish()),
+            md5: hex(&self.md5.clone().finalize()),
         }
     }
 

@@ -71,7 +71,8 @@ pub enum Verdict {
     Partial,
     /// The window ends here, as `paginate.stop.on_status` has it.
     End,
-    /// The window ends here without an error, as a rule has it; landed as evidence if there is a body.
+    /// The slice ends here without an error, as a rule has it. What is behind the answer is not known, so the watermark
+    /// stays.
     Ignored {
         /// The status of the answer.
         status: u16,

@@ -57,7 +57,6 @@ mod job;
 pub mod limit;
 pub mod link;
 pub mod mask;
-pub mod md5;
 pub mod paginate;
 pub mod parents;
 pub mod progress;

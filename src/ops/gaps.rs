@@ -205,3 +205,39 @@ fn asked(since: Option<&str>, until: Option<&str>) -> String {
         (None, None) => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{parse_timestamp, read::parse};
+
+    #[test]
+    fn r022_a_stream_whose_last_success_is_too_old_is_stale() {
+        let text = "
+lake: ./lake
+sources:
+  shop:
+    base_url: https://a.example
+    streams:
+      items: { request: { path: /i }, table: { keys: [id] }, fresh_within: 1h }
+";
+        let project = parse(text, Path::new("/srv/shop")).unwrap().project;
+        let kinds = |last_success_at: Option<&str>| -> Vec<&'static str> {
+            let bookmark = Bookmark {
+                last_success_at: last_success_at.map(|text| parse_timestamp(text).unwrap()),
+                ..Bookmark::default()
+            };
+            let mut found = Found {
+                stream: &project.sources[0].streams[0],
+                gaps: Vec::new(),
+            };
+            found.look(&bookmark, parse_timestamp("2026-11-22T12:00:00Z").unwrap());
+            found.gaps.iter().map(|gap| gap.kind).collect()
+        };
+        assert_eq!(kinds(None), ["stale"]);
+        assert_eq!(kinds(Some("2026-11-22T10:59:59Z")), ["stale"]);
+        assert_eq!(kinds(Some("2026-11-22T11:00:00Z")), Vec::<&str>::new());
+    }
+}

@@ -40,7 +40,7 @@ fn orders(ids: &[i64]) -> Value {
 }
 
 #[test]
-fn r017_children_follow_their_parents_and_know_whose_they_are() {
+fn children_follow_their_parents_and_know_whose_they_are() {
     let last = Arc::new(Mutex::new(vec![1, 2]));
     let known = Arc::clone(&last);
     let api = Answers::start(move |asked| match asked.path.as_str() {
@@ -75,7 +75,7 @@ fn r017_children_follow_their_parents_and_know_whose_they_are() {
 }
 
 #[test]
-fn r060_one_failing_slice_is_said_and_holds_no_other() {
+fn one_failing_slice_is_said_and_holds_no_other() {
     let api = Answers::start(|asked| match asked.path.as_str() {
         "/orders" => orders(&[1, 2, 3]).into(),
         "/orders/2/lines" => Answer::status(403),
@@ -145,7 +145,7 @@ fn r014_a_backfill_of_a_closed_range_moves_no_watermark() {
 }
 
 #[test]
-fn r066_a_backdated_row_is_found_by_a_complete_pass() {
+fn r066_f054_a_backdated_row_is_found_by_a_complete_pass() {
     let records = Arc::new(Mutex::new(vec![(1, 10), (2, 20)]));
     let known = Arc::clone(&records);
     let api = Answers::start(move |asked| {
@@ -276,7 +276,7 @@ fn r016_a_position_out_of_retention_stops_loudly_or_begins_again() {
 }
 
 #[test]
-fn r019_a_dry_run_shows_the_requests_and_sends_none() {
+fn a_dry_run_shows_the_requests_and_sends_none() {
     let api = ranged(vec![(1, 10)]);
     let streams = format!(
         "{CHANGES}{}",

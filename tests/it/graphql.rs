@@ -172,7 +172,7 @@ fn f071_partial_data_of_datasette_are_landed_flagged_and_asked_for_again() {
 }
 
 #[test]
-fn r045_a_page_too_much_for_datasette_is_asked_for_in_halves_by_a_rule() {
+fn f072_a_page_too_much_for_datasette_is_asked_for_in_halves_by_a_rule() {
     let server = servers::orders_graphql(12, 9);
     let rule = "errors: [{ status: 500, body: Query limit exceeded, then: split }]";
     let project = nested(&server, 12, rule);

@@ -5,67 +5,46 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use axum::{
-    Router,
-    body::{Body, Bytes},
-    http::{Method, Response, StatusCode, Uri},
-};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-use crate::support::project::TestProject;
+use crate::support::{
+    answers::{Answer, Answers},
+    project::TestProject,
+};
 
 /// An API whose answers are a function of what is asked, `POST /exports`, and of how often that was asked before.
 struct Scripted {
-    base_url: String,
+    answers: Answers,
     asked: Arc<Mutex<Vec<String>>>,
-    _runtime: tokio::runtime::Runtime,
 }
 
 impl Scripted {
-    fn start(answer: impl Fn(&str, usize) -> (u16, Vec<u8>) + Clone + Send + Sync + 'static) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
-            .unwrap();
-        let base_url = format!("http://{}", listener.local_addr().unwrap());
+    fn start(answer: impl Fn(&str, usize) -> (u16, Vec<u8>) + Send + Sync + 'static) -> Self {
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let log = Arc::clone(&asked);
-        let app = Router::new().fallback(move |method: Method, uri: Uri, _: Bytes| {
-            let (log, answer) = (Arc::clone(&log), answer.clone());
-            async move {
-                let what = format!("{method} {}", uri.path());
-                let before = {
-                    let mut log = log.lock().unwrap();
-                    log.push(what.clone());
-                    log.iter().filter(|known| **known == what).count() - 1
-                };
-                let (status, body) = answer(&what, before);
-                let mut response = Response::new(Body::from(body));
-                *response.status_mut() = StatusCode::from_u16(status).unwrap();
-                response
+        let answers = Answers::start(move |asked| {
+            let what = format!("{} {}", asked.method, asked.path);
+            let mut log = log.lock().unwrap();
+            let before = log.iter().filter(|known| **known == what).count();
+            let (status, body) = answer(&what, before);
+            log.push(what);
+            Answer {
+                body,
+                ..Answer::status(status)
             }
         });
-        runtime.spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self {
-            base_url,
-            asked,
-            _runtime: runtime,
-        }
+        Self { answers, asked }
+    }
+
+    fn base_url(&self) -> &str {
+        &self.answers.base_url
     }
 
     fn count(&self, what: &str) -> usize {
-        self.asked
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|known| known.starts_with(what))
-            .count()
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|known| known.starts_with(what)).count()
     }
 }
 
@@ -116,7 +95,7 @@ fn names(project: &TestProject) -> Vec<Value> {
 #[test]
 fn an_export_of_zipped_csv_becomes_rows() {
     let api = Scripted::start(export);
-    let project = TestProject::new(&api.base_url, EXPORT);
+    let project = TestProject::new(api.base_url(), EXPORT);
     let ran = project.ok(&["run"]);
     assert!(ran.stderr.contains("3 merged"), "{}", ran.stderr);
     let expected = ["Ann", "Bob", "Eve"].map(|name| json!({ "name": name }));
@@ -139,7 +118,7 @@ fn a_process_that_dies_goes_on_with_the_same_job() {
         ("raw::after_commit=1*off->return", 2),
     ] {
         let api = Scripted::start(export);
-        let project = TestProject::new(&api.base_url, EXPORT);
+        let project = TestProject::new(api.base_url(), EXPORT);
         let died = project.run_armed(&["extract"], point);
         assert_eq!(died.code, None, "{point}: {}", died.stderr);
         assert_eq!((api.count("POST"), api.count("DELETE")), (1, 0), "{point}");
@@ -160,7 +139,7 @@ fn a_failed_export_is_said_and_the_next_run_creates_another() {
         "GET /exports/e0" => (200, br#"{"status":"failed","error":"report too large"}"#.to_vec()),
         _ => export(what, before),
     });
-    let project = TestProject::new(&api.base_url, EXPORT);
+    let project = TestProject::new(api.base_url(), EXPORT);
     project.fails(&["run"], &["wait for export job", "report too large"]);
     project.ok(&["run"]);
     assert_eq!(names(&project).len(), 3);
@@ -192,7 +171,7 @@ fn r096_a_row_points_to_the_stored_bytes_of_its_file() {
         files: { url: $.pdf, checksum: $.sum, column: document }
         table: { keys: [id] }
 ";
-    let project = TestProject::new(&api.base_url, streams);
+    let project = TestProject::new(api.base_url(), streams);
     project.ok(&["run"]);
     let rows = project.sql("SELECT id, document FROM shop.invoices ORDER BY id");
     assert_eq!(rows.len(), 3, "{rows:?}");

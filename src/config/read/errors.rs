@@ -76,7 +76,7 @@ static ERROR: Section = Section::new(
                     "accept",
                     "a good page, whatever its status; without a body or records, a page of none",
                 ),
-                ("ignore", "no page: the window ends here without an error"),
+                ("ignore", "no page: the slice ends here without an error, and the watermark stays"),
                 ("fail", "an error that no second attempt changes"),
                 ("retry", "an error that may pass"),
                 ("throttle", "the budget is spent: every worker of the credential waits"),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     config::{
-        read::values::{header_name, looks_secret, one_line, text, warn_literal},
+        read::values::{header_names, looks_secret, text, warn_literal},
         request::{Body, Method, Request, Tree},
         text::Text,
     },
@@ -300,16 +300,7 @@ fn param_name(entry: Value<'_>) -> Option<String> {
 }
 
 fn headers(value: Value<'_>, scope: Scope<'_>) -> Option<Vec<(String, Text)>> {
-    let mut known = Vec::new();
-    pairs(value, scope, |entry| {
-        let name = header_name(entry, entry.key)?;
-        if known.contains(&name) {
-            return entry.refuse("the same header is already set above", None);
-        }
-        known.push(name.clone());
-        one_line(entry, entry.scalar()?)?;
-        Some(name)
-    })
+    pairs(value, scope, header_names())
 }
 
 /// A path; what stands in its templates and references is encoded as it is rendered.

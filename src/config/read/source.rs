@@ -172,9 +172,18 @@ pub(super) fn name(value: Value<'_>) -> Option<Name> {
 }
 
 fn base_url(value: Value<'_>) -> Option<Url> {
-    let text = value.text()?;
+    let url = web_url(value, "use auth:")?;
+    if url.query().is_some() || url.fragment().is_some() {
+        let hint = "query parameters go into request.params".to_owned();
+        return value.refuse("a base URL has no ? and no #", Some(hint));
+    }
+    Some(url)
+}
+
+/// A URL of http or https without credentials in it; `instead` says where those belong.
+pub(super) fn web_url(value: Value<'_>, instead: &str) -> Option<Url> {
     // The text is not repeated: it may hold a password.
-    let url = match Url::parse(text) {
+    let url = match Url::parse(value.text()?) {
         Ok(url) => url,
         Err(reason) => {
             let hint = "write https://host/path".to_owned();
@@ -185,14 +194,7 @@ fn base_url(value: Value<'_>) -> Option<Url> {
         return value.refuse("only http and https are spoken", None);
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return value.refuse(
-            "credentials do not belong in the URL",
-            Some("use auth:".to_owned()),
-        );
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        let hint = "query parameters go into request.params".to_owned();
-        return value.refuse("a base URL has no ? and no #", Some(hint));
+        return value.refuse("credentials do not belong in the URL", Some(instead.to_owned()));
     }
     Some(url)
 }

@@ -440,7 +440,7 @@ fn two_streams_do_not_share_a_contract() {
 }
 
 #[test]
-fn r018_the_examples_of_the_readme_are_read_without_a_problem() {
+fn the_examples_of_the_readme_are_read_without_a_problem() {
     let readme = include_str!("../../../README.md");
     let blocks = readme
         .split("```yaml\n")

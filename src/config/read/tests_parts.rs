@@ -193,7 +193,7 @@ fn r059_a_time_of_creation_is_warned_of() {
 }
 
 #[test]
-fn r067_reconciliation_is_for_streams_that_ask_for_changes() {
+fn reconciliation_is_for_streams_that_ask_for_changes() {
     let incremental = "incremental: { cursor: $.t, param: since }";
     for (every, hours) in [
         ("7d", 168),

@@ -260,8 +260,13 @@ pub(super) fn params(value: Value<'_>, dir: &Path) -> Option<Vec<(String, Secret
 
 /// Headers, names in lowercase.
 pub(super) fn headers(value: Value<'_>, dir: &Path) -> Option<Vec<(String, Secret)>> {
+    pairs(value, dir, header_names())
+}
+
+/// Reads the names of headers, each allowed once, with a value of one line.
+pub(super) fn header_names() -> impl FnMut(Value<'_>) -> Option<String> {
     let mut known = Vec::new();
-    pairs(value, dir, |entry| {
+    move |entry| {
         let name = header_name(entry, entry.key)?;
         if known.contains(&name) {
             return entry.refuse("the same header is already set above", None);
@@ -269,7 +274,7 @@ pub(super) fn headers(value: Value<'_>, dir: &Path) -> Option<Vec<(String, Secre
         known.push(name.clone());
         one_line(entry, entry.scalar()?)?;
         Some(name)
-    })
+    }
 }
 
 /// The name of a header in lowercase, if it is one that may be set.

@@ -386,7 +386,7 @@ fn r049_requests_refused_in_the_same_moment_make_everyone_wait_once() {
 }
 
 #[test]
-fn f014_after_a_refusal_requests_go_as_fast_as_they_were_answered() {
+fn after_a_refusal_requests_go_as_fast_as_they_were_answered() {
     let (limiter, millis) = limiter(0, 0);
     for _ in 0..20 {
         assert_eq!(try_acquire(&limiter), None);

@@ -56,7 +56,7 @@ impl Hand {
     }
 }
 
-fn oauth(server: &Server, grant: Grant) -> OAuth2 {
+pub(super) fn oauth(server: &Server, grant: Grant) -> OAuth2 {
     OAuth2 {
         grant,
         token_url: server.url.join("/token").unwrap(),

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{
         Source,
-        auth::{Auth, ClientAuth, Credential, Grant, OAuth2, Session, SessionToken, TokenEncoding},
+        auth::{Auth, Credential, Grant, Session, SessionToken},
         errors::{Action, ErrorRule},
         incremental::CursorFormat,
         paginate::{OffsetStep, OnFirst, Paginate},
@@ -182,24 +182,7 @@ fn bearer(token: &str) -> Auth {
 }
 
 fn oauth(server: &Server) -> Auth {
-    Auth::OAuth2(Box::new(OAuth2 {
-        grant: Grant::ClientCredentials,
-        token_url: server.url.join("/token").unwrap(),
-        client_id: Some(Secret::literal("client")),
-        client_secret: Some(Secret::literal("cl13nt-s3cr3t")),
-        client_auth: ClientAuth::Body,
-        scopes: Vec::new(),
-        params: Vec::new(),
-        names: Vec::new(),
-        headers: Vec::new(),
-        encoding: TokenEncoding::Form,
-        access_token: path("$.access_token"),
-        expires: path("$.expires_in"),
-        refresh_token: path("$.refresh_token"),
-        lifetime_default: Duration::from_secs(300),
-        refresh_early: Duration::from_secs(60),
-        send: Credential::bearer(),
-    }))
+    Auth::OAuth2(Box::new(super::auth::oauth(server, Grant::ClientCredentials)))
 }
 
 fn session(_: &Server) -> Auth {

@@ -12,7 +12,7 @@ use crate::{
                 jwt::{ASSERTION, assertion},
                 send::{SEND, send},
             },
-            source::is_in_the_open,
+            source::{is_in_the_open, web_url},
             values::{DURATION_MAX, duration, headers, json_path, params, reference, secret},
         },
         secret::Secret,
@@ -291,23 +291,7 @@ fn text_reference(value: Value<'_>, dir: &Path) -> Option<Secret> {
 }
 
 fn token_url(value: Value<'_>) -> Option<Url> {
-    // The text is not repeated: it may hold a password.
-    let url = match Url::parse(value.text()?) {
-        Ok(url) => url,
-        Err(reason) => {
-            let hint = "write https://host/path".to_owned();
-            return value.refuse(format!("not a URL: {reason}"), Some(hint));
-        }
-    };
-    if !matches!(url.scheme(), "http" | "https") {
-        return value.refuse("only http and https are spoken", None);
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return value.refuse(
-            "credentials do not belong in the URL",
-            Some("use client_id and client_secret, with client_auth: basic".to_owned()),
-        );
-    }
+    let url = web_url(value, "use client_id and client_secret, with client_auth: basic")?;
     if is_in_the_open(&url) {
         value.problems.warn(
             value.node.place,

@@ -161,7 +161,7 @@ fn r020_paginators_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn r018_settings_without_effect_are_warned_of() {
+fn settings_without_effect_are_warned_of() {
     for (paginate, expected) in [
         (
             "{ type: link_header, stop: { on_short_page: true } }",

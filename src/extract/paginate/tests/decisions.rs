@@ -370,7 +370,7 @@ fn f072_a_page_is_split_where_the_same_record_comes_next() {
 }
 
 #[test]
-fn r022_a_capped_result_set_begins_again_only_where_the_cursor_moved() {
+fn a_capped_result_set_begins_again_only_where_the_cursor_moved() {
     use crate::{config::incremental::CursorFormat, extract::cursor::rank_of_text};
     let rank = |number: &str| rank_of_text(&CursorFormat::Integer, number);
     let source = with(keyset(), |stream| stream.paginate.reset_after_records = Some(100));

@@ -244,7 +244,7 @@ fn f048_a_total_that_grows_is_no_matter_for_a_cursor() {
 }
 
 #[test]
-fn f014_fewer_records_than_declared_are_said() {
+fn fewer_records_than_declared_are_said() {
     let mut source = cursor();
     source.streams[0].paginate.total = Some(Place::Body(path("$.total")));
     let reply =
