@@ -22,6 +22,9 @@ pub(super) struct Args {
     streams: Streams,
     #[command(flatten)]
     quarantine: MaxQuarantine,
+    /// Say what the next load of each stream would do, and do nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Also print one row per stream: table, json (one object a line) or csv
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
     format: Option<Format>,
@@ -39,11 +42,31 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let workspace = workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
     workspace.prove_store().await?;
-    let outcomes = transform(&workspace, &streams).await;
+    let outcomes = if args.dry_run {
+        preview(&workspace, &streams).await
+    } else {
+        transform(&workspace, &streams).await
+    };
     if let Some(format) = args.format {
         super::output::rows(&grid(&outcomes), format)?;
     }
     Ok(code(&outcomes, &args.quarantine))
+}
+
+/// A line for every stream about its next load.
+async fn preview(workspace: &Workspace, streams: &[StreamName]) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(streams.len());
+    for stream in streams {
+        let outcome = Outcome {
+            stream: stream.clone(),
+            result: Box::pin(ops::transform::preview(workspace, stream)).await,
+        };
+        for line in lines(&outcome) {
+            say(&line.replace("  loaded ", "  would load "));
+        }
+        outcomes.push(outcome);
+    }
+    outcomes
 }
 
 /// Transforms with a line for every stream at its end.
@@ -91,6 +114,21 @@ fn lines(outcome: &Outcome) -> Vec<String> {
         line.push_str(&format!(", {} rescued", count(done.rescued)));
     }
     lines.push(line);
+    if let Some(pass) = &done.pass {
+        lines.push(format!(
+            "{name}  complete pass: {} missing, {} changed, {} gone of {}",
+            count(pass.missing),
+            count(pass.changed),
+            count(pass.absent),
+            counted(pass.live, "row", "rows"),
+        ));
+    }
+    if let Some(held) = done.pass.map(|pass| pass.held).filter(|held| *held > 0) {
+        lines.push(format!(
+            "{name}  {} that the pass did not bring stay: more than delete_ratio_max allows, or keys that cannot be read",
+            counted(held, "row", "rows"),
+        ));
+    }
     if done.quarantined > 0 {
         lines.push(format!("{name}  see them with: landfall quarantine list {name}"));
     }
@@ -137,6 +175,8 @@ pub(super) fn grid(outcomes: &[Outcome]) -> Grid {
         "superseded",
         "quarantined",
         "deleted",
+        "absent",
+        "absent_held",
         "rescued",
         "changes",
         "error",
@@ -155,6 +195,8 @@ pub(super) fn grid(outcomes: &[Outcome]) -> Grid {
             done.map(|done| done.superseded).into(),
             done.map(|done| done.quarantined).into(),
             done.map(|done| done.deleted).into(),
+            done.and_then(|done| done.pass).map(|pass| pass.absent).into(),
+            done.and_then(|done| done.pass).map(|pass| pass.held).into(),
             done.map(|done| done.rescued).into(),
             done.map(|done| done.changes).into(),
             error.into(),

@@ -155,6 +155,8 @@ pub enum TokenEncoding {
     Form,
     /// A JSON object.
     Json,
+    /// Parameters of the URL, without a body. Servers and proxies write URLs down.
+    Query,
 }
 
 /// A token signed here (RFC 7519).

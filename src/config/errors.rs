@@ -71,9 +71,19 @@ pub enum Wait {
         /// Least wait, whatever the header says.
         least: Duration,
     },
+    /// What an expression over the variables of [`ErrorRule::when`] gives. Nothing, no number, and what is not there say
+    /// nothing.
+    Value {
+        /// The expression.
+        value: Expr,
+        /// What its number counts.
+        unit: WaitUnit,
+        /// Least wait, whatever the answer says.
+        least: Duration,
+    },
 }
 
-/// What the number in a header counts.
+/// What the number in an answer counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitUnit {
     /// Seconds from now.

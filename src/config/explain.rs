@@ -171,6 +171,8 @@ mod tests {
         sources.shop.streams.orders.table.scd_type          1  (default)
         sources.shop.streams.orders.table.apply_as_deletes  none  (default)
         sources.shop.streams.orders.table.deletes           soft  (default)
+        sources.shop.streams.orders.table.delete_absent     false  (default)
+        sources.shop.streams.orders.table.delete_ratio_max  0.1  (default)
         sources.shop.streams.orders.table.partition_by      none  (default)
         sources.shop.streams.orders.contract                /srv/shop/contracts/shop.orders.odcs.yaml
         sources.shop.streams.orders.drift.on_unknown        rescue  (default)

@@ -7,6 +7,7 @@
 //! Nothing here touches the network or the lake. Secrets stay references until they are used.
 
 pub mod advice;
+pub mod airbyte;
 pub mod auth;
 pub mod cursor;
 mod defaults;
@@ -260,7 +261,7 @@ pub struct Stream {
 /// How accepted records become rows.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Column names that identify a row. Empty only for [`ScdType::Append`].
+    /// Column names that identify a row. Empty only for [`ScdType::Append`] and [`ScdType::Replace`].
     pub keys: Vec<String>,
     /// Column names that order versions of a row; the raw position breaks ties.
     pub sequence_by: Vec<String>,
@@ -270,6 +271,10 @@ pub struct Table {
     pub apply_as_deletes: Option<String>,
     /// What a deletion does.
     pub deletes: Deletes,
+    /// Whether rows that a complete pass does not bring are deletions.
+    pub delete_absent: bool,
+    /// Largest part of the live rows that one complete pass may delete, from 0 to 1. Above it none is deleted.
+    pub delete_ratio_max: f64,
     /// Column names the table is partitioned by.
     pub partition_by: Vec<String>,
 }
@@ -279,8 +284,12 @@ pub struct Table {
 pub enum ScdType {
     /// Overwritten: one current row per key.
     Upsert,
+    /// Kept: one row per version, with the span in which it was current.
+    History,
     /// Kept: every record is a row.
     Append,
+    /// Overwritten as a whole by each complete pass.
+    Replace,
 }
 
 /// What a deletion does.
@@ -288,6 +297,8 @@ pub enum ScdType {
 pub enum Deletes {
     /// The row stays and `_deleted` is true.
     Soft,
+    /// The row goes. Its keys and its place among the versions are kept beside the table, so that nothing older brings it back.
+    Hard,
 }
 
 /// What to do with what the contract does not say.

@@ -9,7 +9,8 @@ pub struct Request {
     pub method: Method,
     /// Joined to the base URL.
     pub path: Text,
-    /// Query parameters, in order. One that renders to nothing is left out if it is a template.
+    /// Query parameters, in order; one with several values has several entries. One that renders to nothing is left out
+    /// if it is a template.
     pub params: Vec<(String, Text)>,
     /// Sent besides those of the source. One that renders to nothing is left out if it is a template.
     pub headers: Vec<(String, Text)>,
@@ -39,7 +40,7 @@ pub enum Body {
     None,
     /// `application/json`.
     Json(Tree),
-    /// `application/x-www-form-urlencoded`.
+    /// `application/x-www-form-urlencoded`; a field with several values has several entries.
     Form(Vec<(String, Text)>),
     /// Any text; its type is a header.
     Text(Text),

@@ -8,11 +8,13 @@ use crate::{
     json::JsonPath,
 };
 
-/// A stream asked for once for every combination of some values. Each combination is a slice with a bookmark of its own.
+/// A stream asked for in parts by some values, each of them a slice with a bookmark of its own.
 #[derive(Clone, Debug)]
 pub struct Slicing {
-    /// Where the values come from; several give their cartesian product. At least one.
+    /// Where the values come from. At least one.
     pub by: Vec<SliceBy>,
+    /// What several of them give.
+    pub combine: Combine,
     /// Slices extracted at the same time. Default 4.
     pub at_once: u32,
     /// Most slices of one pass. Default 1,000,000.
@@ -24,6 +26,15 @@ pub struct Slicing {
     pub state: SliceState,
     /// Names of slice values put into every record of the slice as members of that name.
     pub include: Vec<String>,
+}
+
+/// What several sources of slice values give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Combine {
+    /// Their cartesian product: a slice for every combination. The default.
+    Product,
+    /// One after the other, each with values of the same names. What two of them have is one slice.
+    Union,
 }
 
 /// What the watermark of a sliced stream belongs to.
@@ -57,6 +68,8 @@ pub struct Parent {
     /// Values taken out of each of its records: name, and path within the record. At least one; a record that lacks
     /// one is passed over and counted.
     pub values: Vec<(String, JsonPath)>,
+    /// Further values, by name and path, that are null where a record lacks them.
+    pub optional: Vec<(String, JsonPath)>,
     /// Only records for which this holds, over `parent`.
     pub only: Option<Expr>,
     /// Which of its records.
@@ -74,11 +87,20 @@ pub enum ParentRecords {
     New,
 }
 
+impl Parent {
+    /// The names of its values.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let values = self.values.iter().chain(&self.optional);
+        values.map(|(name, _)| name.as_str())
+    }
+}
+
 impl Slicing {
     /// Slices by `by` with every other setting at its default.
     pub fn by(by: Vec<SliceBy>) -> Self {
         Self {
             by,
+            combine: Combine::Product,
             at_once: Self::AT_ONCE_DEFAULT,
             slices_max: Self::SLICES_MAX_DEFAULT,
             kept_max: Self::KEPT_MAX_DEFAULT,

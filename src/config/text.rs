@@ -216,6 +216,30 @@ impl Text {
             .map_err(|cause| failed(lowered, vars, &cause))
     }
 
+    /// The text; of one that is one expression, `{{ … }}` and nothing around it, and gives a list, one for each element.
+    ///
+    /// # Errors
+    /// Those of [`Self::render`].
+    ///
+    /// ```
+    /// use landfall::config::text::{Text, Vars};
+    /// let vars = Vars::default().with("slice", &serde_json::json!({"ids": [7, "a"]}));
+    /// assert_eq!(Text::parse("{{ slice.ids }}")?.render_each(&vars)?, ["7", "a"]);
+    /// assert_eq!(Text::parse("{{ slice.ids | join(',') }}")?.render_each(&vars)?, ["7,a"]);
+    /// # Ok::<(), landfall::error::Error>(())
+    /// ```
+    pub fn render_each(&self, vars: &Vars) -> Result<Vec<String>> {
+        let lowered = self.template.as_deref();
+        let whole = lowered.and_then(|lowered| Some((lowered, lowered.whole.as_deref()?)));
+        if let Some((lowered, whole)) = whole {
+            let given = engine::eval(whole, self.root(vars)?).and_then(|value| engine::texts_of(&value));
+            if let Some(texts) = given.map_err(|cause| failed(lowered, vars, &cause))? {
+                return Ok(texts);
+            }
+        }
+        Ok(vec![self.render(vars)?])
+    }
+
     /// What stands outside its tags and references, each of which is one NUL character.
     pub(crate) fn outside(&self) -> String {
         match &self.template {
@@ -346,6 +370,23 @@ impl Expr {
         self.eval(vars)
             .and_then(|value| Ok(json::to_json(&value)?))
             .map_err(|cause| failed(&self.lowered, vars, &cause))
+    }
+
+    /// As [`Self::value`], and none for what is not there: a value in answers of any shape.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if it goes wrong in another way.
+    pub fn value_if_any(&self, vars: &Vars) -> Result<Option<Value>> {
+        match self.eval(vars) {
+            Ok(value) if value.is_undefined() => Ok(None),
+            Ok(value) => {
+                let json = json::to_json(&value).map_err(minijinja::Error::from);
+                json.map(Some)
+                    .map_err(|cause| failed(&self.lowered, vars, &cause))
+            }
+            Err(cause) if Fault::of(&cause).is_missing() => Ok(None),
+            Err(cause) => Err(failed(&self.lowered, vars, &cause)),
+        }
     }
 
     /// Whether its value counts as true. Nothing, 0, an empty text, list or map, and a missing member do not.

@@ -8,7 +8,7 @@ use crate::{
         text::Vars,
     },
     error::Result,
-    extract::request::PageBody,
+    extract::request::{PageBody, anything},
 };
 
 /// The body for one request. A form field whose template gives nothing is left out; a JSON member keeps its null.
@@ -19,10 +19,8 @@ pub(super) fn render(body: &Body, vars: &Vars) -> Result<PageBody> {
         Body::Form(fields) => {
             let mut pairs = Vec::new();
             for (name, text) in fields {
-                let rendered = text.render(vars)?;
-                if !(rendered.is_empty() && text.is_template()) {
-                    pairs.push((name.clone(), rendered));
-                }
+                let rendered = anything(text, vars)?;
+                pairs.extend(rendered.into_iter().map(|text| (name.clone(), text)));
             }
             PageBody::Form(pairs)
         }

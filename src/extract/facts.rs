@@ -64,6 +64,7 @@ pub fn of(
         trace_id: None,
         slice: None,
         partial: false,
+        superseded: false,
         files: Vec::new(),
         part: None,
     }

@@ -16,6 +16,7 @@ use crate::{
         client::Response,
         cursor::Rank,
         download::Download,
+        earlier::{Earlier, Untaken},
         graphql,
         mask::Masks,
         progress::{Progress, add},
@@ -60,6 +61,8 @@ pub struct Answer {
     pub verdict: Verdict,
     /// The base URL it came from: that of the source, or one of its replicas. Links in it lead there.
     pub base: Url,
+    /// Bodies of earlier attempts that differ from it and could not be taken.
+    pub(crate) earlier: Vec<Untaken>,
 }
 
 /// What an answer is to its window.
@@ -90,6 +93,8 @@ pub struct Unanswered {
     pub error: Error,
     /// What may be tried instead of the same request again.
     pub then: Option<Remedy>,
+    /// Bodies of earlier attempts that could not be taken.
+    pub(crate) earlier: Vec<Untaken>,
 }
 
 /// What may be tried instead of the same request again.
@@ -156,13 +161,25 @@ impl Fetcher {
             download,
         };
         let policy = &self.stream.retry;
+        let mut earlier = Earlier::default();
         for attempt in 1..=policy.attempts_max.max(1) {
             let (ended, lane) = self.attempt(&mut tries).await;
             let now = self.clock.now();
             let decision = retry::decide(policy, &ended.outcome(), attempt, now, rand::random());
             let wait = match decision {
                 Decision::Wait(wait) if may_repeat(&ended, lane) => wait,
-                decision => return self.settle(tries, attempt, decision, ended, lane, now),
+                decision => {
+                    return match self.settle(tries, attempt, decision, ended, lane, now) {
+                        Ok(answer) => Ok(Answer {
+                            earlier: earlier.besides(&answer.response),
+                            ..answer
+                        }),
+                        Err(lost) => Err(Box::new(Unanswered {
+                            earlier: earlier.all(),
+                            ..*lost
+                        })),
+                    };
+                }
             };
             warn!(
                 stream = %self.stream.name,
@@ -179,6 +196,7 @@ impl Fetcher {
                 let asked = retry::asked(&ended.outcome(), now);
                 lane.member.limiter().throttled(asked, wait);
             }
+            earlier.keep(ended, attempt, &tries, now);
             add(&self.progress.retries, 1);
             self.progress.add_waited(wait);
             tokio::time::sleep(wait).await;
@@ -230,6 +248,7 @@ impl Fetcher {
             fetched_at: now,
             verdict,
             base: base.clone(),
+            earlier: Vec::new(),
         })
     }
 
@@ -268,6 +287,7 @@ impl Fetcher {
             status,
             error: ended.explain(error, &tries.masks),
             then,
+            earlier: Vec::new(),
         }
     }
 }
@@ -324,6 +344,7 @@ fn unmasked(error: Error) -> Box<Unanswered> {
         status: None,
         error,
         then: None,
+        earlier: Vec::new(),
     })
 }
 

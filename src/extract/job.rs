@@ -10,7 +10,14 @@
 //! Requests about the job are sent as any other: within the budget, with retries. A job that is not done yet is neither
 //! an error nor a retry.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
@@ -66,6 +73,8 @@ pub(crate) struct Export {
     refreshed: bool,
     /// Ends when the mark of the job is committed.
     held: Option<oneshot::Receiver<()>>,
+    /// Answers that a rule ignored.
+    ignored: AtomicU64,
 }
 
 /// The results of a job.
@@ -113,6 +122,7 @@ impl Export {
             again: false,
             refreshed: false,
             held: None,
+            ignored: AtomicU64::new(0),
         })
     }
 
@@ -164,7 +174,7 @@ impl Export {
     pub(crate) async fn create(&self, ask: &Ask) -> Result<Option<JobMark>, Box<Unanswered>> {
         let request = self.creation(ask).map_err(unsent)?;
         let answer = self.send(&self.fetcher.stream.request, &request).await?;
-        if is_nothing(&answer) {
+        if self.is_nothing(&answer) {
             return Ok(None);
         }
         self.mark(&answer).map(Some).map_err(unsent)
@@ -209,6 +219,18 @@ impl Export {
         })
     }
 
+    /// Whether the project file says that such an answer means nothing.
+    fn is_nothing(&self, answer: &Answer) -> bool {
+        let ignored = matches!(answer.verdict, Verdict::Ignored { .. });
+        self.ignored.fetch_add(u64::from(ignored), Relaxed);
+        ignored || answer.verdict == Verdict::End
+    }
+
+    /// How many answers a rule ignored since this was asked last.
+    pub(crate) fn take_ignored(&mut self) -> u64 {
+        std::mem::take(self.ignored.get_mut())
+    }
+
     /// Asks how the job stands until that is settled.
     pub(crate) async fn wait(&mut self, ask: &Ask, mark: &JobMark) -> Result<Ended, Box<Unanswered>> {
         let poll = self.settings.poll.clone();
@@ -216,7 +238,7 @@ impl Export {
         for polls in 0.. {
             let request = self.request(&poll, ask, mark, None).map_err(unsent)?;
             let answer = match self.send(&poll, &request).await {
-                Ok(answer) if is_nothing(&answer) => return Ok(Ended::Empty),
+                Ok(answer) if self.is_nothing(&answer) => return Ok(Ended::Empty),
                 Ok(answer) => answer,
                 Err(lost) if matches!(lost.status, Some(404 | 410)) => return Ok(Ended::Expired(lost.error)),
                 Err(lost) => return Err(lost),
@@ -533,11 +555,6 @@ pub(crate) fn plain_get() -> Request {
     }
 }
 
-/// Whether the project file says that such an answer means nothing.
-fn is_nothing(answer: &Answer) -> bool {
-    matches!(answer.verdict, Verdict::End | Verdict::Ignored { .. })
-}
-
 fn uses_response(request: &Request) -> bool {
     let uses = |text: &Text| text.variables().contains("job") && text.as_written().contains("response");
     let pairs = request.params.iter().chain(&request.headers);
@@ -613,6 +630,7 @@ fn unsent(error: Error) -> Box<Unanswered> {
         status: None,
         error,
         then: None,
+        earlier: Vec::new(),
     })
 }
 

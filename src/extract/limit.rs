@@ -154,7 +154,8 @@ impl Limiter {
     /// Dropping the future gives up the place in the queue.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] if the limiter forgets the request.
+    /// [`ErrorKind::Unavailable`] if the store of a shared budget has been away for five minutes and this process's part
+    /// of the budget is less than the request takes; [`ErrorKind::Internal`] if the limiter forgets the request.
     pub async fn acquire(&self, who: &StreamName, method: &str, path: &str) -> Result<Grant> {
         self.acquire_for(who, &Call::new(method, path)).await
     }
@@ -181,7 +182,7 @@ impl Limiter {
         };
         let id = id.map_err(|cause| {
             Error::new(ErrorKind::Internal, "wait for a request to be granted").caused_by(cause)
-        })?;
+        })??;
         let waited = u64::try_from(self.now().saturating_sub(begun)).unwrap_or_default();
         Ok(Grant {
             id,
@@ -304,7 +305,10 @@ impl Limiter {
                 let verdict = lock(ledger).take(&self.rules.rates, &ask, self.now());
                 (verdict, "process")
             }
-            Budget::Shared(shared) => shared.take(&ask).await,
+            Budget::Shared(shared) => match shared.take(&ask).await {
+                Ok(taken) => taken,
+                Err(away) => return lock(&self.lanes).fail(turn, away),
+            },
         };
         let now = self.now();
         match verdict {

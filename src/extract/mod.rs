@@ -48,6 +48,7 @@ pub mod cost;
 pub mod cursor;
 pub mod decode;
 pub mod download;
+mod earlier;
 pub mod facts;
 pub mod fetch;
 mod files;

@@ -12,13 +12,13 @@ use tokio::sync::mpsc;
 use crate::{
     config::{
         Source, Stream, StreamName,
-        slice::{Parent, ParentRecords, SliceBy},
+        slice::{Combine, Parent, ParentRecords, SliceBy},
         text::{Text, Vars},
     },
     error::{Error, ErrorKind, Result},
     extract::{reading::section_of, request::Ask, sweep::Slices},
     format::{self, Piece, part},
-    json,
+    json::{self, JsonPath},
     raw::{
         BatchNumber, Bookmark,
         log::{LogEntry, RawLog},
@@ -32,9 +32,6 @@ const AHEAD: usize = 64;
 /// Most values of a list, or of a parent that is multiplied with another: these are held in memory.
 const INNER_MAX: usize = 100_000;
 
-/// Entries looked at to find where the last complete pass of a parent began.
-const ENTRIES_BACK_MAX: i64 = 100_000;
-
 type Values = Map<String, Value>;
 
 /// The slices of `stream` for the pass `bookmark` is in, or for a new one.
@@ -47,7 +44,10 @@ pub async fn slices(
     stream: &Stream,
     bookmark: &Bookmark,
 ) -> Result<Slices> {
-    let by = stream.slices.as_ref().map_or(&[][..], |slices| &slices.by);
+    let (by, combine) = match &stream.slices {
+        Some(slicing) => (slicing.by.as_slice(), slicing.combine),
+        None => (&[][..], Combine::Product),
+    };
     let mut parents = BTreeMap::new();
     let mut reads = Vec::new();
     for by in by {
@@ -64,7 +64,11 @@ pub async fn slices(
     }
     let (sender, values) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
-        if let Err(error) = produce(reads, &sender).await {
+        let produced = match combine {
+            Combine::Product => multiplied(reads, &sender).await,
+            Combine::Union => in_turn(reads, &sender).await,
+        };
+        if let Err(error) = produced {
             // The receiver may be gone; then nobody wants to know.
             let _ = sender.send(Err(error)).await;
         }
@@ -101,7 +105,7 @@ fn listed(source: &Source, name: &str, values: &[Text]) -> Result<Vec<Values>> {
 }
 
 /// Sends the product of all reads; the first is never held whole.
-async fn produce(reads: Vec<Read>, sender: &mpsc::Sender<Result<Values>>) -> Result<()> {
+async fn multiplied(reads: Vec<Read>, sender: &mpsc::Sender<Result<Values>>) -> Result<()> {
     let mut reads = reads.into_iter();
     let Some(outer) = reads.next() else {
         return Ok(());
@@ -122,16 +126,32 @@ async fn produce(reads: Vec<Read>, sender: &mpsc::Sender<Result<Values>>) -> Res
             .flat_map(|one| values.iter().map(|other| joined(one, other)))
             .collect();
     }
-    match outer {
-        Read::List(values) => {
-            for value in &values {
-                if send(value, &inner, sender).await.is_err() {
-                    return Ok(());
+    outer.send(&inner, sender).await
+}
+
+/// Sends the values of one read after those of another. A slice that comes twice is passed over later on.
+async fn in_turn(reads: Vec<Read>, sender: &mpsc::Sender<Result<Values>>) -> Result<()> {
+    for read in reads {
+        read.send(&[Map::new()], sender).await?;
+    }
+    Ok(())
+}
+
+impl Read {
+    /// Sends its values, each with every one of `inner`.
+    async fn send(&self, inner: &[Values], sender: &mpsc::Sender<Result<Values>>) -> Result<()> {
+        match self {
+            Self::List(values) => {
+                for value in values {
+                    // The receiver may be gone; then nobody wants to know.
+                    if send(value, inner, sender).await.is_err() {
+                        break;
+                    }
                 }
+                Ok(())
             }
-            Ok(())
+            Self::Parent(parent) => parent.send(inner, sender).await,
         }
-        Read::Parent(parent) => parent.send(&inner, sender).await,
     }
 }
 
@@ -268,15 +288,18 @@ impl ParentRead {
         if self.parent.group <= 1 {
             return group.pop().unwrap_or_default();
         }
-        let of = |name: &String| {
+        let of = |name: &str| {
             group
                 .iter()
                 .filter_map(|values| values.get(name))
                 .cloned()
                 .collect()
         };
-        let names = self.parent.values.iter().map(|(name, _)| name);
-        let slice = names.map(|name| (name.clone(), of(name))).collect();
+        let slice = self
+            .parent
+            .names()
+            .map(|name| (name.to_owned(), of(name)))
+            .collect();
         group.clear();
         slice
     }
@@ -296,40 +319,8 @@ async fn first_batch(
             .get(parent.stream.as_str())
             .map_or(BatchNumber::FIRST, |last| last.next())),
         ParentRecords::All if stream.incremental.is_some() => Ok(BatchNumber::FIRST),
-        ParentRecords::All => last_pass(log, head).await,
+        ParentRecords::All => log.last_pass(head).await,
     }
-}
-
-/// Where the last complete pass of a stream that is always read whole began; its first batch if it never completed one.
-///
-/// # Errors
-/// Whatever the store says about the raw log.
-pub async fn last_pass(log: &RawLog, head: &LogEntry) -> Result<BatchNumber> {
-    // What a producer pushed, and evidence, carry the last success on as it was; only the end of a pass moves it.
-    let success = |entry: &LogEntry| {
-        entry
-            .bookmark
-            .as_ref()
-            .and_then(|bookmark| bookmark.last_success_at)
-    };
-    let (mut last, mut ended) = (success(head), false);
-    let oldest = (head.number.get() - ENTRIES_BACK_MAX).max(-1);
-    for number in (oldest..head.number.get()).rev() {
-        let before = match BatchNumber::new(number) {
-            Ok(number) => log.entry(number).await?.as_ref().and_then(success),
-            // In front of the first entry.
-            Err(_) => None,
-        };
-        if before == last {
-            continue;
-        }
-        // The entry after this one ended a pass. The last pass began behind the end of the one before it.
-        if ended {
-            return BatchNumber::new(number + 2);
-        }
-        (ended, last) = (true, before);
-    }
-    BatchNumber::new(oldest + 1)
 }
 
 /// Adds the values of every record of a page that has them all.
@@ -386,13 +377,19 @@ fn record_values(
             return Ok(None);
         }
     }
+    let found = |path: &JsonPath| {
+        let own = path.first(record).ok().flatten().and_then(value);
+        own.or_else(|| included(stream, page, &path.to_string()))
+    };
     let mut values = Map::new();
     for (name, path) in &parent.values {
-        let own = path.first(record).ok().flatten().and_then(value);
-        let Some(value) = own.or_else(|| included(stream, page, &path.to_string())) else {
+        let Some(value) = found(path) else {
             return Ok(None);
         };
         values.insert(name.clone(), value);
+    }
+    for (name, path) in &parent.optional {
+        values.insert(name.clone(), found(path).unwrap_or_default());
     }
     Ok(Some(values))
 }

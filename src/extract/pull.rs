@@ -6,7 +6,7 @@ mod look;
 mod remedy;
 mod windows;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
@@ -21,7 +21,9 @@ use crate::{
     error::{Error, ErrorKind, Result},
     extract::{
         bounds::Bounds,
+        client::Response,
         cursor::{self, Rank},
+        earlier::Untaken,
         facts,
         fetch::{Answer, Fetcher, Verdict},
         job::Export,
@@ -41,7 +43,7 @@ use crate::{
         window::{Position, Scope},
     },
     json,
-    raw::{Page, Reported, Window},
+    raw::{Page, PageFacts, Reported, Window, pass::Tally},
 };
 
 /// Shown of a first record by a probe, in bytes.
@@ -63,14 +65,12 @@ pub(crate) struct Mark {
     pub(crate) paginator: Option<String>,
     /// The page size the server could bear.
     pub(crate) page_size: Option<u64>,
-    /// Whether pages shifted while they were read, so that only a complete pass can tell what is missing.
-    pub(crate) unstable: bool,
-    /// The least moment that a window of this run opened, or of one it resumed.
+    /// What the windows of the pass that have ended came to, in this run and before it.
+    pub(crate) tally: Tally,
+    /// The least moment that one of them opened.
     pub(crate) opened_at: Option<Timestamp>,
     /// What was reported since the last step.
     pub(crate) alarms: Vec<Reported>,
-    /// Records of the windows of this run, and of the one it resumed.
-    pub(crate) records: u64,
 }
 
 /// A step of a slice: a page, or a place reached without one.
@@ -114,6 +114,10 @@ pub(crate) struct Pull {
     cursor_last: Option<Rank>,
     start: Start,
     remedies: u32,
+    /// Bodies of earlier attempts, to be handed out before anything else.
+    earlier: VecDeque<Step>,
+    /// The page that was fetched after those.
+    fetched: Option<(PageRequest, Answer)>,
     /// Reported instead of the page after this one.
     doom: Option<Error>,
     /// Where the pages come from, if not from requests alone.
@@ -209,6 +213,7 @@ impl Pull {
                 (opened(&bounds, &scope, &shape, now), bounds)
             }
         };
+        (mark.tally, mark.opened_at) = (window.earlier, window.pass_opened_at);
         let cursor_max = match (&fetcher.stream.incremental, &window.cursor_max) {
             (Some(incremental), Some(text)) => cursor::rank_of_text(&incremental.format, text),
             _ => None,
@@ -239,6 +244,8 @@ impl Pull {
             cursor_last: None,
             start,
             remedies: 0,
+            earlier: VecDeque::new(),
+            fetched: None,
             doom: None,
         }))
     }
@@ -258,6 +265,9 @@ impl Pull {
 
     /// The next step; an error ends the slice.
     pub(crate) async fn step(&mut self) -> Result<Step> {
+        if let Some(step) = self.earlier.pop_front() {
+            return Ok(step);
+        }
         if let Some(error) = self.doom.take() {
             return Err(error);
         }
@@ -269,10 +279,21 @@ impl Pull {
         }
         // Ends with the remedies, of which there is a bounded number.
         let (request, answer) = loop {
+            if let Some(found) = self.fetched.take() {
+                break found;
+            }
             if let Some(step) = Box::pin(self.before_page()).await? {
                 return Ok(step);
             }
-            if let Some(found) = self.fetch().await? {
+            let fetched = self.fetch().await;
+            if let Some(step) = self.earlier.pop_front() {
+                match fetched {
+                    Ok(fetched) => self.fetched = fetched,
+                    Err(error) => self.doom = Some(error),
+                }
+                return Ok(step);
+            }
+            if let Some(found) = fetched? {
                 break found;
             }
         };
@@ -352,12 +373,47 @@ impl Pull {
         let fetched = fetcher.fetch(&request, number, self.cursor_last, self.bounds.from);
         // On the heap: futures within futures grow with every level, and the compiler counts them.
         match Box::pin(fetched).await {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 self.start = Start::Settled;
+                let earlier = std::mem::take(&mut answer.earlier);
+                let taken = answer.reading.is_ok() && matches!(answer.verdict, Verdict::Page | Verdict::End);
+                self.keep_earlier(earlier, taken);
                 Ok(Some((request, answer)))
             }
-            Err(lost) if self.is_lost(lost.status) => Ok(None),
-            Err(lost) => self.remedy(*lost).map(|()| None),
+            Err(mut lost) => {
+                let earlier = std::mem::take(&mut lost.earlier);
+                self.keep_earlier(earlier, false);
+                if self.is_lost(lost.status) {
+                    return Ok(None);
+                }
+                self.remedy(*lost).map(|()| None)
+            }
+        }
+    }
+
+    /// Keeps the bodies of earlier attempts to be landed, each on its own, before what follows from the last one.
+    fn keep_earlier(&mut self, earlier: Vec<Untaken>, superseded: bool) {
+        for untaken in earlier {
+            let progress = &self.fetcher.progress;
+            add(&progress.pages, 1);
+            add(&progress.bytes, untaken.response.bytes());
+            add(&progress.wire_bytes, untaken.response.wire_bytes);
+            let Untaken {
+                response,
+                reason,
+                mut facts,
+                records,
+            } = untaken;
+            facts.slice = (!self.slice.is_empty()).then(|| self.slice.clone());
+            facts.partial = records.is_some();
+            facts.superseded = superseded;
+            self.earlier.push_back(Step {
+                landed: Some(body_of(&response, facts, records.is_some())),
+                records: records.unwrap_or_default(),
+                mark: self.mark.clone(),
+                position: Position::Evidence(reason),
+                hold: None,
+            });
         }
     }
 
@@ -464,12 +520,8 @@ impl Pull {
 
     /// Ends the window; the last one ends the slice.
     fn close(&mut self, why: Why) -> Position {
-        let alarms = self.guard.end(&self.fetcher.stream, why);
-        self.sound(&alarms);
-        self.mark.unstable |= self.guard.seen().unstable;
-        self.mark.records += self.window.records;
-        let moments = [self.mark.opened_at, self.window.opened_at];
-        self.mark.opened_at = moments.into_iter().flatten().min();
+        self.look_back(why);
+        self.leave();
         self.move_watermark();
         debug!(stream = %self.fetcher.stream.name, %why, pages = self.window.pages, "window ended");
         match self.ahead.next() {
@@ -483,6 +535,22 @@ impl Pull {
                 Position::Last
             }
         }
+    }
+
+    /// Takes account of a result set that has ended.
+    fn look_back(&mut self, why: Why) {
+        let alarms = self.guard.end(&self.fetcher.stream, why);
+        self.sound(&alarms);
+        let tally = &mut self.mark.tally;
+        tally.unstable |= self.guard.seen().unstable;
+        tally.short |= alarms.iter().any(|alarm| matches!(alarm, Alarm::Short { .. }));
+    }
+
+    /// Adds the window, which has ended, to what the pass came to.
+    fn leave(&mut self) {
+        self.mark.tally.records += self.window.records;
+        let moments = [self.mark.opened_at, self.window.opened_at];
+        self.mark.opened_at = moments.into_iter().flatten().min();
     }
 
     /// The window ends with an answer that is no page.
@@ -499,9 +567,9 @@ impl Pull {
 
     /// The slice ends with an answer that a rule ignores: what is behind it is not known, so the watermark stays.
     fn give_up(&mut self) -> Step {
-        let alarms = self.guard.end(&self.fetcher.stream, Why::Condition);
-        self.sound(&alarms);
-        self.mark.records += self.window.records;
+        self.look_back(Why::Condition);
+        self.leave();
+        self.mark.tally.ignored += 1;
         self.mark.window = None;
         self.ahead = Box::new(std::iter::empty());
         Step {
@@ -553,6 +621,8 @@ impl Pull {
         self.window.repeats = repeated;
         self.window.total = total;
         self.window.unstable = unstable;
+        self.window.earlier = self.mark.tally;
+        self.window.pass_opened_at = self.mark.opened_at;
         self.mark.window = Some(self.window.clone());
     }
 
@@ -641,15 +711,20 @@ fn landed(
     let mut facts = facts::of(request, &response.head, masks, *attempts, *fetched_at, returned);
     facts.slice = (!slice.is_empty()).then(|| slice.clone());
     facts.partial = answer.verdict == Verdict::Partial;
+    body_of(response, facts, answer.reading.is_ok())
+}
+
+fn body_of(response: &Response, facts: PageFacts, readable: bool) -> Landed {
     let Some(spool) = &response.spool else {
         return Landed::Page(Page {
             body: response.body.clone(),
             facts,
         });
     };
-    let records = match answer.reading {
-        Ok(_) => Records::Readable,
-        Err(_) => Records::Unreadable,
+    let records = if readable {
+        Records::Readable
+    } else {
+        Records::Unreadable
     };
     Landed::Parts(Parts::new(Arc::clone(spool), facts, records))
 }

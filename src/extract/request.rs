@@ -187,9 +187,11 @@ impl PageRequest {
     /// [`ErrorKind::Config`] if a template or a reference cannot be rendered.
     pub fn of(source: &Source, request: &Request, vars: Vars) -> Result<Self> {
         let mut url = join(&source.base_url, &request.path.render_path(&vars)?);
-        for (name, value) in request.params.iter().filter(|(_, value)| !value.is_reference()) {
-            if let Some(text) = something(value, &vars)? {
-                append_query(&mut url, name, &text);
+        for (name, value) in &request.params {
+            if !is_secret(request, name) {
+                for text in anything(value, &vars)? {
+                    append_query(&mut url, name, &text);
+                }
             }
         }
         Ok(Self {
@@ -281,12 +283,19 @@ impl PageRequest {
             headers.insert(header_name(name)?, sensitive(name, value)?);
         }
         let mut url = self.url.clone();
-        for (name, value) in request.params.iter().filter(|(_, value)| value.is_reference()) {
-            if self.placed.contains(name) {
+        let mut set = Vec::new();
+        for (name, value) in &request.params {
+            if !is_secret(request, name) || self.placed.contains(name) {
                 continue;
             }
-            if let Some(text) = something(value, &self.vars)? {
-                set_query(&mut url, name, &text);
+            for text in anything(value, &self.vars)? {
+                // A URL of the server may hold the parameter already.
+                if set.contains(&name) {
+                    append_query(&mut url, name, &text);
+                } else {
+                    set_query(&mut url, name, &text);
+                    set.push(name);
+                }
             }
         }
         Ok(Prepared {
@@ -376,6 +385,19 @@ fn bound(incremental: &Incremental, text: &str) -> Value {
 fn something(text: &Text, vars: &Vars) -> Result<Option<String>> {
     let rendered = text.render(vars)?;
     Ok(Some(rendered).filter(|rendered| !(rendered.is_empty() && text.is_template())))
+}
+
+/// What a parameter or form field is sent with, once for each; a list in a template gives several.
+pub(super) fn anything(text: &Text, vars: &Vars) -> Result<Vec<String>> {
+    let mut rendered = text.render_each(vars)?;
+    rendered.retain(|rendered| !(rendered.is_empty() && text.is_template()));
+    Ok(rendered)
+}
+
+/// Whether any value of a parameter is secret. All of them are put into the URL together, as it is sent.
+fn is_secret(request: &Request, name: &str) -> bool {
+    let mut values = request.params.iter().filter(|(known, _)| known == name);
+    values.any(|(_, value)| value.is_reference())
 }
 
 /// Where a counting paginator puts its number, and the number unless this request goes without.

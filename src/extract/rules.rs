@@ -66,8 +66,10 @@ pub fn judge(
             continue;
         }
         let place = || format!("errors.{number} of the {owner}");
-        if rule.when.is_some() || rule.message.as_ref().is_some_and(|text| text.is_template()) {
-            vars.get_or_insert_with(|| variables(source, stream, seen));
+        let asks = |wait: &Wait| matches!(wait, Wait::Value { .. });
+        let speaks = rule.message.as_ref().is_some_and(|text| text.is_template());
+        if rule.when.is_some() || speaks || rule.wait.iter().any(asks) {
+            vars.get_or_insert_with(|| variables(source, stream, seen).with_now(now));
         }
         let known = vars.clone().unwrap_or_default();
         if let Some(when) = &rule.when
@@ -77,8 +79,9 @@ pub fn judge(
         }
         let message = rule.message.as_ref().map(|text| text.render(&known)).transpose();
         let mut wait = None;
-        for place in &rule.wait {
-            wait = wait.or(length(place, seen.headers, now, jitter)?);
+        for from in &rule.wait {
+            let said = length(from, seen.headers, &known, now, jitter);
+            wait = wait.or(said.map_err(|error| error.with("rule", place()))?);
         }
         return Ok(Some(Ruling {
             action: rule.then,
@@ -158,8 +161,14 @@ fn document(stream: &Stream, body: &[u8]) -> Option<Value> {
 }
 
 /// How long to wait by `wait`; `None` if it says nothing about this answer.
-fn length(wait: &Wait, headers: &HeaderMap, now: Timestamp, jitter: f64) -> Result<Option<Duration>> {
-    let (name, unit, pattern, least) = match wait {
+fn length(
+    wait: &Wait,
+    headers: &HeaderMap,
+    vars: &Vars,
+    now: Timestamp,
+    jitter: f64,
+) -> Result<Option<Duration>> {
+    let (number, unit, least) = match wait {
         Wait::Constant { time, jitter: span } => {
             return Ok(Some(*time + span.mul_f64(jitter.clamp(0.0, 1.0))));
         }
@@ -168,10 +177,28 @@ fn length(wait: &Wait, headers: &HeaderMap, now: Timestamp, jitter: f64) -> Resu
             unit,
             pattern,
             least,
-        } => (name, *unit, pattern, *least),
+        } => (in_header(headers, name, pattern.as_deref())?, *unit, *least),
+        Wait::Value { value, unit, least } => {
+            let number = match value.value_if_any(vars)? {
+                Some(Value::Number(found)) => number(&found.to_string()),
+                Some(Value::String(found)) => number(&found),
+                _ => None,
+            };
+            (number, *unit, *least)
+        }
     };
+    let from = server_time(headers).unwrap_or(now);
+    let asked = number.map(|number| counted(number, unit, from));
+    Ok(match asked {
+        Some(asked) => Some(asked.max(least)),
+        None => Some(least).filter(|least| !least.is_zero()),
+    })
+}
+
+/// The number in a header.
+fn in_header(headers: &HeaderMap, name: &str, pattern: Option<&str>) -> Result<Option<f64>> {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
-    let number = match (value, pattern) {
+    Ok(match (value, pattern) {
         (None, _) => None,
         (Some(value), None) => number(value),
         (Some(value), Some(pattern)) => {
@@ -183,12 +210,6 @@ fn length(wait: &Wait, headers: &HeaderMap, now: Timestamp, jitter: f64) -> Resu
                 .and_then(|found| found.get(1).or_else(|| found.get(0)));
             group.and_then(|group| number(group.as_str()))
         }
-    };
-    let from = server_time(headers).unwrap_or(now);
-    let asked = number.map(|number| counted(number, unit, from));
-    Ok(match asked {
-        Some(asked) => Some(asked.max(least)),
-        None => Some(least).filter(|least| !least.is_zero()),
     })
 }
 
@@ -474,14 +495,15 @@ mod tests {
             ),
         ];
         for (wait, value, expected) in table {
-            let found = length(&wait, &headers(&[("x-wait", value)]), now, 0.0).unwrap();
+            let found = length(&wait, &headers(&[("x-wait", value)]), &Vars::default(), now, 0.0).unwrap();
             assert_eq!(found, expected.map(Duration::from_millis), "{wait:?} {value}");
         }
-        let jittered = length(&constant, &headers(&[]), now, 0.5).unwrap();
+        let jittered = length(&constant, &headers(&[]), &Vars::default(), now, 0.5).unwrap();
         assert_eq!(jittered, Some(Duration::from_secs(7)));
         let far = length(
             &header(WaitUnit::Seconds, None, 0),
             &headers(&[("x-wait", "1e300")]),
+            &Vars::default(),
             now,
             0.0,
         );
@@ -494,6 +516,7 @@ mod tests {
         let found = length(
             &header(WaitUnit::UntilEpochSeconds, None, 0),
             &headers(&skewed),
+            &Vars::default(),
             now,
             0.0,
         );
@@ -530,6 +553,53 @@ mod tests {
     }
 
     #[test]
+    fn f030_the_answer_itself_may_say_how_long() {
+        let value = |text, unit, least_s| Wait::Value {
+            value: Expr::parse(text).unwrap(),
+            unit,
+            least: Duration::from_secs(least_s),
+        };
+        let seconds = |text| value(text, WaitUnit::Seconds, 0);
+        let body = r#"{"retry":{"in":"12","at":"1970-01-01T00:01:00Z","never":null}}"#;
+        let table = [
+            (seconds("response.retry.in"), Some(12_000)),
+            (seconds("response.retry.in | int + status - 400"), Some(41_000)),
+            (seconds("headers['retry-after'] | int * 2"), Some(14_000)),
+            (
+                seconds("timestamp(response.retry.at) - timestamp(now_utc())"),
+                Some(60_000),
+            ),
+            (value("90", WaitUnit::UntilEpochSeconds, 0), Some(90_000)),
+            (value("250", WaitUnit::Millis, 0), Some(250)),
+            (value("250", WaitUnit::Millis, 1), Some(1000)),
+            // What is not there, or is no wait, says nothing.
+            (seconds("response.retry.never"), None),
+            (seconds("response.other.in"), None),
+            (seconds("response.retry"), None),
+            (seconds("0 - 5"), None),
+        ];
+        for (wait, expected) in table {
+            let shown = format!("{wait:?}");
+            let rule = ErrorRule {
+                wait: vec![wait],
+                ..rule(Action::Retry)
+            };
+            let found = one(rule, 429, body).unwrap().wait;
+            assert_eq!(found, expected.map(Duration::from_millis), "{shown}");
+        }
+        let broken = ErrorRule {
+            wait: vec![seconds("['a'] - 1")],
+            ..rule(Action::Retry)
+        };
+        let error = judged(vec![broken], Vec::new(), 429, body).unwrap_err();
+        assert!(
+            error.chain().contains("errors.1 of the stream"),
+            "{}",
+            error.chain()
+        );
+    }
+
+    #[test]
     fn only_a_rule_that_may_accept_needs_a_body_whole() {
         let mut source = source(&Url::parse("https://a.example").unwrap(), Paginate::Single);
         source.errors = vec![
@@ -555,7 +625,7 @@ mod tests {
                     let wait = Wait::Header { name: "x-wait".to_owned(), unit, pattern: None, least: Duration::ZERO };
                     let Ok(value) = text.parse() else { continue };
                     let headers = HeaderMap::from_iter([("x-wait".parse().unwrap(), value)]);
-                    let _ = length(&wait, &headers, Timestamp::UNIX_EPOCH, 0.5).unwrap();
+                    let _ = length(&wait, &headers, &Vars::default(), Timestamp::UNIX_EPOCH, 0.5).unwrap();
                 }
             }
         }

@@ -208,6 +208,11 @@ impl Filling {
 }
 
 impl Spool {
+    /// Whether another file holds the same bytes.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.bytes == other.bytes && self.sha256 == other.sha256
+    }
+
     /// The bytes of one part.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ use crate::{
     raw::{
         BatchNumber, Bookmark,
         frame::{hex, sha256},
-        pass::{Done, Pass, SliceMark},
+        pass::{Done, Pass, SliceMark, Tally},
     },
 };
 
@@ -128,11 +128,10 @@ impl Sweep {
         let pass = pass.unwrap_or_else(|| Pass {
             opened_at: fetcher.clock.now(),
             cap: fetcher.clock.now(),
-            unstable: false,
             shape,
             complete: *scope == Scope::Complete,
             cursor_max: None,
-            records: 0,
+            tally: Tally::default(),
             parents: slices.parents.clone(),
             done: Done::default(),
         });
@@ -149,10 +148,9 @@ impl Sweep {
                 window: None,
                 paginator: bookmark.paginator.clone(),
                 page_size: bookmark.page_size,
-                unstable: false,
+                tally: Tally::default(),
                 opened_at: None,
                 alarms: Vec::new(),
-                records: 0,
             },
             sender,
         };
@@ -203,6 +201,9 @@ impl Sweep {
     }
 
     fn mark(&mut self, bookmark: &mut Bookmark, slot: &Slot, step: &Step) {
+        if matches!(step.position, Position::Evidence(_)) {
+            return;
+        }
         let Slot { number, values } = slot;
         let mark = &step.mark;
         bookmark.cursor = mark.cursor.clone().or(bookmark.cursor.take());
@@ -210,11 +211,12 @@ impl Sweep {
         // The least that any slice could bear: page numbers of open windows were counted at that size or a larger one.
         let sizes = [mark.page_size, bookmark.page_size];
         bookmark.page_size = sizes.into_iter().flatten().min();
-        bookmark.unstable |= mark.unstable;
+        bookmark.unstable |= mark.tally.unstable;
         bookmark.report(mark.alarms.clone());
         if let Some(pass) = &mut bookmark.pass {
-            pass.records += step.records;
-            pass.unstable |= mark.unstable;
+            pass.tally.records += step.records;
+            pass.tally.unstable |= mark.tally.unstable;
+            pass.tally.short |= mark.tally.short;
             pass.cap = pass.cap.min(mark.opened_at.unwrap_or(pass.cap));
         }
         let key = key(values);
@@ -224,6 +226,7 @@ impl Sweep {
         if is_done {
             self.ended += 1;
             if let Some(pass) = &mut bookmark.pass {
+                pass.tally.ignored += mark.tally.ignored;
                 if let Some(number) = number {
                     pass.done.insert(*number);
                 }
@@ -306,11 +309,13 @@ impl Sweep {
                 bookmark.watermark = self.later(bookmark.watermark.take(), reached);
                 let first = bookmark.last_success_at.is_none();
                 bookmark.last_success_at = Some(now);
+                bookmark.last_pass = Some(pass.tally);
+                say_ignored(&self.fetcher, pass.tally);
                 bookmark.alarms.retain(|alarm| alarm.at >= pass.opened_at);
                 if pass.complete || first || self.fetcher.stream.incremental.is_none() {
                     bookmark.complete_at = Some(now);
-                    bookmark.unstable = pass.unstable;
-                    if let Some(note) = bookmark.count_whole(pass.records, now) {
+                    bookmark.unstable = pass.tally.unstable;
+                    if let Some(note) = bookmark.count_whole(pass.tally.records, now) {
                         warn!(stream = %self.fetcher.stream.name, "{note}");
                         self.fetcher.progress.note(note);
                     }
@@ -500,11 +505,20 @@ impl Feed {
 /// What a pass is made from: another one begins again.
 fn pass_shape(fetcher: &Fetcher, scope: &Scope, slicing: &Slicing) -> String {
     let by = format!(
-        "{:?} {scope:?} {}",
+        "{:?} {:?} {scope:?} {}",
         slicing.by,
+        slicing.combine,
         shape::of(&fetcher.source, &fetcher.stream)
     );
     hex(&sha256(by.as_bytes()))
+}
+
+/// Says so at the end of a pass in which answers were ignored.
+pub(crate) fn say_ignored(fetcher: &Fetcher, tally: Tally) {
+    if tally.ignored > 0 {
+        warn!(stream = %fetcher.stream.name, ignored = tally.ignored,
+            "the pass ended with answers that error rules ignored: it cannot tell what is gone at the source");
+    }
 }
 
 fn hash(key: &str) -> u64 {

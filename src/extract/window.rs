@@ -22,7 +22,7 @@ use crate::{
         progress::Progress,
         pull::{Landed, Mark, Pull, Step},
         spool::Parts,
-        sweep::{Slices, Slot, Sweep, key},
+        sweep::{Slices, Slot, Sweep, key, say_ignored},
     },
     raw::{Bookmark, Page},
 };
@@ -109,7 +109,8 @@ pub enum Position {
     Last,
     /// More pages follow, and where the extraction stands now has to be committed at once.
     Kept,
-    /// Not a page: landed to show what was answered, for this reason. The slice fails; its mark has not moved.
+    /// Not a page, or not all of one: landed to show what was answered, for this reason. No mark has moved. Either another
+    /// answer to the same request follows, or the slice fails.
     Evidence(String),
 }
 
@@ -415,10 +416,7 @@ impl Extraction {
             window: self.bookmark.window.clone(),
             paginator: self.bookmark.paginator.clone(),
             page_size: self.bookmark.page_size,
-            unstable: false,
-            opened_at: None,
-            alarms: Vec::new(),
-            records: 0,
+            ..Mark::default()
         };
         Pull::new(self.fetcher.clone(), Map::new(), self.scope.clone(), mark)
     }
@@ -439,7 +437,7 @@ impl Extraction {
             window: mark.window,
             paginator: mark.paginator,
             page_size: mark.page_size,
-            unstable: self.bookmark.unstable | mark.unstable,
+            unstable: self.bookmark.unstable | mark.tally.unstable,
             // Of a time when the stream was sliced.
             pass: None,
             slices: BTreeMap::new(),
@@ -448,17 +446,17 @@ impl Extraction {
         bookmark.report(mark.alarms);
         if *position == Position::Last {
             let now = self.fetcher.clock.now();
-            let opened_at = self.bookmark.window.as_ref().and_then(|window| window.opened_at);
-            bookmark
-                .alarms
-                .retain(|alarm| Some(alarm.at) >= opened_at.or(Some(self.began_at)));
+            let opened_at = mark.opened_at.unwrap_or(self.began_at);
+            bookmark.alarms.retain(|alarm| alarm.at >= opened_at);
             bookmark.last_success_at = Some(now);
+            bookmark.last_pass = Some(mark.tally);
+            say_ignored(&self.fetcher, mark.tally);
             let first = self.bookmark.last_success_at.is_none();
             if self.scope == Scope::Complete || self.fetcher.stream.incremental.is_none() || first {
                 bookmark.complete_at = Some(now);
                 // What shifted before has been seen now; what shifted during this pass is for the next one.
-                bookmark.unstable = mark.unstable;
-                self.count_whole(&mut bookmark, mark.records);
+                bookmark.unstable = mark.tally.unstable;
+                self.count_whole(&mut bookmark, mark.tally.records);
             }
         }
         bookmark

@@ -38,6 +38,7 @@ pub struct Gap {
 /// | `slice_open` | a slice's window was begun and not finished |
 /// | `parents_new` | a parent stream has records that have not been slices yet |
 /// | `backfill_open` | a backfill was begun and not finished |
+/// | `ignored` | error rules ignored answers of the last pass: what is behind them is not known, and absent rows stay |
 /// | `unstable` | pages shifted while they were read; a complete pass will tell what is missing |
 /// | `short`, `unstable_pagination`, `filter_ignored`, `zero_records`, … | what the last windows reported |
 ///
@@ -103,7 +104,10 @@ impl Found<'_> {
         if let Some(pass) = &bookmark.pass {
             let text = format!("{} slices of a pass are done, others are not", pass.done.count());
             self.add("pass_open", text, Some(pass.opened_at));
+            self.ignored(pass.tally.ignored, "this pass", Some(pass.opened_at));
         }
+        let ignored = bookmark.last_pass.map_or(0, |tally| tally.ignored);
+        self.ignored(ignored, "the last pass", bookmark.last_success_at);
         let troubled = || {
             let slices = bookmark.slices.iter();
             slices.filter(|(_, mark)| mark.failed.is_some() || mark.window.is_some())
@@ -148,6 +152,15 @@ impl Found<'_> {
                 text: alarm.text.clone(),
                 since: Some(alarm.at),
             });
+        }
+    }
+
+    fn ignored(&mut self, answers: u64, of: &str, since: Option<Timestamp>) {
+        if answers > 0 {
+            let text = format!(
+                "error rules ignored {answers} answers of {of}: what is behind them is not known, and absent rows stay"
+            );
+            self.add("ignored", text, since);
         }
     }
 
@@ -211,7 +224,45 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{parse_timestamp, read::parse};
+    use crate::{
+        config::{parse_timestamp, read::parse},
+        raw::pass::Tally,
+    };
+
+    #[test]
+    fn answers_that_rules_ignored_are_said() {
+        let text = "
+lake: ./lake
+sources:
+  shop:
+    base_url: https://a.example
+    streams:
+      items: { request: { path: /i }, table: { keys: [id] } }
+";
+        let project = parse(text, Path::new("/srv/shop")).unwrap().project;
+        let mut found = Found {
+            stream: &project.sources[0].streams[0],
+            gaps: Vec::new(),
+        };
+        let tally = |ignored| Tally {
+            ignored,
+            ..Tally::default()
+        };
+        for (ignored, expected) in [(0, 0), (3, 1)] {
+            let bookmark = Bookmark {
+                last_pass: Some(tally(ignored)),
+                ..Bookmark::default()
+            };
+            found.look(&bookmark, Timestamp::UNIX_EPOCH);
+            assert_eq!(found.gaps.len(), expected);
+        }
+        assert_eq!(found.gaps[0].kind, "ignored");
+        assert!(
+            found.gaps[0].text.contains("3 answers of the last pass"),
+            "{}",
+            found.gaps[0].text
+        );
+    }
 
     #[test]
     fn r022_a_stream_whose_last_success_is_too_old_is_stale() {

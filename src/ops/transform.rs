@@ -1,21 +1,20 @@
 //! `landfall transform`: from raw batches to tables. Needs no network but the lake's.
 
 mod load;
+mod pass;
+pub mod target;
 
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     config::StreamName,
-    error::Result,
+    error::{Error, ErrorKind, Result},
     ops::{Workspace, contract},
-    raw::{
-        layout::{self, SystemTable},
-        log::RawLog,
-    },
-    table::{AppId, side::Side, system::LoadRow},
+    raw::{layout, log::RawLog},
+    table::{AppId, system::LoadRow},
 };
 
-use self::load::Loader;
+use self::{load::Loader, target::Target};
 
 /// What the loads of one run did to a table. `read = merged + superseded + quarantined`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,10 +33,27 @@ pub struct Transformed {
     pub deleted: u64,
     /// Records with values in `_rescued`.
     pub rescued: u64,
+    /// What the last complete pass among them found.
+    pub pass: Option<PassFound>,
     /// Changes against the contract that were observed.
     pub changes: u64,
     /// Where a contract was drafted, if there was none.
     pub drafted: Option<PathBuf>,
+}
+
+/// How a complete pass differs from the table it meets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PassFound {
+    /// Rows that the table did not have.
+    pub missing: u64,
+    /// Rows that the table had with another sequence.
+    pub changed: u64,
+    /// Rows that the pass did not bring and that are deleted.
+    pub absent: u64,
+    /// Rows that the pass did not bring and that stay: they are more than may go at once, or nobody knows.
+    pub held: u64,
+    /// Rows of the table before it that were not deleted.
+    pub live: u64,
 }
 
 /// How one stream's transform ended.
@@ -63,12 +79,48 @@ pub async fn transform(workspace: &Workspace, streams: &[StreamName]) -> Vec<Out
     outcomes
 }
 
+/// What the next load of `stream` would do. Nothing becomes visible, and nothing of it stays.
+///
+/// # Errors
+/// As a load, and [`ErrorKind::Refused`] if the stream has no contract or no table yet.
+pub async fn preview(workspace: &Workspace, stream: &StreamName) -> Result<Transformed> {
+    let name = stream;
+    let (_, stream) = workspace.project.stream(name)?;
+    let log = raw_log(workspace, name);
+    let missing = |what: &str| {
+        Error::new(ErrorKind::Refused, "preview load")
+            .with("stream", name)
+            .with("problem", format!("there is no {what} yet"))
+            .with(
+                "hint",
+                "run transform once; a table begins with everything raw holds",
+            )
+    };
+    let contract = contract::read(&stream.contract)?.ok_or_else(|| missing("contract"))?;
+    if workspace.tables.open(&layout::table(name)).await?.is_none() {
+        return Err(missing("table"));
+    }
+    let mut done = Transformed::default();
+    let Some(head) = log.head().await? else {
+        return Ok(done);
+    };
+    let mut loader = Loader::open(workspace, stream, log, contract, Target::live(name)).await?;
+    if let Some(range) = loader.next_range(head.number).await? {
+        loader.preview(range, &mut done).await?;
+    }
+    Ok(done)
+}
+
+fn raw_log(workspace: &Workspace, stream: &StreamName) -> RawLog {
+    RawLog {
+        store: Arc::clone(&workspace.store),
+        stream: stream.clone(),
+    }
+}
+
 async fn transform_stream(workspace: &Workspace, name: &StreamName) -> Result<Transformed> {
     let (_, stream) = workspace.project.stream(name)?;
-    let log = RawLog {
-        store: Arc::clone(&workspace.store),
-        stream: name.clone(),
-    };
+    let log = raw_log(workspace, name);
     let mut done = Transformed::default();
     let Some(head) = log.head().await? else {
         let table = workspace.tables.open(&layout::table(name)).await?;
@@ -89,36 +141,12 @@ async fn transform_stream(workspace: &Workspace, name: &StreamName) -> Result<Tr
             contract
         }
     };
-    let mut loader = Loader::open(workspace, stream, log, pinned).await?;
+    let mut loader = Loader::open(workspace, stream, log, pinned, Target::live(name)).await?;
     // Ends at the head seen above: each load moves the watermark by at least one batch.
     while let Some(range) = loader.next_range(head.number).await? {
         loader.load(range, &mut done).await?;
     }
     Ok(done)
-}
-
-/// The quarantine table of `stream`.
-pub fn quarantine_side(stream: &StreamName) -> Side {
-    Side {
-        path: layout::quarantine(stream),
-        shared: false,
-    }
-}
-
-/// The drift table of all streams.
-pub fn drift_side() -> Side {
-    Side {
-        path: layout::system(SystemTable::Drift),
-        shared: true,
-    }
-}
-
-/// The load history of all streams.
-pub fn loads_side() -> Side {
-    Side {
-        path: layout::system(SystemTable::Loads),
-        shared: true,
-    }
 }
 
 impl Transformed {

@@ -11,7 +11,7 @@ use object_store::memory::InMemory;
 use super::*;
 use crate::{
     clock::{Clock, Timestamp},
-    config::{ScdType, read},
+    config::{Deletes, ScdType, read},
     raw::{
         BatchNumber, Bookmark, Page, PageFacts,
         layout::{self, SystemTable},
@@ -108,8 +108,13 @@ impl Lake {
             keys: vec!["id".to_owned()],
             sequence_by: Vec::new(),
             scd_type: ScdType::Upsert,
+            deletes: Deletes::Soft,
+            tombstones: None,
         };
-        let planned = table.plan_merge(vec![rows.unwrap()], &options).await.unwrap();
+        let planned = table
+            .plan_merge(vec![rows.unwrap()], &options, None)
+            .await
+            .unwrap();
         let note = CommitNote {
             app: AppId::new(&stream(), AppId::GENERATION),
             from: BatchNumber::new(batch).unwrap(),
@@ -165,6 +170,8 @@ impl Lake {
             rescued: 0,
             replaced: 0,
             files_rewritten: 0,
+            absent: 0,
+            absent_held: 0,
         };
         let side = Side {
             path: layout::system(SystemTable::Loads),
@@ -201,6 +208,7 @@ impl Lake {
             trace_id: None,
             slice: None,
             partial: false,
+            superseded: false,
             files: Vec::new(),
             part: None,
         };
@@ -250,7 +258,7 @@ async fn everything_else_is_empty_before_the_first_load() {
     assert_eq!(
         lake.count("information_schema.columns WHERE table_name = 'loads'")
             .await,
-        16
+        18
     );
 }
 

@@ -52,6 +52,11 @@ pub enum Key {
         /// The stream the records came in.
         stream: StreamName,
     },
+    /// `tombstones/<source>/<stream>`, deletions whose rows are gone.
+    Tombstones {
+        /// The stream of the rows.
+        stream: StreamName,
+    },
     /// `system/<name>`, a table about the lake itself.
     System {
         /// Which one.
@@ -96,6 +101,7 @@ impl Key {
             Self::File { stream, sha256 } => file(stream, sha256),
             Self::Table { stream } => table(stream),
             Self::Quarantine { stream } => quarantine(stream),
+            Self::Tombstones { stream } => tombstones(stream),
             Self::System { table } => system(*table),
         }
     }
@@ -135,6 +141,9 @@ impl Key {
                 }
             }
             ["tables", source, stream] => Self::Table {
+                stream: stream_name(source, stream)?,
+            },
+            ["tombstones", source, stream] => Self::Tombstones {
                 stream: stream_name(source, stream)?,
             },
             ["quarantine", source, stream] => Self::Quarantine {
@@ -205,6 +214,16 @@ pub fn quarantine(stream: &StreamName) -> Path {
     under("quarantine", stream)
 }
 
+/// The root of the table of deletions whose rows are gone.
+pub fn tombstones(stream: &StreamName) -> Path {
+    under("tombstones", stream)
+}
+
+/// The folder of tables of `stream` that are made beside the live ones; `id` is one path segment.
+pub fn staging(stream: &StreamName, id: &str) -> Path {
+    under("staging", stream).join(id)
+}
+
 /// The root of a table about the lake itself.
 pub fn system(table: SystemTable) -> Path {
     Path::from("system").join(table.as_str())
@@ -256,6 +275,7 @@ mod tests {
             (stream(), "[0-9a-f]{64}").prop_map(|(stream, sha256)| Key::File { stream, sha256 }),
             stream().prop_map(|stream| Key::Table { stream }),
             stream().prop_map(|stream| Key::Quarantine { stream }),
+            stream().prop_map(|stream| Key::Tombstones { stream }),
             proptest::sample::select(SystemTable::ALL.to_vec()).prop_map(|table| Key::System { table }),
         ]
     }

@@ -43,6 +43,9 @@ const ENTRIES_IN_FLIGHT_MAX: usize = 16;
 /// The hint is written with every so many entries; probing covers the rest in a handful of requests.
 const HINT_EVERY: i64 = 16;
 
+/// Entries looked at to find where the last complete pass of a parent began.
+const ENTRIES_BACK_MAX: i64 = 100_000;
+
 /// What fed a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -290,6 +293,38 @@ impl RawLog {
             })
             .buffered(ENTRIES_IN_FLIGHT_MAX)
             .boxed()
+    }
+
+    /// Where the last complete pass of a stream that is always read whole began; its first batch if it never completed one.
+    ///
+    /// # Errors
+    /// Whatever the store says about the raw log.
+    pub async fn last_pass(&self, head: &LogEntry) -> Result<BatchNumber> {
+        // What a producer pushed, and evidence, carry the last success on as it was; only the end of a pass moves it.
+        let success = |entry: &LogEntry| {
+            entry
+                .bookmark
+                .as_ref()
+                .and_then(|bookmark| bookmark.last_success_at)
+        };
+        let (mut last, mut ended) = (success(head), false);
+        let oldest = (head.number.get() - ENTRIES_BACK_MAX).max(-1);
+        for number in (oldest..head.number.get()).rev() {
+            let before = match BatchNumber::new(number) {
+                Ok(number) => self.entry(number).await?.as_ref().and_then(success),
+                // In front of the first entry.
+                Err(_) => None,
+            };
+            if before == last {
+                continue;
+            }
+            // The entry after this one ended a pass. The last pass began behind the end of the one before it.
+            if ended {
+                return BatchNumber::new(number + 2);
+            }
+            (ended, last) = (true, before);
+        }
+        BatchNumber::new(oldest + 1)
     }
 
     /// The entries of `range` in order, up to and including the first that brings their bodies to `body_bytes`.

@@ -16,6 +16,7 @@ pub mod store;
 pub mod write;
 
 mod files;
+mod throttle;
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -26,7 +27,7 @@ use uuid::{NoContext, Uuid};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    raw::pass::{Pass, SliceMark},
+    raw::pass::{Pass, SliceMark, Tally},
 };
 
 /// Position of a batch in its stream's raw log, counted from 0 without gaps.
@@ -180,6 +181,10 @@ pub struct PageFacts {
     /// Whether the server said that something of it is missing, as GraphQL does with `errors` beside `data`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// Whether it could not be taken and a later attempt of the same request was answered with a page: it shows what the
+    /// server did, and nothing is missing because of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub superseded: bool,
     /// The files its records point to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileFact>,
@@ -283,6 +288,10 @@ pub struct Bookmark {
     /// Whether records may have been skipped because pages shifted while they were read: a complete pass will tell.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unstable: bool,
+    /// What the last pass that came to its end came to. At the end of a pass over everything, when
+    /// [`Bookmark::complete_at`] moves, [`Tally::doubt`] says whether it can tell what is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_pass: Option<Tally>,
     /// Records of the last pass over everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<u64>,
@@ -381,6 +390,12 @@ pub struct Window {
     /// The token that came back for `next` although it had come before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeated: Option<String>,
+    /// What the pass came to before this window.
+    #[serde(default, skip_serializing_if = "Tally::is_empty")]
+    pub earlier: Tally,
+    /// When the first window of the pass opened, if that was another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass_opened_at: Option<Timestamp>,
     /// The export job its pages come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobMark>,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     clock::Timestamp,
-    raw::{BatchNumber, Window},
+    raw::{BatchNumber, Window, is_zero, log::LogEntry},
 };
 
 /// A pass over all slices of a stream that has begun and not ended.
@@ -28,18 +28,32 @@ pub struct Pass {
     pub cursor_max: Option<String>,
     /// What changed after this may have been missed: the least moment that a window of it opened.
     pub cap: Timestamp,
-    /// Whether pages shifted while they were read.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unstable: bool,
-    /// Records of its pages so far.
-    #[serde(default)]
-    pub records: u64,
+    /// What it came to so far.
+    #[serde(flatten)]
+    pub tally: Tally,
     /// The raw batches of parent streams whose records are its slices: first and last, by stream name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parents: BTreeMap<String, (BatchNumber, BatchNumber)>,
     /// Numbers of the slices that are done, as ranges with their end excluded, in order and apart from each other.
     #[serde(default, skip_serializing_if = "Done::is_empty")]
     pub done: Done,
+}
+
+/// What pages of a pass came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Records.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub records: u64,
+    /// Answers that an error rule ignored: what is behind them is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ignored: u64,
+    /// Whether pages shifted while they were read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unstable: bool,
+    /// Whether the server declared more records than it sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub short: bool,
 }
 
 /// A set of numbers, kept as ranges.
@@ -61,6 +75,34 @@ pub struct SliceMark {
     /// The values of a slice that failed: the next pass asks for it again even if its parent does not name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<Map<String, Value>>,
+}
+
+impl Tally {
+    /// Whether it is that of no page.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Why a pass over everything with this tally may have missed what is there, if it may: nobody can say then that what
+    /// it did not bring is gone.
+    ///
+    /// ```
+    /// use landfall::raw::pass::Tally;
+    /// let whole = Tally { records: 7, ..Tally::default() };
+    /// assert_eq!(whole.doubt(), None);
+    /// assert!(Tally { ignored: 1, ..whole }.doubt().is_some());
+    /// ```
+    pub fn doubt(&self) -> Option<&'static str> {
+        if self.ignored > 0 {
+            Some("an error rule ignored answers of it")
+        } else if self.short {
+            Some("the server sent fewer records than it declared")
+        } else if self.unstable {
+            Some("its pages shifted while they were read")
+        } else {
+            None
+        }
+    }
 }
 
 impl Done {
@@ -108,6 +150,16 @@ impl Done {
             (false, false) => self.0.insert(after, (number, number + 1)),
         }
     }
+}
+
+/// Whether `entry` ends a pass over everything the API has; `before` is the entry in front of it in the log.
+pub fn ends_pass(before: Option<&LogEntry>, entry: &LogEntry) -> bool {
+    let completed = |entry: &LogEntry| {
+        let bookmark = entry.bookmark.as_ref()?;
+        bookmark.complete_at
+    };
+    let now = completed(entry);
+    now.is_some() && now != before.and_then(completed)
 }
 
 #[cfg(test)]

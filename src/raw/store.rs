@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     config::Lake,
     error::{Error, ErrorKind, Result},
-    raw::{BatchId, durable::DurableLocal, layout},
+    raw::{BatchId, durable::DurableLocal, layout, throttle::PoliteConnector},
 };
 
 /// Times a request to a remote store is sent again after the first; the waits add up to about half a minute.
@@ -180,6 +180,7 @@ fn open_s3(lake: &Lake) -> Result<Arc<dyn ObjectStore>> {
     let store = builder
         .with_bucket_name(bucket)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_http_connector(PoliteConnector::default())
         .with_retry(RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: BACKOFF_START,

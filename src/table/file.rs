@@ -51,6 +51,14 @@ pub(super) struct DataFile {
     pub(super) view: LogicalFileView,
 }
 
+impl DataFile {
+    /// Rows in the file, if its statistics tell.
+    pub(super) fn rows(&self) -> Option<u64> {
+        let stats: serde_json::Value = serde_json::from_str(self.stats.as_deref()?).ok()?;
+        stats.get("numRecords")?.as_u64()
+    }
+}
+
 impl Table {
     /// The data files of this version.
     pub(super) fn files(&self) -> Result<Vec<DataFile>> {

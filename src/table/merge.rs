@@ -8,30 +8,34 @@
 //!
 //! Order is `sequence_by`, then the raw position. Memory follows the rows of the load, not the table.
 
-use std::{collections::HashMap, hash::BuildHasher as _, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
-    array::{BooleanArray, RecordBatch},
-    compute::{filter_record_batch, interleave_record_batch},
-    datatypes::{Schema, SchemaRef},
-    row::{RowConverter, Rows, SortField},
+    array::{AsArray as _, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+    datatypes::{Int64Type, Schema, SchemaRef},
 };
 use deltalake::{
     kernel::{Action, schema::cast_record_batch},
     protocol::{DeltaOperation, SaveMode},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use hashbrown::{DefaultHashBuilder, HashTable};
+use object_store::{ObjectStoreExt as _, path::Path};
 
 use super::{
-    CommitNote, Committed, Table, evolve,
+    CommitNote, Committed, Table,
+    absent::{Absence, Absent, AbsentCounts},
+    edit::{Edits, Patches},
+    evolve,
     file::{DataFile, close, write},
+    latest::{Latest, arrow_error},
     lower,
     prune::{self, may_match},
 };
 use crate::{
-    config::ScdType,
+    config::{Deletes, ScdType},
     error::{Error, ErrorKind, Result},
+    raw::BatchNumber,
 };
 
 /// The columns of a row's raw position, in order of significance.
@@ -39,9 +43,6 @@ pub const POSITION: [&str; 3] = ["_lf_batch", "_lf_page", "_lf_record"];
 
 /// Files probed at once.
 const PROBE_CONCURRENCY: usize = 4;
-
-/// Winning rows gathered into one Arrow batch at a time.
-const GATHER_ROWS: usize = 16 * 1024;
 
 /// How rows meet the table.
 #[derive(Clone, Debug)]
@@ -52,17 +53,40 @@ pub struct MergeOptions {
     pub sequence_by: Vec<String>,
     /// Whether older versions are replaced or kept.
     pub scd_type: ScdType,
+    /// What a deletion does.
+    pub deletes: Deletes,
+    /// Deletions whose rows are not in the table any more, if there are any.
+    pub tombstones: Option<Table>,
+}
+
+impl MergeOptions {
+    pub(super) fn keys(&self) -> Vec<&str> {
+        self.keys.iter().map(String::as_str).collect()
+    }
+
+    /// The columns that order versions: the sequence, then the raw position.
+    pub(super) fn order(&self) -> Vec<&str> {
+        self.sequence_by
+            .iter()
+            .map(String::as_str)
+            .chain(POSITION)
+            .collect()
+    }
 }
 
 /// What a merge will do, and did to the rows of its load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MergeCounts {
-    /// Rows that are in the table afterwards.
+    /// Rows that are in the table afterwards, or deleted from it.
     pub merged: u64,
     /// Rows that lost against a newer version, in the load or in the table.
     pub superseded: u64,
     /// Rows of the table that a merged row replaces.
     pub replaced: u64,
+    /// Those of them that had another sequence. The others were read again; without a sequence nobody can tell, and all count.
+    pub changed: u64,
+    /// What a pass over everything did not bring.
+    pub absent: AbsentCounts,
     /// Data files of the table version.
     pub files: u64,
     /// Files whose keys were read.
@@ -76,67 +100,147 @@ pub struct MergeCounts {
 pub struct Planned {
     /// What will have happened once it is committed.
     pub counts: MergeCounts,
-    actions: Vec<Action>,
-    schema: Option<Schema>,
-    operation: DeltaOperation,
+    /// Keys, sequence and position of rows that are gone from the table for good, to be kept beside it.
+    pub tombstones: Vec<RecordBatch>,
+    pub(super) actions: Vec<Action>,
+    pub(super) schema: Option<Schema>,
+    pub(super) operation: DeltaOperation,
+}
+
+/// Rows in the shape of the table they go to.
+pub(super) struct Shaped {
+    pub(super) rows: Vec<RecordBatch>,
+    pub(super) schema: SchemaRef,
+    /// The schema, if the table does not have it yet.
+    pub(super) changed: Option<Schema>,
 }
 
 impl Table {
     /// Writes the files that `rows` lead to; nothing is visible before [`Table::commit_merge`].
     ///
-    /// `rows` are in raw order and share one schema; columns the table lacks are added to it.
+    /// `rows` are in raw order and share one schema; columns the table lacks are added to it. With `absence` they end a
+    /// pass over everything: rows that it did not bring are deletions.
     ///
     /// # Errors
-    /// [`ErrorKind::Contract`] if a column would change its type, [`ErrorKind::Corrupt`] or
-    /// [`ErrorKind::Unavailable`] if files cannot be read or written.
-    pub async fn plan_merge(&self, rows: Vec<RecordBatch>, options: &MergeOptions) -> Result<Planned> {
+    /// [`ErrorKind::Contract`](crate::error::ErrorKind::Contract) if a column would change its type,
+    /// [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) or
+    /// [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) if files cannot be read or written.
+    pub async fn plan_merge(
+        &self,
+        rows: Vec<RecordBatch>,
+        options: &MergeOptions,
+        absence: Option<Absence<'_>>,
+    ) -> Result<Planned> {
+        let shaped = self.shaped(&rows)?;
+        match options.scd_type {
+            ScdType::Append => self.plan_append(shaped).await,
+            ScdType::Upsert => self.plan_upsert(shaped, options, absence).await,
+            ScdType::History => self.plan_history(shaped, options).await,
+            ScdType::Replace => {
+                self.plan_replace(shaped, absence.map(|absence| absence.since))
+                    .await
+            }
+        }
+    }
+
+    /// Brings `rows` into the shape of the table, with the columns that it lacks.
+    pub(super) fn shaped(&self, rows: &[RecordBatch]) -> Result<Shaped> {
         let existing = self.schema()?;
         let wanted = rows
             .first()
             .map_or_else(|| Arc::clone(&existing), RecordBatch::schema);
         let schema = Arc::new(evolve::union(&existing, &wanted)?);
-        let changed = (*schema != *existing).then(|| schema.as_ref().clone());
         let rows = rows
             .iter()
             .map(|batch| cast_record_batch(batch, Arc::clone(&schema), false, true))
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(|source| lower(source, "shape rows"))?;
-        match options.scd_type {
-            ScdType::Append => self.plan_append(rows, schema, changed).await,
-            ScdType::Upsert => self.plan_upsert(rows, schema, changed, options).await,
-        }
+        Ok(Shaped {
+            rows,
+            changed: (*schema != *existing).then(|| schema.as_ref().clone()),
+            schema,
+        })
     }
 
     /// Makes `planned` visible together with the watermark of `note`.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] if the log can be neither written nor read back.
+    /// [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) if the log can be neither written nor read back.
     pub async fn commit_merge(&mut self, planned: Planned, note: &CommitNote) -> Result<Committed> {
         self.commit(planned.actions, planned.schema.as_ref(), planned.operation, note)
             .await
     }
 
-    async fn plan_append(
-        &self,
-        rows: Vec<RecordBatch>,
-        schema: SchemaRef,
-        changed: Option<Schema>,
-    ) -> Result<Planned> {
-        let mut writer = self.writer(schema)?;
+    /// Deletes the files of a plan that will not be committed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) if the store does not answer.
+    pub async fn abandon(&self, planned: Planned) -> Result<()> {
+        for action in &planned.actions {
+            if let Action::Add(file) = action {
+                let path = Path::parse(&file.path)
+                    .map_err(|source| Error::new(ErrorKind::Internal, "name data file").caused_by(source))?;
+                self.store().delete(&path).await.map_err(|source| {
+                    Error::new(ErrorKind::Unavailable, "delete data file")
+                        .with("file", &path)
+                        .caused_by(source)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn plan_append(&self, shaped: Shaped) -> Result<Planned> {
+        let mut writer = self.writer(shaped.schema)?;
         let mut counts = MergeCounts {
             files: self.files()?.len() as u64,
             ..MergeCounts::default()
         };
-        for batch in &rows {
+        for batch in &shaped.rows {
             counts.merged += batch.num_rows() as u64;
             write(&mut writer, batch).await?;
         }
         Ok(Planned {
             counts,
+            tombstones: Vec::new(),
             actions: close(writer).await?,
-            schema: changed,
+            schema: shaped.changed,
+            operation: append(),
+        })
+    }
+
+    /// The rows of the pass that began with `since` instead of all rows there are; without a finished pass nothing changes.
+    async fn plan_replace(&self, shaped: Shaped, since: Option<BatchNumber>) -> Result<Planned> {
+        let files = self.files()?;
+        let mut counts = MergeCounts {
+            files: files.len() as u64,
+            ..MergeCounts::default()
+        };
+        let mut writer = self.writer(shaped.schema)?;
+        for batch in &shaped.rows {
+            let total = batch.num_rows();
+            let of_pass = match since {
+                Some(since) => since_batch(batch, since)?,
+                None => batch.slice(0, 0),
+            };
+            counts.merged += of_pass.num_rows() as u64;
+            counts.superseded += (total - of_pass.num_rows()) as u64;
+            write(&mut writer, &of_pass).await?;
+        }
+        let mut actions = close(writer).await?;
+        if since.is_some() {
+            counts.files_rewritten = files.len() as u64;
+            counts.replaced = files.iter().filter_map(DataFile::rows).sum();
+            counts.changed = counts.replaced;
+            actions.extend(files.iter().map(Self::remove));
+        }
+        Ok(Planned {
+            counts,
+            tombstones: Vec::new(),
+            actions,
+            schema: shaped.changed,
             operation: DeltaOperation::Write {
-                mode: SaveMode::Append,
+                mode: SaveMode::Overwrite,
                 partition_by: None,
                 predicate: None,
             },
@@ -145,79 +249,143 @@ impl Table {
 
     async fn plan_upsert(
         &self,
-        rows: Vec<RecordBatch>,
-        schema: SchemaRef,
-        changed: Option<Schema>,
+        shaped: Shaped,
         options: &MergeOptions,
+        absence: Option<Absence<'_>>,
     ) -> Result<Planned> {
-        let total: u64 = rows.iter().map(|batch| batch.num_rows() as u64).sum();
-        let latest = Arc::new(Latest::of(rows, &schema, options)?);
+        let Shaped {
+            rows,
+            schema,
+            changed,
+        } = shaped;
+        let latest = Arc::new(Latest::of(rows, &schema, &options.keys(), &options.order())?);
         let files = self.files()?;
-        let ranges = prune::ranges(&options.keys, &latest.rows);
-        let candidates: Vec<DataFile> = if latest.winners.is_empty() {
-            Vec::new()
-        } else {
-            files
-                .iter()
-                .filter(|file| may_match(&file.partition, file.stats.as_deref(), &ranges))
-                .cloned()
-                .collect()
-        };
+        let candidates = self.candidates(&files, &options.keys, &latest);
         let mut counts = MergeCounts {
             files: files.len() as u64,
             files_probed: candidates.len() as u64,
             ..MergeCounts::default()
         };
-        let matches: Vec<Vec<Match>> = stream::iter(candidates.clone())
+        let hits = self.probe_all(&files, &candidates, &latest).await?;
+        // A winner is written once, also where its key stands in several rows because the keys of the table were others before.
+        let mut settled = vec![false; latest.winners.len()];
+        for hit in hits.iter().flatten() {
+            settled[hit.winner] |= !hit.newer;
+        }
+        if let Some(tombstones) = &options.tombstones {
+            let files = tombstones.files()?;
+            let candidates = tombstones.candidates(&files, &options.keys, &latest);
+            for hit in tombstones
+                .probe_all(&files, &candidates, &latest)
+                .await?
+                .iter()
+                .flatten()
+            {
+                settled[hit.winner] |= !hit.newer;
+            }
+        }
+        counts.superseded = latest.total() - latest.winners.len() as u64;
+        // Counted for themselves, not as what is left over: the caller checks that the two add up to what it gave.
+        counts.superseded += settled.iter().filter(|stale| **stale).count() as u64;
+        let gone = match options.deletes {
+            Deletes::Hard => latest.deletions(),
+            Deletes::Soft => vec![false; latest.winners.len()],
+        };
+        let mut edits: Vec<Edits> = vec![Edits::default(); files.len()];
+        let mut replacing: Vec<Vec<usize>> = vec![Vec::new(); files.len()];
+        let mut tombstones = Vec::new();
+        for (file, hits) in candidates.iter().zip(&hits) {
+            for hit in hits.iter().filter(|hit| hit.newer) {
+                edits[*file].drops.push(hit.row);
+                counts.replaced += 1;
+                counts.changed += u64::from(hit.changed);
+                if !std::mem::replace(&mut settled[hit.winner], true) {
+                    counts.merged += 1;
+                    replacing[*file].push(hit.winner);
+                }
+            }
+        }
+        let mut new: Vec<usize> = (0..settled.len()).filter(|winner| !settled[*winner]).collect();
+        counts.merged += new.len() as u64;
+        if options.deletes == Deletes::Hard {
+            let mut buried: Vec<usize> = Vec::new();
+            for winners in replacing.iter_mut().chain([&mut new]) {
+                buried.extend(winners.extract_if(.., |winner| gone[*winner]));
+            }
+            if !buried.is_empty() {
+                tombstones.push(latest.gather(&buried)?);
+            }
+        }
+        if let Some(absence) = absence {
+            let absent: Absent = self
+                .find_absent(&files, &latest, &options.keys(), absence)
+                .await?;
+            counts.absent = absent.counts;
+            counts.files_probed = files.len() as u64;
+            absent.edit(options.deletes == Deletes::Hard, &mut edits);
+            tombstones.extend(absent.tombstones);
+        }
+        let mut actions = Vec::new();
+        for ((file, edits), winners) in files.iter().zip(edits).zip(&replacing) {
+            if edits.is_empty() {
+                continue;
+            }
+            counts.files_rewritten += 1;
+            let mut writer = self.writer(Arc::clone(&schema))?;
+            self.copy_edited(file, edits, &Patches::deleted(), &schema, &mut writer)
+                .await?;
+            latest.write(winners, |_, rows| Ok(rows), &mut writer).await?;
+            actions.extend(close(writer).await?);
+            actions.push(Self::remove(file));
+        }
+        let mut writer = self.writer(schema)?;
+        latest.write(&new, |_, rows| Ok(rows), &mut writer).await?;
+        actions.extend(close(writer).await?);
+        Ok(Planned {
+            counts,
+            tombstones: if options.deletes == Deletes::Hard {
+                tombstones
+            } else {
+                Vec::new()
+            },
+            actions,
+            schema: changed,
+            operation: merge_operation(options),
+        })
+    }
+
+    /// Which of `files` can hold a key of `latest`, by number.
+    pub(super) fn candidates(&self, files: &[DataFile], keys: &[String], latest: &Latest) -> Vec<usize> {
+        if latest.winners.is_empty() {
+            return Vec::new();
+        }
+        let ranges = prune::ranges(keys, &latest.rows);
+        (0..files.len())
+            .filter(|number| {
+                may_match(
+                    &files[*number].partition,
+                    files[*number].stats.as_deref(),
+                    &ranges,
+                )
+            })
+            .collect()
+    }
+
+    async fn probe_all(
+        &self,
+        files: &[DataFile],
+        candidates: &[usize],
+        latest: &Arc<Latest>,
+    ) -> Result<Vec<Vec<Match>>> {
+        let chosen: Vec<DataFile> = candidates.iter().map(|number| files[*number].clone()).collect();
+        stream::iter(chosen)
             .map(|file| {
-                let latest = Arc::clone(&latest);
+                let latest = Arc::clone(latest);
                 async move { self.probe(&file, &latest).await }
             })
             .buffered(PROBE_CONCURRENCY)
             .try_collect()
-            .await?;
-
-        let mut actions = Vec::new();
-        let mut placed = vec![false; latest.winners.len()];
-        // A winner is written once, also where its key stands in several rows because the keys of the table were others before.
-        let mut settled = vec![false; latest.winners.len()];
-        for hit in matches.iter().flatten() {
-            placed[hit.winner] = true;
-            settled[hit.winner] |= !hit.newer;
-        }
-        let stale = settled.iter().filter(|stale| **stale).count() as u64;
-        for (file, matches) in candidates.iter().zip(&matches) {
-            let beaten: Vec<&Match> = matches.iter().filter(|hit| hit.newer).collect();
-            if beaten.is_empty() {
-                continue;
-            }
-            let mut winners: Vec<usize> = beaten.iter().map(|hit| hit.winner).collect();
-            winners.retain(|winner| !std::mem::replace(&mut settled[*winner], true));
-            counts.files_rewritten += 1;
-            counts.replaced += beaten.len() as u64;
-            counts.merged += winners.len() as u64;
-            actions.extend(self.rewrite(file, &beaten, &winners, &latest, &schema).await?);
-            actions.push(Action::Remove(file.view.remove_action(true)));
-        }
-        let new: Vec<usize> = (0..placed.len()).filter(|winner| !placed[*winner]).collect();
-        counts.merged += new.len() as u64;
-        // Counted for itself, not as what is left over: the caller checks that the two add up to what it gave.
-        counts.superseded = total - latest.winners.len() as u64 + stale;
-        let mut writer = self.writer(schema)?;
-        latest.write(&new, &mut writer).await?;
-        actions.extend(close(writer).await?);
-        Ok(Planned {
-            counts,
-            actions,
-            schema: changed,
-            operation: DeltaOperation::Merge {
-                predicate: None,
-                merge_predicate: Some(options.keys.join(", ")),
-                matched_predicates: Vec::new(),
-                not_matched_predicates: Vec::new(),
-                not_matched_by_source_predicates: Vec::new(),
-            },
-        })
+            .await
     }
 
     /// Finds the winners' keys in `file`, reading only key, sequence and position columns.
@@ -230,44 +398,18 @@ impl Table {
             let orders = latest.order_of(&batch)?;
             for row in 0..batch.num_rows() {
                 if let Some(winner) = latest.find(keys.row(row).data()) {
-                    let newer = latest.order(winner) > orders.row(row).data();
+                    let (new, old) = (latest.order(winner), orders.row(row));
                     matches.push(Match {
                         winner,
                         row: start + row as u64,
-                        newer,
+                        newer: new > old.data(),
+                        changed: sequence(new).is_empty() || sequence(new) != sequence(old.data()),
                     });
                 }
             }
             start += batch.num_rows() as u64;
         }
         Ok(matches)
-    }
-
-    /// Writes `file` anew without the beaten rows and with `winners`.
-    async fn rewrite(
-        &self,
-        file: &DataFile,
-        beaten: &[&Match],
-        winners: &[usize],
-        latest: &Latest,
-        schema: &SchemaRef,
-    ) -> Result<Vec<Action>> {
-        let mut writer = self.writer(Arc::clone(schema))?;
-        let mut losers = beaten.iter().map(|hit| hit.row).peekable();
-        let mut start = 0_u64;
-        let mut batches = std::pin::pin!(self.read(file, Arc::clone(schema)).await?);
-        while let Some(batch) = batches.try_next().await? {
-            let end = start + batch.num_rows() as u64;
-            let mut keep = vec![true; batch.num_rows()];
-            while let Some(row) = losers.next_if(|row| *row < end) {
-                keep[(row - start) as usize] = false;
-            }
-            let kept = filter_record_batch(&batch, &BooleanArray::from(keep)).map_err(arrow_error)?;
-            write(&mut writer, &kept).await?;
-            start = end;
-        }
-        latest.write(winners, &mut writer).await?;
-        close(writer).await
     }
 }
 
@@ -279,178 +421,42 @@ struct Match {
     row: u64,
     /// Whether the winner is newer than that row.
     newer: bool,
+    /// Whether its sequence is another one.
+    changed: bool,
 }
 
-/// The latest row of each key of a load.
-struct Latest {
-    rows: Vec<RecordBatch>,
-    /// Key, sequence and position columns of the table.
-    probe_schema: SchemaRef,
-    keys: Converter,
-    orders: Converter,
-    key_rows: Vec<Rows>,
-    order_rows: Vec<Rows>,
-    /// Batch and row of each winner, in key order once built.
-    winners: Vec<(usize, usize)>,
-    index: HashTable<usize>,
-    hasher: DefaultHashBuilder,
+/// The part of an order in comparable bytes that stands before the raw position.
+///
+/// Arrow writes a number as one byte and its own width, and a position is numbers of 8, 4 and 4 bytes.
+fn sequence(order: &[u8]) -> &[u8] {
+    const POSITION_BYTES: usize = 9 + 5 + 5;
+    order.get(..order.len() - POSITION_BYTES).unwrap_or_default()
 }
 
-impl Latest {
-    fn of(rows: Vec<RecordBatch>, schema: &Schema, options: &MergeOptions) -> Result<Self> {
-        let order_names: Vec<&str> = options
-            .sequence_by
-            .iter()
-            .map(String::as_str)
-            .chain(POSITION)
-            .collect();
-        let key_names: Vec<&str> = options.keys.iter().map(String::as_str).collect();
-        let keys = Converter::new(&key_names, schema)?;
-        let orders = Converter::new(&order_names, schema)?;
-        let mut probe: Vec<_> = Vec::new();
-        for name in key_names.iter().chain(&order_names) {
-            let field = schema.field_with_name(name).map_err(arrow_error)?;
-            if !probe.contains(field) {
-                probe.push(field.clone());
-            }
-        }
-        let key_rows = rows
-            .iter()
-            .map(|batch| keys.convert(batch))
-            .collect::<Result<Vec<_>>>()?;
-        let order_rows = rows
-            .iter()
-            .map(|batch| orders.convert(batch))
-            .collect::<Result<Vec<_>>>()?;
-        let mut latest = Self {
-            probe_schema: Arc::new(Schema::new(probe)),
-            keys,
-            orders,
-            key_rows,
-            order_rows,
-            winners: Vec::new(),
-            index: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            rows,
-        };
-        latest.elect();
-        Ok(latest)
-    }
+/// The rows of `batch` whose raw batch is `since` or later.
+fn since_batch(batch: &RecordBatch, since: BatchNumber) -> Result<RecordBatch> {
+    let numbers = batch[POSITION[0]].as_primitive::<Int64Type>();
+    let keep: BooleanArray = numbers
+        .iter()
+        .map(|number| Some(number >= Some(since.get())))
+        .collect();
+    filter_record_batch(batch, &keep).map_err(arrow_error)
+}
 
-    fn elect(&mut self) {
-        for batch in 0..self.rows.len() {
-            for row in 0..self.rows[batch].num_rows() {
-                let key = self.key_rows[batch].row(row);
-                let hash = self.hasher.hash_one(key.data());
-                let same = |winner: &usize| self.key(*winner) == key.data();
-                match self.index.find(hash, same) {
-                    Some(&winner) => {
-                        if self.order_rows[batch].row(row).data() >= self.order(winner) {
-                            self.winners[winner] = (batch, row);
-                        }
-                    }
-                    None => {
-                        let (winners, key_rows, hasher) = (&self.winners, &self.key_rows, &self.hasher);
-                        self.index.insert_unique(hash, winners.len(), |winner| {
-                            let (batch, row) = winners[*winner];
-                            hasher.hash_one(key_rows[batch].row(row).data())
-                        });
-                        self.winners.push((batch, row));
-                    }
-                }
-            }
-        }
-    }
-
-    fn key(&self, winner: usize) -> &[u8] {
-        let (batch, row) = self.winners[winner];
-        self.key_rows[batch].row(row).data()
-    }
-
-    fn order(&self, winner: usize) -> &[u8] {
-        let (batch, row) = self.winners[winner];
-        self.order_rows[batch].row(row).data()
-    }
-
-    fn find(&self, key: &[u8]) -> Option<usize> {
-        self.index
-            .find(self.hasher.hash_one(key), |winner| self.key(*winner) == key)
-            .copied()
-    }
-
-    fn key_of(&self, batch: &RecordBatch) -> Result<Rows> {
-        self.keys.convert(batch)
-    }
-
-    fn order_of(&self, batch: &RecordBatch) -> Result<Rows> {
-        self.orders.convert(batch)
-    }
-
-    /// Writes `winners` in key order, so that the statistics of the new files are narrow.
-    async fn write(
-        &self,
-        winners: &[usize],
-        writer: &mut deltalake::datafile::writer::DeltaWriter,
-    ) -> Result<()> {
-        let mut ordered = winners.to_vec();
-        ordered.sort_unstable_by(|a, b| self.key(*a).cmp(self.key(*b)));
-        let batches: Vec<&RecordBatch> = self.rows.iter().collect();
-        for chunk in ordered.chunks(GATHER_ROWS) {
-            let places: Vec<(usize, usize)> = chunk.iter().map(|winner| self.winners[*winner]).collect();
-            let gathered = interleave_record_batch(&batches, &places).map_err(arrow_error)?;
-            write(writer, &gathered).await?;
-        }
-        Ok(())
+fn append() -> DeltaOperation {
+    DeltaOperation::Write {
+        mode: SaveMode::Append,
+        partition_by: None,
+        predicate: None,
     }
 }
 
-/// Turns some columns of a batch into comparable bytes.
-struct Converter {
-    names: Vec<String>,
-    rows: RowConverter,
-}
-
-impl Converter {
-    fn new(names: &[&str], schema: &Schema) -> Result<Self> {
-        let fields = names
-            .iter()
-            .map(|name| {
-                let field = schema.field_with_name(name).map_err(|source| {
-                    Error::new(ErrorKind::Config, "find column")
-                        .with("column", name)
-                        .caused_by(source)
-                })?;
-                Ok(SortField::new(field.data_type().clone()))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Self {
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-            rows: RowConverter::new(fields).map_err(arrow_error)?,
-        })
+pub(super) fn merge_operation(options: &MergeOptions) -> DeltaOperation {
+    DeltaOperation::Merge {
+        predicate: None,
+        merge_predicate: Some(options.keys.join(", ")),
+        matched_predicates: Vec::new(),
+        not_matched_predicates: Vec::new(),
+        not_matched_by_source_predicates: Vec::new(),
     }
-
-    fn convert(&self, batch: &RecordBatch) -> Result<Rows> {
-        let by_name: HashMap<&str, usize> = batch
-            .schema_ref()
-            .fields()
-            .iter()
-            .enumerate()
-            .map(|(index, field)| (field.name().as_str(), index))
-            .collect();
-        let columns = self
-            .names
-            .iter()
-            .map(|name| {
-                by_name
-                    .get(name.as_str())
-                    .map(|index| Arc::clone(batch.column(*index)))
-                    .ok_or_else(|| Error::new(ErrorKind::Internal, "find column").with("column", name))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        self.rows.convert_columns(&columns).map_err(arrow_error)
-    }
-}
-
-fn arrow_error(source: arrow::error::ArrowError) -> Error {
-    Error::new(ErrorKind::Internal, "merge rows").caused_by(source)
 }

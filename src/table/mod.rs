@@ -7,14 +7,19 @@
 //!
 //! A load becomes visible by one atomic step: the Delta commit of the main table, whose `txn` is the watermark.
 
+pub mod absent;
+mod edit;
 mod evolve;
 mod file;
+pub mod history;
+mod latest;
 pub mod merge;
 mod prune;
 pub mod side;
 pub mod system;
 #[cfg(test)]
 mod tests;
+pub mod tombstones;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -356,6 +361,15 @@ impl Table {
             .map_err(|source| lower(source, "read table state").with("table", &self.path))
     }
 
+    /// The action that gives the table the columns of `schema`.
+    fn metadata_with(&self, schema: &Schema) -> Result<Action> {
+        let metadata = self.state()?.metadata().clone();
+        metadata
+            .with_schema(&kernel_schema(schema)?)
+            .map(Action::Metadata)
+            .map_err(|source| lower(source.into(), "change table schema").with("table", &self.path))
+    }
+
     /// Commits `actions` with the watermark of `note`, or finds out why that cannot be.
     async fn commit(
         &mut self,
@@ -365,11 +379,7 @@ impl Table {
         note: &CommitNote,
     ) -> Result<Committed> {
         if let Some(schema) = schema {
-            let metadata = self.state()?.metadata().clone();
-            let metadata = metadata
-                .with_schema(&kernel_schema(schema)?)
-                .map_err(|source| lower(source.into(), "change table schema").with("table", &self.path))?;
-            actions.push(Action::Metadata(metadata));
+            actions.push(self.metadata_with(schema)?);
         }
         let app_metadata = HashMap::from([
             (LOAD_FIELD.to_owned(), note.load_id.clone().into()),

@@ -57,11 +57,16 @@ impl Tables {
         let mut table = self
             .open_or_create(&side.path, &first.schema(), &partition_by)
             .await?;
-        let mut writer = table.writer(first.schema())?;
-        for batch in rows {
+        // A table of an older version of this program lacks columns that came later.
+        let shaped = table.shaped(rows)?;
+        let mut writer = table.writer(shaped.schema)?;
+        for batch in &shaped.rows {
             write(&mut writer, batch).await?;
         }
-        let actions = close(writer).await?;
+        let mut actions = close(writer).await?;
+        if let Some(schema) = &shaped.changed {
+            actions.push(table.metadata_with(schema)?);
+        }
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             let operation = DeltaOperation::Write {
                 mode: SaveMode::Append,

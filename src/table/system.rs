@@ -47,6 +47,10 @@ pub struct LoadRow {
     pub replaced: u64,
     /// Data files rewritten.
     pub files_rewritten: u64,
+    /// Rows deleted because a complete pass did not bring them.
+    pub absent: u64,
+    /// Rows that a complete pass did not bring and that stay, because they are more than may go at once.
+    pub absent_held: u64,
 }
 
 impl LoadRow {
@@ -73,6 +77,8 @@ impl LoadRow {
             count("rescued", self.rescued),
             count("replaced", self.replaced),
             count("files_rewritten", self.files_rewritten),
+            count("absent", self.absent),
+            count("absent_held", self.absent_held),
         ])
     }
 }
@@ -141,6 +147,8 @@ fn blank() -> Result<LoadRow> {
         rescued: 0,
         replaced: 0,
         files_rewritten: 0,
+        absent: 0,
+        absent_held: 0,
     })
 }
 

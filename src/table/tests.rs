@@ -1,3 +1,5 @@
+mod versions;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
@@ -9,7 +11,10 @@ use object_store::{memory::InMemory, path::Path};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{config::ScdType, table::merge::MergeOptions};
+use crate::{
+    config::{Deletes, ScdType},
+    table::merge::MergeOptions,
+};
 
 /// Key, sequence and value of an event.
 type Event = (i64, i64, u32);
@@ -32,6 +37,8 @@ fn options(scd_type: ScdType) -> MergeOptions {
         keys: vec!["id".to_owned()],
         sequence_by: vec!["seq".to_owned()],
         scd_type,
+        deletes: Deletes::Soft,
+        tombstones: None,
     }
 }
 
@@ -74,7 +81,7 @@ async fn table() -> Table {
 
 async fn merge(table: &mut Table, batch: i64, events: &[Event], scd_type: ScdType) -> merge::MergeCounts {
     let planned = table
-        .plan_merge(vec![rows(batch, events)], &options(scd_type))
+        .plan_merge(vec![rows(batch, events)], &options(scd_type), None)
         .await
         .unwrap();
     let counts = planned.counts;
@@ -209,11 +216,11 @@ async fn the_watermark_moves_without_rows_and_never_twice() {
     assert_eq!(first.watermark(&app()).await.unwrap(), None);
 
     let planned = first
-        .plan_merge(Vec::new(), &options(ScdType::Upsert))
+        .plan_merge(Vec::new(), &options(ScdType::Upsert), None)
         .await
         .unwrap();
     let late = second
-        .plan_merge(vec![rows(3, &[(1, 1, 1)])], &options(ScdType::Upsert))
+        .plan_merge(vec![rows(3, &[(1, 1, 1)])], &options(ScdType::Upsert), None)
         .await
         .unwrap();
     let committed = first.commit_merge(planned, &note(3, "a")).await.unwrap();
@@ -236,7 +243,7 @@ async fn f136_a_commit_planned_against_an_old_version_conflicts() {
     let mut first = table().await;
     let mut second = first.clone();
     let stale = second
-        .plan_merge(vec![rows(1, &[(2, 1, 1)])], &options(ScdType::Upsert))
+        .plan_merge(vec![rows(1, &[(2, 1, 1)])], &options(ScdType::Upsert), None)
         .await
         .unwrap();
     merge(&mut first, 0, &[(1, 1, 1)], ScdType::Upsert).await;
@@ -253,7 +260,7 @@ async fn a_fence_makes_every_plan_under_way_conflict() {
     let mut first = table().await;
     let mut second = first.clone();
     let planned = first
-        .plan_merge(vec![rows(0, &[(1, 1, 1)])], &options(ScdType::Upsert))
+        .plan_merge(vec![rows(0, &[(1, 1, 1)])], &options(ScdType::Upsert), None)
         .await
         .unwrap();
     assert_eq!(second.fence().await.unwrap(), Committed::Applied { version: 1 });

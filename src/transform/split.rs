@@ -43,6 +43,8 @@ pub struct SplitOptions {
     pub deletes: Option<Condition>,
     /// Columns that order versions: even a deletion must have them.
     pub sequence_by: Vec<String>,
+    /// Columns whose values are wanted of quarantined records too; none if they are not.
+    pub keys_aside: Vec<String>,
     /// Whether rows carry `_deleted`.
     pub deleted_column: bool,
     /// What all rows of the load share.
@@ -71,6 +73,10 @@ pub struct Split {
     pub accepted: Vec<RecordBatch>,
     /// Rows of the quarantine table.
     pub quarantined: Vec<RecordBatch>,
+    /// Key columns of quarantined records that have them all.
+    pub keys_aside: Vec<RecordBatch>,
+    /// Quarantined records and pages whose keys cannot be read.
+    pub keyless: u64,
     /// What the records were like.
     pub observed: Observed,
     /// What deletions did without, by path: observed, and no drift.
@@ -114,6 +120,8 @@ pub async fn split(session: &SessionContext, raw: StreamingTable, options: &Spli
     let mut whole = Split {
         accepted: Vec::new(),
         quarantined: Vec::new(),
+        keys_aside: Vec::new(),
+        keyless: 0,
         observed: Observed::default(),
         excused: BTreeMap::new(),
         counts: SplitCounts::default(),
@@ -124,6 +132,8 @@ pub async fn split(session: &SessionContext, raw: StreamingTable, options: &Spli
             .map_err(|source| Error::new(ErrorKind::Internal, "judge records").caused_by(source))??;
         whole.accepted.extend(part.accepted);
         whole.quarantined.extend(part.quarantined);
+        whole.keys_aside.extend(part.keys_aside);
+        whole.keyless += part.keyless;
         whole.observed.merge(&part.observed);
         for (path, count) in part.excused {
             *whole.excused.entry(path).or_default() += count;
@@ -177,6 +187,8 @@ impl<'a> Partition<'a> {
             split: Split {
                 accepted: Vec::new(),
                 quarantined: Vec::new(),
+                keys_aside: Vec::new(),
+                keyless: 0,
                 observed: Observed::default(),
                 excused: BTreeMap::new(),
                 counts: SplitCounts::default(),
@@ -223,6 +235,7 @@ impl<'a> Partition<'a> {
             self.quarantine.push(origin(batch, row), body, &[reason]);
         }
         self.split.counts.quarantined += batch.num_rows() as u64;
+        self.split.keyless += batch.num_rows() as u64;
         self.close_quarantine(JUDGED_ROWS)
     }
 
@@ -268,6 +281,7 @@ impl<'a> Partition<'a> {
                 self.quarantine.push(origin(batch, at), Some(body), &reasons);
             }
         }
+        self.keep_keys(&judged.batch, &keep)?;
         let accepted = self.rows(&judged.batch, &pending, &deleted, keep)?;
         let counts = &mut self.split.counts;
         counts.accepted += accepted.num_rows() as u64;
@@ -283,6 +297,37 @@ impl<'a> Partition<'a> {
             self.split.accepted.push(accepted);
         }
         self.close_quarantine(JUDGED_ROWS)
+    }
+
+    /// Keeps the keys of the records that are not kept themselves.
+    fn keep_keys(&mut self, judged: &RecordBatch, keep: &[bool]) -> Result<()> {
+        let names = &self.options.keys_aside;
+        if names.is_empty() || keep.iter().all(|kept| *kept) {
+            return Ok(());
+        }
+        let columns: Vec<&ArrayRef> = names
+            .iter()
+            .filter_map(|name| judged.column_by_name(name))
+            .collect();
+        let whole =
+            |row: usize| columns.len() == names.len() && columns.iter().all(|column| column.is_valid(row));
+        let aside: BooleanArray = (0..keep.len())
+            .map(|row| Some(!keep[row] && whole(row)))
+            .collect();
+        let dropped = keep.iter().filter(|kept| !**kept).count();
+        self.split.keyless += (dropped - aside.true_count()) as u64;
+        if aside.true_count() > 0 {
+            let keys = names
+                .iter()
+                .zip(&columns)
+                .map(|(name, column)| (name, Arc::clone(column)));
+            let rows =
+                RecordBatch::try_from_iter_with_nullable(keys.map(|(name, column)| (name, column, true)))
+                    .and_then(|batch| filter_record_batch(&batch, &aside))
+                    .map_err(|source| Error::new(ErrorKind::Internal, "keep keys").caused_by(source))?;
+            self.split.keys_aside.push(rows);
+        }
+        Ok(())
     }
 
     /// Whether a deletion may do without this: it need not carry what a row must, only its key, the mark and its place

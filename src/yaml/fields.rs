@@ -164,6 +164,18 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A number within `bounds`.
+    pub fn number(self, bounds: RangeInclusive<f64>) -> Option<f64> {
+        let number = self.node.scalar_text().and_then(|text| text.parse::<f64>().ok());
+        match number.filter(|number| bounds.contains(number)) {
+            Some(number) => Some(number),
+            None => {
+                let expected = format!("a number between {} and {}", bounds.start(), bounds.end());
+                self.expected(&expected, None)
+            }
+        }
+    }
+
     /// A whole number within `bounds`.
     pub fn integer(self, bounds: RangeInclusive<u64>) -> Option<u64> {
         let Kind::Int(text) = &self.node.kind else {

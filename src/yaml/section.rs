@@ -120,8 +120,8 @@ pub enum Rule {
     AtMostOne(&'static [&'static str]),
     /// One of these or more.
     AtLeastOne(&'static [&'static str]),
-    /// The first key is required unless the second holds this word.
-    RequiredUnless(&'static str, &'static str, &'static str),
+    /// The first key is required unless the second holds one of these words.
+    RequiredUnless(&'static str, &'static str, &'static [&'static str]),
 }
 
 /// An optional key without a default. A table of keys reads as one line each.

@@ -3,14 +3,16 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
 use crate::support::{
-    api::Api,
-    project::{ITEMS, TestProject},
+    api::{Api, Scripted},
+    project::{ITEMS, ITEMS_CONTRACT, TestProject},
+    s3,
 };
 
 #[test]
@@ -107,4 +109,140 @@ fn f010_a_full_disk_fails_loudly_and_space_is_all_it_takes() {
     assert!(said.contains("second 0"), "{said}");
     let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(rows, json!({"n": 1500, "d": 1500}));
+}
+
+fn item(id: i64, updated: i64, name: &str) -> Value {
+    json!({"id": id, "updated": updated, "name": name})
+}
+
+/// Everything in the raw zone that is no log entry: bodies as they came, and the facts beside them.
+fn raw(project: &TestProject) -> (String, String) {
+    let objects = project.files("lake/raw");
+    let objects = objects
+        .iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "zst"));
+    let (mut bodies, mut stored) = (Vec::new(), Vec::new());
+    for path in objects {
+        let bytes = std::fs::read(path).unwrap();
+        bodies.extend(zstd::decode_all(&bytes[..]).unwrap());
+        stored.extend(bytes);
+    }
+    (
+        String::from_utf8(bodies).unwrap(),
+        String::from_utf8_lossy(&stored).into_owned(),
+    )
+}
+
+#[test]
+fn f063_a_body_that_was_not_taken_lands_beside_the_page_and_is_nobodys_quarantine() {
+    let api = Api::start((0..3).map(|id| item(id, 100 + id, "good")).collect());
+    let project = TestProject::items(&api.base_url);
+    for body in ["<html>please log in</html>", r#"{"data":[{"id":0,"upd"#] {
+        api.script(Scripted {
+            status: 200,
+            headers: vec![("content-type", "application/json".to_owned())],
+            body: body.as_bytes().to_vec(),
+        });
+    }
+    let ran = project.ok(&["run"]);
+    assert!(ran.stderr.contains("answer landed as evidence"), "{}", ran.stderr);
+    let (bodies, stored) = raw(&project);
+    let landed: Vec<&str> = bodies.lines().collect();
+    assert_eq!(
+        landed[..2],
+        ["<html>please log in</html>", r#"{"data":[{"id":0,"upd"#]
+    );
+    assert_eq!(landed.len(), 3, "{landed:?}");
+    for attempts in 1..=3 {
+        assert!(
+            stored.contains(&format!(r#""attempts":{attempts},"#)),
+            "{attempts}"
+        );
+    }
+    assert_eq!(stored.matches(r#""superseded":true"#).count(), 2);
+    assert_eq!(project.rows("shop.items").len(), 3);
+    assert!(project.sql("SELECT * FROM shop.items__quarantine").is_empty());
+}
+
+#[test]
+fn f063_of_a_page_that_came_twice_with_other_content_the_greater_sequence_holds() {
+    let api = Api::start(vec![item(1, 101, "first"), item(2, 102, "first")]);
+    let project = TestProject::items(&api.base_url);
+    // The page is landed, and the run dies before its commit; the record changes, and the next run reads the page again.
+    let killed = project.run_armed(&["extract"], "raw::before_commit=return");
+    assert_eq!(killed.code, None, "{}", killed.stderr);
+    api.upsert(vec![item(1, 101, "read again")]);
+    project.ok(&["run"]);
+    assert_eq!(
+        project.rows("shop.items"),
+        [item(1, 101, "read again"), item(2, 102, "first")]
+    );
+
+    // The lower bound is inclusive, so each run reads the last record again: newer, of the same age, older.
+    for (updated, name, expected) in [
+        (103, "newer", item(2, 103, "newer")),
+        (103, "corrected", item(2, 103, "corrected")),
+        (102, "of a replica that lags", item(2, 103, "corrected")),
+    ] {
+        api.script(Scripted {
+            status: 200,
+            headers: Vec::new(),
+            body: json!({"data": [item(2, updated, name)], "next": null})
+                .to_string()
+                .into_bytes(),
+        });
+        project.ok(&["run"]);
+        assert_eq!(project.rows("shop.items"), [item(1, 101, "read again"), expected]);
+    }
+    let (bodies, _) = raw(&project);
+    for name in [
+        "first",
+        "read again",
+        "newer",
+        "corrected",
+        "of a replica that lags",
+    ] {
+        assert!(bodies.contains(name), "{name}: {bodies}");
+    }
+}
+
+/// What F014 promises for extraction: the store's requests are repeated with growing waits, fewer go at once (that is
+/// tested beside the store), it is said once, and nothing is lost or there twice. Its metric is not part of this.
+#[tokio::test(flavor = "multi_thread")]
+async fn f014_a_burst_of_slow_down_while_landing_loses_nothing_and_is_said_once() {
+    let server = Arc::new(s3::start().await);
+    let watched = Arc::clone(&server);
+    tokio::task::spawn_blocking(move || {
+        let api = Api::start((0..40).map(|id| item(id, 100 + id, "good")).collect());
+        let project = TestProject::with_lake(&api.base_url, ITEMS, &watched.lake("busy"));
+        project.write("contracts/shop.items.odcs.yaml", ITEMS_CONTRACT);
+        // Of the opening, of pages and commits.
+        watched.slow_down(&[1..3, 8..10, 15..16]);
+        let ran = project.ok(&["extract"]);
+        let (requests, refused) = watched.requests();
+        assert_eq!(refused, 5, "of {requests}");
+        assert_eq!(
+            ran.stderr.matches("asks to slow down").count(),
+            1,
+            "{}",
+            ran.stderr
+        );
+        // Of the load.
+        watched.slow_down(&[4..6, 20..21]);
+        let ran = project.ok(&["transform"]);
+        let (requests, refused) = watched.requests();
+        assert_eq!(refused, 8, "of {requests}");
+        assert_eq!(
+            ran.stderr.matches("asks to slow down").count(),
+            1,
+            "{}",
+            ran.stderr
+        );
+        let counts = project.sql("SELECT count(*) n, count(DISTINCT id) d FROM shop.items");
+        assert_eq!(counts, [json!({"n": 40, "d": 40})]);
+        let raw = project.sql("SELECT count(*) n, count(DISTINCT record) d FROM shop.items__raw");
+        assert_eq!(raw, [json!({"n": 40, "d": 40})]);
+    })
+    .await
+    .unwrap();
 }

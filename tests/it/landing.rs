@@ -63,6 +63,7 @@ fn page_at(body: &[u8], seconds: i64) -> Page {
         trace_id: None,
         slice: None,
         partial: false,
+        superseded: false,
         files: Vec::new(),
         part: None,
     };

@@ -9,6 +9,7 @@
     reason = "a test may stop at once, and nothing here is public"
 )]
 
+mod airbyte;
 mod apis;
 mod architecture;
 mod auth;
@@ -27,3 +28,4 @@ mod model;
 mod reference;
 mod servers;
 mod support;
+mod versions;

@@ -105,8 +105,8 @@ impl Lake {
         }
     }
 
-    /// Lands one raw batch of `pages`.
-    async fn land(&self, pages: &[Vec<Event>]) {
+    /// Lands one raw batch of `pages`: what an API answered, or what a producer sent.
+    async fn land(&self, pages: &[Vec<Event>], kind: BatchKind) {
         let workspace = &self.workspace;
         let (store, clock) = (Arc::clone(&workspace.store), workspace.clock.clone());
         let mut landing = Landing::open(
@@ -123,10 +123,7 @@ impl Lake {
             let body = Bytes::from(format!(r#"{{"data": [{}], "next": null}}"#, records.join(", ")));
             landing.append(Page { body, facts: facts() }).await.unwrap();
         }
-        landing
-            .commit(BatchKind::Pull, Bookmark::default(), None)
-            .await
-            .unwrap();
+        landing.commit(kind, Bookmark::default(), None).await.unwrap();
     }
 
     async fn transform(&self) -> landfall::ops::transform::Transformed {
@@ -184,6 +181,7 @@ fn facts() -> PageFacts {
         trace_id: None,
         slice: None,
         partial: false,
+        superseded: false,
         files: Vec::new(),
         part: None,
     }
@@ -212,7 +210,7 @@ proptest! {
             let mut oracle = Fold::new();
             let (mut landed, mut broken, mut read, mut quarantined) = (0, 0, 0, 0);
             for (pages, transform_now) in &batches {
-                lake.land(pages).await;
+                lake.land(pages, BatchKind::Pull).await;
                 for event in pages.iter().flatten() {
                     event.fold(&mut oracle);
                     landed += 1;
@@ -232,6 +230,30 @@ proptest! {
             // Quarantine holds each broken record once, with its evidence.
             let rows = lake.rows("SELECT class, record FROM shop.items__quarantine").await;
             prop_assert_eq!(rows.len() as u64, broken);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn r017_pull_and_push_on_one_stream_converge_to_one_row_per_key(
+        batches in prop::collection::vec(
+            (prop::collection::vec(event(), 0..8), any::<bool>(), any::<bool>()),
+            1..8,
+        ),
+    ) {
+        runtime().block_on(async {
+            let lake = Lake::new();
+            let mut oracle = Fold::new();
+            for (events, pushed, transform_now) in &batches {
+                let kind = if *pushed { BatchKind::Push } else { BatchKind::Pull };
+                lake.land(std::slice::from_ref(events), kind).await;
+                events.iter().for_each(|event| event.fold(&mut oracle));
+                if *transform_now {
+                    lake.transform().await;
+                }
+            }
+            lake.transform().await;
+            prop_assert_eq!(lake.fold().await, oracle);
             Ok(())
         })?;
     }

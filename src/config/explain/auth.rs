@@ -93,6 +93,7 @@ fn explain_oauth2(lines: &mut Lines, oauth2: &OAuth2) {
     let encoding = match oauth2.encoding {
         TokenEncoding::Form => "form",
         TokenEncoding::Json => "json",
+        TokenEncoding::Query => "query",
     };
     lines.choose("encoding", encoding, oauth2.encoding == TokenEncoding::Form);
     for (name, path, default) in [

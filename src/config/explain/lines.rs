@@ -104,7 +104,8 @@ pub(super) fn show_text(text: &Text) -> String {
 
 /// Names only: what stands under any name may be a secret.
 pub(super) fn names<T>(pairs: &[(String, T)]) -> String {
-    let names: Vec<String> = pairs.iter().map(|(name, _)| name.clone()).collect();
+    let mut names: Vec<String> = pairs.iter().map(|(name, _)| name.clone()).collect();
+    names.dedup();
     list(&names)
 }
 

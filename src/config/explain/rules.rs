@@ -141,19 +141,26 @@ fn show_wait(wait: &Wait) -> String {
             pattern,
             least,
         } => {
-            let unit = match unit {
-                WaitUnit::Seconds => "seconds",
-                WaitUnit::Millis => "milliseconds",
-                WaitUnit::UntilEpochSeconds => "second since 1970",
-                WaitUnit::UntilEpochMillis => "millisecond since 1970",
-            };
-            let mut text = format!("header {name} ({unit})");
+            let mut text = format!("header {name} ({})", show_unit(*unit));
             if let Some(pattern) = pattern {
                 text.push_str(&format!(" by {pattern:?}"));
             }
             text.push_str(&format!(", at least {}", show_duration(*least)));
             text
         }
+        Wait::Value { value, unit, least } => {
+            let (unit, least) = (show_unit(*unit), show_duration(*least));
+            format!("{} ({unit}), at least {least}", value.as_str())
+        }
+    }
+}
+
+fn show_unit(unit: WaitUnit) -> &'static str {
+    match unit {
+        WaitUnit::Seconds => "seconds",
+        WaitUnit::Millis => "milliseconds",
+        WaitUnit::UntilEpochSeconds => "second since 1970",
+        WaitUnit::UntilEpochMillis => "millisecond since 1970",
     }
 }
 

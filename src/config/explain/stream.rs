@@ -13,7 +13,7 @@ use crate::config::{
     paginate::{OffsetStep, OnFirst, Paginate, Paging},
     read::values::show_duration,
     request::{Body, Method, Request},
-    slice::{ParentRecords, SliceBy, SliceState, Slicing},
+    slice::{Combine, ParentRecords, SliceBy, SliceState, Slicing},
 };
 
 /// Adds the keys of a stream.
@@ -160,6 +160,11 @@ fn explain_slices(lines: &mut Lines, slices: &Slicing) {
     for (number, by) in (1..).zip(&slices.by) {
         lines.set(&format!("by.{number}"), show_slice_by(by));
     }
+    let combine = match slices.combine {
+        Combine::Product => "product",
+        Combine::Union => "union",
+    };
+    lines.choose("combine", combine, slices.combine == Combine::Product);
     lines.value("at_once", slices.at_once, Slicing::AT_ONCE_DEFAULT);
     lines.value("slices_max", slices.slices_max, Slicing::SLICES_MAX_DEFAULT);
     lines.value("kept_max", slices.kept_max, Slicing::KEPT_MAX_DEFAULT);
@@ -175,10 +180,13 @@ fn show_slice_by(by: &SliceBy) -> String {
     match by {
         SliceBy::List { name, values } => format!("{name}: a list of {}", values.len()),
         SliceBy::Parent(parent) => {
+            let optional = parent.optional.iter();
+            let optional = optional.map(|(name, path)| format!("{name} at {path} or null"));
             let values: Vec<String> = parent
                 .values
                 .iter()
                 .map(|(name, path)| format!("{name} at {path}"))
+                .chain(optional)
                 .collect();
             let which = match parent.records {
                 ParentRecords::All => "all records",
@@ -262,14 +270,19 @@ fn explain_table(lines: &mut Lines, table: &Table) {
     );
     let scd_type = match table.scd_type {
         ScdType::Upsert => "1",
+        ScdType::History => "2",
         ScdType::Append => "append",
+        ScdType::Replace => "replace",
     };
     lines.value("scd_type", scd_type, "1");
     lines.optional("apply_as_deletes", table.apply_as_deletes.as_deref());
     let deletes = match table.deletes {
         Deletes::Soft => "soft",
+        Deletes::Hard => "hard",
     };
     lines.value("deletes", deletes, "soft");
+    lines.value("delete_absent", table.delete_absent, false);
+    lines.value("delete_ratio_max", table.delete_ratio_max, 0.1);
     lines.choose(
         "partition_by",
         list(&table.partition_by),

@@ -11,10 +11,10 @@ use crate::{
     },
     yaml::{
         Kind,
-        fields::Value,
+        fields::{Fields, Value},
         quoted,
         section::{
-            Rule, Section,
+            Key, Rule, Section,
             Takes::{self, AnyText, Choice, Either, Expression, Integer, List, Matching, Template, Text},
             key,
         },
@@ -44,6 +44,7 @@ const ONE_WAIT: Takes = Either(&[
     Takes::Duration,
     Takes::Section(&WAIT),
     Takes::Section(&WAIT_HEADER),
+    Takes::Section(&WAIT_VALUE),
 ]);
 
 /// `errors`
@@ -65,7 +66,8 @@ static ERROR: Section = Section::new(
             .example("quota exceeded"),
         key("when", Expression)
             .doc(
-                "Holds over `status`, `headers`, `response` (the body as JSON) and `config`. What is not there does \
+                "Holds over `status`, `headers`, `response` (the body as JSON: nothing of one beyond 1 MiB, and of one \
+                 beyond 16 MiB whose records are streamed what stands around them) and `config`. What is not there does \
                  not hold.",
             )
             .example("\"response.error.code == 'BUSY'\""),
@@ -107,7 +109,11 @@ static ERROR: Section = Section::new(
                  Only with `then: retry` and `then: throttle`.",
             )
             .example("5s")
-            .more(&["{ header: x-retry-in, unit: ms }", "[{ header: x-retry-in }, 30s]"])
+            .more(&[
+                "{ header: x-retry-in, unit: ms }",
+                "{ value: response.error.retry_in }",
+                "[{ header: x-retry-in }, 30s]",
+            ])
             .beside("{ status: 420, then: retry }"),
         key("message", Template)
             .doc("Said to the user besides our own words; over the variables of `when`.")
@@ -161,31 +167,51 @@ static WAIT_HEADER: Section = Section::new(
             .required()
             .doc("A response header with a number.")
             .example("X-Retry-In"),
-        key(
-            "unit",
-            Choice(&[
-                ("s", "seconds from now"),
-                ("ms", "milliseconds from now"),
-                ("epoch_s", "the second since 1970 at which to go on"),
-                ("epoch_ms", "the millisecond since 1970 at which to go on"),
-            ]),
-        )
-        .default("s")
-        .doc("What the number counts.")
-        .example("ms"),
         key("pattern", Text)
             .doc(
                 "A regular expression whose first group, or else whole match, is the number. Without it the whole \
                  value is.",
             )
             .example("'in ([0-9]+) seconds'"),
-        key("least", Takes::Duration)
-            .default("0s")
-            .doc("Least wait, whatever the header says.")
-            .example("1s"),
     ],
 )
+.shared(&[&COUNTED])
 .example("{ header: X-Retry-In }");
+
+static WAIT_VALUE: Section = Section::new(
+    "error_wait_value",
+    "a wait",
+    "A wait whose length an expression takes out of the answer.",
+    &[key("value", Expression)
+        .required()
+        .doc(
+            "Gives a number, over the variables of `when` and `now`. What is not there, or no number, says nothing.",
+        )
+        .example("response.error.retry_in")
+        .more(&["timestamp(response.reset_at) - timestamp(now_utc())"])],
+)
+.shared(&[&COUNTED])
+.example("{ value: response.error.retry_in }");
+
+/// Of a wait with a number.
+static COUNTED: [Key; 2] = [
+    key(
+        "unit",
+        Choice(&[
+            ("s", "seconds from now"),
+            ("ms", "milliseconds from now"),
+            ("epoch_s", "the second since 1970 at which to go on"),
+            ("epoch_ms", "the millisecond since 1970 at which to go on"),
+        ]),
+    )
+    .default("s")
+    .doc("What the number counts.")
+    .example("ms"),
+    key("least", Takes::Duration)
+        .default("0s")
+        .doc("Least wait, whatever the answer says.")
+        .example("1s"),
+];
 
 /// `retry`
 pub(super) static RETRY: Section = Section::new(
@@ -327,14 +353,25 @@ fn waits(value: Value<'_>) -> Option<Vec<Wait>> {
 }
 
 fn wait(value: Value<'_>) -> Option<Wait> {
-    let span = |value: Value<'_>| duration(value, Duration::ZERO..=DAY);
     let Kind::Map(entries) = &value.node.kind else {
         return Some(Wait::Constant {
             time: span(value)?,
             jitter: Duration::ZERO,
         });
     };
-    if !entries.iter().any(|entry| entry.key == "header") {
+    let has = |key: &str| entries.iter().any(|entry| entry.key == key);
+    if has("value") {
+        let fields = value.fields(&WAIT_VALUE)?;
+        let known: Vec<&str> = KNOWN.into_iter().chain(["now"]).collect();
+        let number = fields.required("value", |value| expr(value, &known));
+        let (unit, least) = counted(&fields);
+        return Some(Wait::Value {
+            value: number?,
+            unit: unit?,
+            least: least?,
+        });
+    }
+    if !has("header") {
         let fields = value.fields(&WAIT)?;
         let time = fields.required("time", span);
         let jitter = read_or(fields.value("jitter"), Duration::ZERO, span);
@@ -345,15 +382,24 @@ fn wait(value: Value<'_>) -> Option<Wait> {
     }
     let fields = value.fields(&WAIT_HEADER)?;
     let name = fields.required("header", |value| header_name(value, value.text()?));
-    let unit = read_or(fields.value("unit"), WaitUnit::Seconds, unit);
     let pattern = read_or(fields.value("pattern"), None, |value| pattern(value).map(Some));
-    let least = read_or(fields.value("least"), Duration::ZERO, span);
+    let (unit, least) = counted(&fields);
     Some(Wait::Header {
         name: name?,
         unit: unit?,
         pattern: pattern?,
         least: least?,
     })
+}
+
+fn span(value: Value<'_>) -> Option<Duration> {
+    duration(value, Duration::ZERO..=DAY)
+}
+
+/// The keys of [`COUNTED`].
+fn counted(fields: &Fields<'_>) -> (Option<WaitUnit>, Option<Duration>) {
+    let unit = read_or(fields.value("unit"), WaitUnit::Seconds, unit);
+    (unit, read_or(fields.value("least"), Duration::ZERO, span))
 }
 
 fn unit(value: Value<'_>) -> Option<WaitUnit> {
@@ -436,7 +482,7 @@ mod tests {
             "errors: [{ status: [404, 409, 5xx, 300-302], then: ignore }]",
             "errors: [{ header: { name: X-Error, contains: quota }, body: slow down, when: \"response.code == 1\", \
              then: throttle, message: 'at {{ config.site }}', wait: [{ header: X-In, unit: epoch_ms, pattern: '([0-9]+)', least: 2s }, \
-             { time: 5s, jitter: 1s }, 30s] }]",
+             { time: 5s, jitter: 1s }, 30s, { value: response.in, unit: ms, least: 1s }] }]",
         );
         let rule = &source.errors[0];
         assert_eq!(rule.status, [(404, 404), (409, 409), (500, 599), (300, 302)]);
@@ -462,6 +508,11 @@ mod tests {
             Wait::Constant {
                 time: seconds(30),
                 jitter: Duration::ZERO,
+            },
+            Wait::Value {
+                value: crate::config::text::Expr::parse("response.in").unwrap(),
+                unit: WaitUnit::Millis,
+                least: seconds(1),
             },
         ];
         assert_eq!(rule.wait, expected);
@@ -496,7 +547,7 @@ mod tests {
     fn r020_every_problem_of_the_rules_is_told_with_its_place() {
         assert_snapshot!(problems(
             "errors: [{ status: 700, then: explode }, { then: fail }, { status: 600-500, then: fail, wait: 5s }, 404]",
-            "errors: [{ status: 4xy, when: 'slice.a', then: retry, wait: { time: 5s, unit: ms } }, { status: 429, then: retry, wait: [{ header: x, jitter: 1s, pattern: '(' }, {}, fast] }]",
+            "errors: [{ status: 4xy, when: 'slice.a', then: retry, wait: { time: 5s, unit: ms } }, { status: 429, then: retry, wait: [{ header: x, jitter: 1s, pattern: '(' }, {}, fast, { value: slice.a, jitter: 1s }] }]",
         ), @r#"
         landfall.yml:5:24: status: "700" is not a status
           hint: write 404, 500-599 or 5xx
@@ -515,12 +566,16 @@ mod tests {
         landfall.yml:10:81: unknown key "unit"
           hint: known keys: time, jitter
         landfall.yml:10:143: unknown key "jitter"
-          hint: known keys: header, unit, pattern, least
+          hint: known keys: header, pattern, unit, least
         landfall.yml:10:164: pattern: "(" is not a regular expression
           hint: write one such as 'in ([0-9]+) seconds'
         landfall.yml:10:171: missing key "time" in "wait"
         landfall.yml:10:175: wait: "fast" is not a duration
           hint: write a whole number and one of ms, s, m, h, d: 30s
+        landfall.yml:10:190: value: "slice" is not a variable known here
+          hint: known here: status, headers, response, config, now
+        landfall.yml:10:199: unknown key "jitter"
+          hint: known keys: value, unit, least
         "#);
         assert_snapshot!(problems(
             "replicas: ['ftp://b.example', 'https://c.example?x=1']",

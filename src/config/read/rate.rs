@@ -492,11 +492,7 @@ fn quota_headers(value: Value<'_>) -> Option<QuotaHeaders> {
 
 /// A number between 0 and 10.
 fn ratio(value: Value<'_>) -> Option<f64> {
-    let number = value.node.scalar_text().and_then(|text| text.parse::<f64>().ok());
-    match number.filter(|number| (0.0..=10.0).contains(number)) {
-        Some(number) => Some(number),
-        None => value.expected("a number between 0 and 10", None),
-    }
+    value.number(0.0..=10.0)
 }
 
 #[cfg(test)]

@@ -263,8 +263,8 @@ fn rule_in_words(rule: &Rule) -> String {
         Rule::One(names) => format!("Exactly one of {}.", list(names)),
         Rule::AtMostOne(names) => format!("At most one of {}.", list(names)),
         Rule::AtLeastOne(names) => format!("At least one of {}.", list(names)),
-        Rule::RequiredUnless(name, other, word) => {
-            format!("`{name}` is required unless `{other}` is `{word}`.")
+        Rule::RequiredUnless(name, other, words) => {
+            format!("`{name}` is required unless `{other}` is one of {}.", list(words))
         }
     }
 }

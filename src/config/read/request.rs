@@ -13,7 +13,7 @@ use crate::{
         fields::Value,
         section::{
             Key, Rule, Section,
-            Takes::{self, Choice, Either, Json, Map, Template},
+            Takes::{self, Choice, Either, Json, List, Map, Template},
             key,
         },
     },
@@ -104,12 +104,21 @@ pub(super) static JOB_REQUEST: Section = Section::new(
 .rules(&[Rule::AtMostOne(&BODIES)])
 .example("{ path: '/exports/{{ job.id }}' }");
 
+/// One value or several.
+static VALUES: Takes = Either(&[Template, List(&Template)]);
+
 /// What any request can carry.
 static CARRIED: [Key; 7] = [
-    key("params", Map(&Template))
-        .doc("Query parameters, in order. One whose template gives nothing is left out.")
+    key("params", Map(&VALUES))
+        .doc(
+            "Query parameters, in order. One whose template gives nothing is left out; one with a list, or whose \
+             template gives one, is repeated for each element.",
+        )
         .example("{ limit: 500 }")
-        .more(&["{ region: '{{ config.region }}' }"]),
+        .more(&[
+            "{ region: '{{ config.region }}' }",
+            "{ status: [open, paid] }",
+        ]),
     key("headers", Map(&Template))
         .doc("Sent besides those of the source. One whose template gives nothing is left out.")
         .example("{ X-Version: 2 }"),
@@ -124,8 +133,8 @@ static CARRIED: [Key; 7] = [
         )
         .example("{ filter: { status: [open, paid] }, limit: '{{ config.limit }}' }")
         .beside("{ method: POST }"),
-    key("form", Map(&Template))
-        .doc("A body of form fields, in order. One whose template gives nothing is left out.")
+    key("form", Map(&VALUES))
+        .doc("A body of form fields, in order; nothing and lists are as in `params`.")
         .example("{ report: orders, region: '{{ config.region }}' }")
         .beside("{ method: POST }"),
     key("text", Template)
@@ -206,9 +215,7 @@ fn read(
         body.problems.add(body.key_place, message, Some(hint));
     }
     let path = fields.required("path", |value| path(value, scope));
-    let params = fields
-        .value("params")
-        .map(|value| pairs(value, scope, param_name));
+    let params = fields.value("params").map(|value| params(value, scope));
     let headers = fields.value("headers").map(|value| headers(value, scope));
     let body = given.first().map(|value| body(*value, scope));
     Some(Request {
@@ -222,7 +229,7 @@ fn read(
 
 fn body(value: Value<'_>, scope: Scope<'_>) -> Option<Body> {
     match value.key {
-        "form" => pairs(value, scope, param_name).map(Body::Form),
+        "form" => params(value, scope).map(Body::Form),
         "text" => text(value, scope.dir, scope.known).map(Body::Text),
         "graphql" => graphql(value, scope),
         _ => tree(value, scope).map(Body::Json),
@@ -271,36 +278,48 @@ fn members(value: Value<'_>, scope: Scope<'_>) -> Option<Vec<(String, Tree)>> {
     members.into_iter().collect()
 }
 
-/// Each name with its text, in order; `name` turns the key into the name.
-fn pairs(
-    value: Value<'_>,
-    scope: Scope<'_>,
-    mut name: impl FnMut(Value<'_>) -> Option<String>,
-) -> Option<Vec<(String, Text)>> {
-    let entries = value.entries("names with values")?;
-    let mut pairs = Vec::new();
-    for entry in entries {
+/// Each parameter with its values, in order.
+fn params(value: Value<'_>, scope: Scope<'_>) -> Option<Vec<(String, Text)>> {
+    let read = |entry| {
         let child = value.child(entry);
-        let (Some(name), Some(text)) = (name(child), text(child, scope.dir, scope.known)) else {
-            continue;
-        };
-        if looks_secret(&name) && !text.is_reference() && !text.is_template() {
-            warn_literal(child);
+        if child.key.is_empty() {
+            return child.refuse("a parameter needs a name", None);
         }
-        pairs.push((name, text));
-    }
-    (pairs.len() == entries.len()).then_some(pairs)
+        let Kind::Seq(_) = child.node.kind else {
+            return Some(vec![(child.key.to_owned(), named(child, child.key, scope)?)]);
+        };
+        let items = child.items()?;
+        let values: Vec<Option<_>> = items
+            .map(|item| Some((child.key.to_owned(), named(item, child.key, scope)?)))
+            .collect();
+        values.into_iter().collect::<Option<Vec<_>>>()
+    };
+    let entries = value.entries("names with values")?.iter();
+    let params: Vec<Option<_>> = entries.map(read).collect();
+    let params: Option<Vec<Vec<_>>> = params.into_iter().collect();
+    params.map(|params| params.concat())
 }
 
-fn param_name(entry: Value<'_>) -> Option<String> {
-    if entry.key.is_empty() {
-        return entry.refuse("a parameter needs a name", None);
-    }
-    Some(entry.key.to_owned())
-}
-
+/// Each header with its text, in order.
 fn headers(value: Value<'_>, scope: Scope<'_>) -> Option<Vec<(String, Text)>> {
-    pairs(value, scope, header_names())
+    let mut name = header_names();
+    let mut read = |entry| {
+        let child = value.child(entry);
+        let name = name(child);
+        Some((name?, named(child, child.key, scope)?))
+    };
+    let entries = value.entries("names with values")?.iter();
+    let headers: Vec<Option<_>> = entries.map(&mut read).collect();
+    headers.into_iter().collect()
+}
+
+/// The text of the header or parameter `name`.
+fn named(value: Value<'_>, name: &str, scope: Scope<'_>) -> Option<Text> {
+    let text = text(value, scope.dir, scope.known)?;
+    if looks_secret(name) && !text.is_reference() && !text.is_template() {
+        warn_literal(value);
+    }
+    Some(text)
 }
 
 /// A path; what stands in its templates and references is encoded as it is rendered.

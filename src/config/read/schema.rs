@@ -142,10 +142,13 @@ fn rule(rule: &Rule) -> Json {
             ways.push(json!({ "not": { "anyOf": has(names) } }));
             json!({ "oneOf": ways })
         }
-        Rule::RequiredUnless(name, other, word) => json!({ "anyOf": [
-            { "required": [name] },
-            { "required": [other], "properties": { *other: { "const": self::word(word) } } },
-        ] }),
+        Rule::RequiredUnless(name, other, words) => {
+            let words: Vec<Json> = words.iter().map(|text| word(text)).collect();
+            json!({ "anyOf": [
+                { "required": [name] },
+                { "required": [other], "properties": { *other: { "enum": words } } },
+            ] })
+        }
     }
 }
 

@@ -6,9 +6,10 @@ use crate::{
     config::{
         Name, Stream,
         read::values::{expr, json_path, text},
-        slice::{Parent, ParentRecords, SliceBy, SliceState, Slicing},
+        slice::{Combine, Parent, ParentRecords, SliceBy, SliceState, Slicing},
         text::Text,
     },
+    json::JsonPath,
     yaml::{
         Kind, Place,
         fields::Value,
@@ -33,17 +34,30 @@ static BY: Takes = Either(&[Takes::Section(&SLICE_LIST), Takes::Section(&SLICE_P
 pub(super) static SLICES: Section = Section::new(
     "slices",
     "slices",
-    "A stream asked for once for every combination of some values, each with a bookmark of its own. In templates the \
-     values are `slice.NAME`.",
+    "A stream asked for in parts by some values, each part with a bookmark of its own. In templates the values are \
+     `slice.NAME`.",
     &[
         key("by", Either(&[List(&BY), BY]))
             .required()
-            .doc("Where the values come from; several give every combination.")
+            .doc("Where the values come from; `combine` says what several give.")
             .example("[{ list: region, values: [eu, us] }]")
             .more(&[
                 "{ parent: orders, values: { order_id: $.id } }",
                 "[{ list: region, values: [eu, us] }, { parent: orders, values: { order_id: $.id } }]",
             ]),
+        key(
+            "combine",
+            Choice(&[
+                ("product", "every combination"),
+                (
+                    "union",
+                    "one after the other, each with the same names; what two of them have is asked for once",
+                ),
+            ]),
+        )
+        .default("product")
+        .doc("What several sources of values give.")
+        .example("union"),
         key("at_once", Integer(1, AT_ONCE_MAX as u64))
             .default("4")
             .doc("Slices extracted at the same time, within the budget of the credential.")
@@ -109,6 +123,10 @@ static SLICE_PARENT: Section = Section::new(
             .required()
             .doc("Values taken out of each of its records, by name. A record that lacks one is passed over and counted.")
             .example("{ order_id: $.id }"),
+        key("optional", Map(&Path))
+            .default("{}")
+            .doc("Further values by name, null where a record lacks them.")
+            .example("{ region: $.address.region }"),
         key("only", Expression)
             .doc("Only records for which this holds, over `parent` and `config`.")
             .example("parent.status != 'draft'"),
@@ -136,7 +154,11 @@ static SLICE_PARENT: Section = Section::new(
 /// Reads `slices`.
 pub(super) fn slices(value: Value<'_>, dir: &FilePath) -> Option<Slicing> {
     let fields = value.fields(&SLICES)?;
-    let by = fields.required("by", |value| by(value, dir));
+    let combine = fields.optional("combine", |value| {
+        value.choice(&[("product", Combine::Product), ("union", Combine::Union)], &[])
+    });
+    let combine = combine.unwrap_or(Combine::Product);
+    let by = fields.required("by", |value| by(value, dir, combine));
     let at_once = fields.optional("at_once", |value| value.integer_u32(1..=AT_ONCE_MAX));
     let slices_max = fields.optional("slices_max", |value| value.integer(1..=1_000_000_000));
     let kept_max = fields.optional("kept_max", |value| value.integer(1..=1_000_000));
@@ -155,12 +177,13 @@ pub(super) fn slices(value: Value<'_>, dir: &FilePath) -> Option<Slicing> {
         kept_max: kept_max.unwrap_or(Slicing::KEPT_MAX_DEFAULT),
         state: state.unwrap_or(SliceState::PerSlice),
         include: include.unwrap_or_default(),
+        combine,
         by,
     })
 }
 
 /// One source of values, or a list of them.
-fn by(value: Value<'_>, dir: &FilePath) -> Option<Vec<SliceBy>> {
+fn by(value: Value<'_>, dir: &FilePath, combine: Combine) -> Option<Vec<SliceBy>> {
     let items: Vec<Value<'_>> = match &value.node.kind {
         Kind::Map(_) => vec![value],
         _ => value.items()?.collect(),
@@ -175,27 +198,71 @@ fn by(value: Value<'_>, dir: &FilePath) -> Option<Vec<SliceBy>> {
             good = false;
             continue;
         };
-        let known: Vec<&str> = all.iter().flat_map(names).collect();
-        if let Some(name) = names(&by).find(|name| known.contains(name)) {
-            good = false;
-            item.refuse::<()>(format!("{} is the name of another value too", quoted(name)), None);
-        }
+        good &= match combine {
+            Combine::Product => has_own_names(item, &by, &all),
+            Combine::Union => all.first().is_none_or(|first| has_names_of(item, &by, first)),
+        };
         all.push(by);
     }
-    let parents = || {
-        all.iter().filter_map(|by| match by {
-            SliceBy::Parent(parent) => Some(parent),
-            SliceBy::List { .. } => None,
-        })
-    };
-    if parents().count() > 1 && parents().any(|parent| parent.records == ParentRecords::New) {
-        good = false;
-        value.refuse::<()>(
-            "new records of one parent would not meet the old ones of another",
-            Some("write records: all for each of them".to_owned()),
-        );
-    }
+    good &= reads_alike(value, &all, combine);
     good.then_some(all)
+}
+
+fn has_own_names(item: Value<'_>, by: &SliceBy, others: &[SliceBy]) -> bool {
+    let known: Vec<&str> = others.iter().flat_map(names).collect();
+    match names(by).find(|name| known.contains(name)) {
+        Some(name) => {
+            item.refuse::<()>(format!("{} is the name of another value too", quoted(name)), None);
+            false
+        }
+        None => true,
+    }
+}
+
+fn has_names_of(item: Value<'_>, by: &SliceBy, first: &SliceBy) -> bool {
+    let sorted = |by| {
+        let mut names: Vec<&str> = names(by).collect();
+        names.sort_unstable();
+        names
+    };
+    if sorted(by) == sorted(first) {
+        return true;
+    }
+    let hint = format!("name them as the first does: {}", sorted(first).join(", "));
+    item.refuse::<()>("a union needs the same names everywhere", Some(hint));
+    false
+}
+
+/// Whether the records of several parents can be read together.
+fn reads_alike(value: Value<'_>, all: &[SliceBy], combine: Combine) -> bool {
+    let parents = all.iter().filter_map(|by| match by {
+        SliceBy::Parent(parent) => Some(parent),
+        SliceBy::List { .. } => None,
+    });
+    let parents: Vec<&Parent> = parents.collect();
+    let problem = match combine {
+        Combine::Product => {
+            let new = parents.iter().any(|parent| parent.records == ParentRecords::New);
+            (new && parents.len() > 1).then_some((
+                "new records of one parent would not meet the old ones of another",
+                "write records: all for each of them",
+            ))
+        }
+        Combine::Union => {
+            let differ = |one: &&Parent| {
+                let same = parents.iter().filter(|other| other.stream == one.stream);
+                same.clone().any(|other| other.records != one.records)
+            };
+            parents.iter().any(differ).then_some((
+                "one parent cannot be read both as a whole and for what is new",
+                "write the same records for each of its entries",
+            ))
+        }
+    };
+    if let Some((problem, hint)) = problem {
+        value.refuse::<()>(problem, Some(hint.to_owned()));
+    }
+    problem.is_none()
 }
 
 fn one(value: Value<'_>, dir: &FilePath) -> Option<SliceBy> {
@@ -238,20 +305,11 @@ fn parent(value: Value<'_>) -> Option<SliceBy> {
             Some("write its name without that of the source".to_owned()),
         ),
     });
-    let values = fields.required("values", |value| {
-        let entries = value.entries("names with paths")?;
-        if entries.is_empty() {
-            return value.refuse("at least one value is needed", None);
-        }
-        let values: Vec<_> = entries
-            .iter()
-            .map(|entry| {
-                let child = value.child(entry);
-                Some((variable(child, child.key)?, json_path(child)?))
-            })
-            .collect();
-        values.into_iter().collect::<Option<Vec<_>>>()
+    let values = fields.required("values", |value| match paths(value)? {
+        values if values.is_empty() => value.refuse("at least one value is needed", None),
+        values => Some(values),
     });
+    let optional = fields.optional("optional", paths);
     let only = fields
         .value("only")
         .map(|value| expr(value, &["parent", "config"]));
@@ -259,13 +317,31 @@ fn parent(value: Value<'_>) -> Option<SliceBy> {
         value.choice(&[("all", ParentRecords::All), ("new", ParentRecords::New)], &[])
     });
     let group = fields.optional("group", |value| value.integer_u32(1..=GROUP_MAX));
+    let (values, optional) = (values?, optional.unwrap_or_default());
+    let both = optional
+        .iter()
+        .find(|(name, _)| values.iter().any(|(known, _)| known == name));
+    if let (Some((name, _)), Some(value)) = (both, fields.value("optional")) {
+        return value.refuse(format!("{} stands in values too", quoted(name)), None);
+    }
     Some(SliceBy::Parent(Parent {
         stream: stream?,
-        values: values?,
+        values,
+        optional,
         only: only.map_or(Some(None), |only| only.map(Some))?,
         records: records.unwrap_or(ParentRecords::All),
         group: group.unwrap_or(1),
     }))
+}
+
+/// Names with the paths of their values.
+fn paths(value: Value<'_>) -> Option<Vec<(String, JsonPath)>> {
+    let read = |entry| {
+        let child = value.child(entry);
+        Some((variable(child, child.key)?, json_path(child)?))
+    };
+    let paths: Vec<Option<_>> = value.entries("names with paths")?.iter().map(read).collect();
+    paths.into_iter().collect()
 }
 
 /// A name that templates can say: `slice.NAME`.
@@ -284,7 +360,7 @@ fn variable(value: Value<'_>, name: &str) -> Option<String> {
 fn names(by: &SliceBy) -> Box<dyn Iterator<Item = &str> + '_> {
     match by {
         SliceBy::List { name, .. } => Box::new(std::iter::once(name.as_str())),
-        SliceBy::Parent(parent) => Box::new(parent.values.iter().map(|(name, _)| name.as_str())),
+        SliceBy::Parent(parent) => Box::new(parent.names()),
     }
 }
 

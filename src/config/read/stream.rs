@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use crate::{
     config::{
-        CommitEvery, DriftPolicy, Name, OnMismatch, OnUnknown, Stream, StreamName,
+        CommitEvery, DriftPolicy, Name, OnMismatch, OnUnknown, ScdType, Stream, StreamName, Table,
         errors::Retry,
         format::Format,
         incremental::{CursorFormat, Incremental},
@@ -152,6 +152,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     let drift = fields.optional("drift", drift).unwrap_or(DriftPolicy::DEFAULT);
     let commit = fields.optional("commit", commit).unwrap_or(CommitEvery::DEFAULT);
     let (request, paginate) = (request?, paginate?);
+    check_replace(&fields, table.as_ref(), !whole);
     check_slots(&fields, &request, &paginate, incremental.as_ref());
     check_paging(&fields, job.as_ref(), &paginate.next);
     Some(Stream {
@@ -292,5 +293,16 @@ fn show(slot: &TokenSlot) -> String {
         TokenSlot::Header(name) => format!("header {}", quoted(name)),
         TokenSlot::BodyField(path) => format!("body field {}", quoted(&path.join("."))),
         TokenSlot::Template => "templates".to_owned(),
+    }
+}
+
+/// A table that each complete pass replaces is made of complete passes.
+fn check_replace(fields: &Fields<'_>, table: Option<&Table>, incremental: bool) {
+    if incremental
+        && table.is_some_and(|table| table.scd_type == ScdType::Replace)
+        && let Some(value) = fields.value("incremental")
+    {
+        let hint = "remove incremental, or use scd_type 1 with delete_absent".to_owned();
+        value.refuse::<()>("a table of scd_type replace needs complete passes", Some(hint));
     }
 }

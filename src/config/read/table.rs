@@ -7,11 +7,17 @@ use crate::{
         quoted,
         section::{
             Rule, Section,
-            Takes::{Choice, List, Text},
+            Takes::{Boolean, Choice, List, Number, Text},
             key,
         },
     },
 };
+
+/// Columns of the program itself besides those that begin with `_lf_`.
+const OWN_COLUMNS: [&str; 5] = ["_rescued", "_deleted", "_valid_from", "_valid_to", "_current"];
+
+/// A source that returns half of its data deletes nothing.
+const DELETE_RATIO_MAX: f64 = 0.1;
 
 /// Longest deletion condition, in bytes.
 const CONDITION_BYTES_MAX: usize = 4096;
@@ -23,7 +29,7 @@ pub(super) static TABLE: Section = Section::new(
     "How accepted records become rows.",
     &[
         key("keys", List(&Text))
-            .doc("Columns that identify a row. Needed unless scd_type is append.")
+            .doc("Columns that identify a row. Needed if scd_type is 1 or 2.")
             .example("[id]"),
         key("sequence_by", List(&Text))
             .default("[]")
@@ -33,7 +39,9 @@ pub(super) static TABLE: Section = Section::new(
             "scd_type",
             Choice(&[
                 ("1", "one current row per key"),
+                ("2", "one row per version of a key, with the span in which it was current: `_valid_from`, `_valid_to`, `_current`"),
                 ("append", "every record is a row"),
+                ("replace", "the rows of the last complete pass"),
             ]),
         )
         .default("1")
@@ -44,28 +52,44 @@ pub(super) static TABLE: Section = Section::new(
             .example("deleted = true"),
         key(
             "deletes",
-            Choice(&[("soft", "the row stays and `_deleted` is true")]),
+            Choice(&[
+                ("soft", "the row stays and `_deleted` is true"),
+                ("hard", "the row goes; only its keys and its place among the versions are kept, beside the table"),
+            ]),
         )
         .default("soft")
         .doc("What a deletion does.")
-        .example("soft"),
+        .example("hard"),
+        key("delete_absent", Boolean)
+            .default("false")
+            .doc("Whether a row that a complete pass does not bring is a deletion. A pass that was partial, unstable or had answers ignored deletes nothing.")
+            .example("true"),
+        key("delete_ratio_max", Number(0.0, 1.0))
+            .default("0.1")
+            .doc("Largest part of the rows that one complete pass may delete; above it nothing is deleted, and the load says so.")
+            .example("0.02"),
         key("partition_by", List(&Text))
             .default("[]")
             .doc("Columns the table is partitioned by.")
             .example("[day]"),
     ],
 )
-.rules(&[Rule::RequiredUnless("keys", "scd_type", "append")])
+.rules(&[Rule::RequiredUnless("keys", "scd_type", &["append", "replace"])])
 .planned(&["explode", "flatten", "merge"])
-.example("{ keys: [id] }");
+.example("{ keys: [id], sequence_by: [updated_at] }");
 
 /// Reads `table`.
 pub(super) fn table(value: Value<'_>) -> Option<Table> {
     let fields = value.fields(&TABLE)?;
     let scd_type = match fields.value("scd_type") {
         Some(value) => value.choice(
-            &[("1", ScdType::Upsert), ("append", ScdType::Append)],
-            &["2", "replace"],
+            &[
+                ("1", ScdType::Upsert),
+                ("2", ScdType::History),
+                ("append", ScdType::Append),
+                ("replace", ScdType::Replace),
+            ],
+            &[],
         ),
         None => Some(ScdType::Upsert),
     };
@@ -77,32 +101,75 @@ pub(super) fn table(value: Value<'_>) -> Option<Table> {
     let sequence_by = columns("sequence_by");
     let partition_by = columns("partition_by");
     check_keys(&fields, scd_type, keys.as_deref());
+    check_history(&fields, scd_type, sequence_by.as_deref());
     let apply_as_deletes = fields.optional("apply_as_deletes", |value| {
         let text = value.text()?;
         if text.len() > CONDITION_BYTES_MAX {
             return value.refuse(format!("longer than {CONDITION_BYTES_MAX} bytes"), None);
         }
-        if scd_type == Some(ScdType::Append) {
-            let hint = "with append every record stays a row".to_owned();
-            return value.refuse("a table of scd_type append has no deletes", Some(hint));
-        }
+        keyed(value, scd_type)?;
         Some(text.to_owned())
     });
     let deletes = fields.optional("deletes", |value| {
-        value.choice(&[("soft", Deletes::Soft)], &["hard"])
+        let deletes = value.choice(&[("soft", Deletes::Soft), ("hard", Deletes::Hard)], &[])?;
+        if deletes == Deletes::Hard && scd_type != Some(ScdType::Upsert) {
+            return value.refuse("only a table of scd_type 1 has hard deletes", None);
+        }
+        Some(deletes)
     });
+    let delete_absent = fields.optional("delete_absent", |value| {
+        let absent = value.boolean()?;
+        if absent && scd_type != Some(ScdType::Upsert) {
+            return value.refuse("only a table of scd_type 1 can tell absent rows", None);
+        }
+        Some(absent)
+    });
+    let delete_ratio_max = fields.optional("delete_ratio_max", |value| value.number(0.0..=1.0));
     Some(Table {
         keys: keys?,
         sequence_by: sequence_by?,
         scd_type: scd_type?,
         apply_as_deletes,
         deletes: deletes.unwrap_or(Deletes::Soft),
+        delete_absent: delete_absent.unwrap_or(false),
+        delete_ratio_max: delete_ratio_max.unwrap_or(DELETE_RATIO_MAX),
         partition_by: partition_by?,
     })
 }
 
+/// Deletions of a table whose rows have no keys mean nothing.
+fn keyed(value: Value<'_>, scd_type: Option<ScdType>) -> Option<()> {
+    match scd_type {
+        Some(ScdType::Append) => {
+            let hint = "with append every record stays a row".to_owned();
+            value.refuse("a table of scd_type append has no deletes", Some(hint))
+        }
+        Some(ScdType::Replace) => {
+            let hint = "with replace a row goes when a complete pass does not bring it".to_owned();
+            value.refuse("a table of scd_type replace has no deletes", Some(hint))
+        }
+        _ => Some(()),
+    }
+}
+
+/// History needs to know when a version began to hold.
+fn check_history(fields: &Fields<'_>, scd_type: Option<ScdType>, sequence_by: Option<&[String]>) {
+    if scd_type == Some(ScdType::History) && sequence_by == Some(&[]) {
+        match fields.value("sequence_by") {
+            Some(value) => {
+                value.refuse::<()>(
+                    "scd_type 2 needs a column that says since when a version holds",
+                    None,
+                );
+            }
+            None => fields.missing("\"sequence_by\""),
+        }
+    }
+}
+
 fn check_keys(fields: &Fields<'_>, scd_type: Option<ScdType>, keys: Option<&[String]>) {
-    if scd_type != Some(ScdType::Upsert) || keys != Some(&[]) {
+    let keyed = matches!(scd_type, Some(ScdType::Upsert | ScdType::History));
+    if !keyed || keys != Some(&[]) {
         return;
     }
     match fields.value("keys") {
@@ -121,7 +188,7 @@ fn columns(value: Value<'_>) -> Option<Vec<String>> {
     let columns = value.text_list()?;
     match columns
         .iter()
-        .find(|name| name.starts_with("_lf_") || ["_rescued", "_deleted"].contains(&name.as_str()))
+        .find(|name| name.starts_with("_lf_") || OWN_COLUMNS.contains(&name.as_str()))
     {
         Some(name) => value.refuse(
             format!("{} is a column of the program itself", quoted(name)),

@@ -68,10 +68,9 @@ fn r020_every_problem_of_a_file_is_reported_at_once_with_its_place() {
       hint: write a moment: 2024-01-01T00:00:00Z
     landfall.yml:12:84: lookback: "1 hour" is not a duration
       hint: write a whole number and one of ms, s, m, h, d: 30s
+    landfall.yml:13:9: missing key "sequence_by" in "table"
     landfall.yml:13:24: keys: expected a list, found text
       hint: write [one, two]
-    landfall.yml:13:38: scd_type: "2" is not available yet
-      hint: allowed: 1, append
     landfall.yml:14:30: on_unknown: "resuce" is not allowed
       hint: did you mean rescue? allowed: rescue, ignore, quarantine
     landfall.yml:14:51: on_mismatch: "evolve" is not available yet

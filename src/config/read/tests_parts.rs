@@ -8,8 +8,8 @@ use super::parse;
 use crate::config::{
     Stream,
     incremental::{Calendar, CursorFormat, Filter, Moment, OnExpired, Order, Step},
-    request::TokenSlot,
-    slice::{ParentRecords, SliceBy, SliceState},
+    request::{Body, TokenSlot},
+    slice::{Combine, ParentRecords, SliceBy, SliceState},
 };
 
 /// A file with two streams, of which `lines` has these settings too.
@@ -215,7 +215,7 @@ fn reconciliation_is_for_streams_that_ask_for_changes() {
 #[test]
 fn slices_are_read() {
     let settings = "slices: { by: [{ list: region, values: [eu, 2] }, { parent: orders, values: { order_id: $.id }, \
-         only: parent.total > 0, records: new, group: 50 }], at_once: 9, slices_max: 99, kept_max: 98, state: shared, \
+         optional: { city: $.to.city }, only: parent.total > 0, records: new, group: 50 }], at_once: 9, slices_max: 99, kept_max: 98, state: shared, \
          include: [order_id] }";
     let slices = read(settings).slices.unwrap();
     assert_eq!((slices.at_once, slices.slices_max, slices.kept_max), (9, 99, 98));
@@ -226,7 +226,7 @@ fn slices_are_read() {
     };
     assert_eq!((name.as_str(), values.len()), ("region", 2));
     assert_eq!(parent.stream.as_str(), "orders");
-    assert_eq!(parent.values[0].0, "order_id");
+    assert_eq!(parent.names().collect::<Vec<_>>(), ["order_id", "city"]);
     assert_eq!(parent.only.as_ref().unwrap().as_str(), "parent.total > 0");
     assert_eq!((parent.records, parent.group), (ParentRecords::New, 50));
     // One source of values needs no list around it.
@@ -234,6 +234,11 @@ fn slices_are_read() {
         .slices
         .unwrap();
     assert!(matches!(single.by.as_slice(), [SliceBy::Parent(_)]));
+    assert_eq!(single.combine, Combine::Product);
+    let union = "slices: { combine: union, by: [{ list: id, values: [1] }, { parent: orders, values: { id: $.id }, \
+                 records: new }, { parent: orders, values: { id: $.payer }, records: new }] }";
+    let union = read(union).slices.unwrap();
+    assert_eq!((union.combine, union.by.len()), (Combine::Union, 3));
 }
 
 #[test]
@@ -259,6 +264,19 @@ fn r020_slices_that_cannot_be_are_refused() {
             "name of another value too",
         ),
         (
+            "{ combine: union, by: [{ list: a, values: [x] }, { list: b, values: [y] }] }",
+            "name them as the first does: a",
+        ),
+        (
+            "{ combine: union, by: [{ parent: orders, values: { a: $.id } }, \
+             { parent: orders, values: { a: $.to }, records: new }] }",
+            "both as a whole and for what is new",
+        ),
+        (
+            "{ by: [{ parent: orders, values: { a: $.id }, records: new }, { parent: orders, values: { b: $.to } }] }",
+            "would not meet the old ones",
+        ),
+        (
             "{ by: [{ list: a, values: [x] }], include: [b] }",
             "\"b\" is no value of the slices",
         ),
@@ -271,6 +289,10 @@ fn r020_slices_that_cannot_be_are_refused() {
             "waits for itself",
         ),
         ("{ by: [{ parent: orders, values: {} }] }", "at least one value"),
+        (
+            "{ by: [{ parent: orders, values: { a: $.id }, optional: { a: $.b } }] }",
+            "\"a\" stands in values too",
+        ),
         (
             "{ by: [{ parent: orders, values: { a: $.id }, group: 0 }] }",
             "not between 1 and",
@@ -354,4 +376,31 @@ fn files_have_safe_defaults() {
     );
     assert!(files.checksum.is_none() && files.only.is_none() && files.hosts.is_empty());
     assert!(problems("files: { url: $.file, column: 'a b' }").contains("not the name of a column"));
+}
+
+#[test]
+fn r012_a_parameter_may_have_several_values() {
+    let text = file("").replace(
+        "path: /lines",
+        "method: POST, path: /lines, params: { a: [1, '{{ slice.x }}'], token: ['${env:T}', hunter2], b: x }, \
+         form: { c: [y, z] }, headers: { X-A: '1' }",
+    );
+    let loaded = parse(&text, Path::new("/srv/shop")).unwrap();
+    let request = &loaded.project.sources[0].streams[1].request;
+    let names = |pairs: &[(String, crate::config::text::Text)]| {
+        let names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
+        names.join(" ")
+    };
+    assert_eq!(names(&request.params), "a a token token b");
+    assert_eq!(names(&request.headers), "x-a");
+    assert!(matches!(&request.body, Body::Form(fields) if names(fields) == "c c"));
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("a secret is written in the file") && !warnings[0].contains("hunter2"));
+    let text = file("").replace(
+        "path: /lines",
+        "path: /lines, params: { a: [[1]] }, headers: { x: [1] }",
+    );
+    let found = parse(&text, Path::new("/srv/shop")).unwrap_err();
+    assert_eq!(found.len(), 2, "{found:?}");
 }

@@ -154,6 +154,18 @@ pub(super) fn text_of(value: &Value) -> Result<String, Fault> {
     }
 }
 
+/// The elements of a list as texts; none for any other value.
+pub(super) fn texts_of(value: &Value) -> Result<Option<Vec<String>>, Error> {
+    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        return Ok(None);
+    }
+    if json::weigh(value, OUTPUT_BYTES_MAX as u64).is_none() {
+        return Err(too_long().into());
+    }
+    let texts = value.try_iter()?.map(|item| text_of(&item));
+    Ok(Some(texts.collect::<Result<_, Fault>>()?))
+}
+
 /// What is left to one rendering.
 struct Work(u64);
 

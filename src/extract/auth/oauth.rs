@@ -183,20 +183,27 @@ impl OAuthIssuer {
             headers.insert(header_name(name)?, sensitive(name, &value.reveal()?)?);
         }
         let fields = self.fields(refresh)?;
+        let mut url = oauth.token_url.clone();
         let (kind, body) = match oauth.encoding {
-            TokenEncoding::Form => ("application/x-www-form-urlencoded", PageBody::Form(fields)),
+            TokenEncoding::Form => (Some("application/x-www-form-urlencoded"), PageBody::Form(fields)),
             TokenEncoding::Json => {
                 let fields = fields.into_iter().map(|(name, text)| (name, Value::String(text)));
                 let fields: Map<String, Value> = fields.collect();
-                ("application/json", PageBody::Json(Value::Object(fields)))
+                (Some("application/json"), PageBody::Json(Value::Object(fields)))
+            }
+            TokenEncoding::Query => {
+                url.query_pairs_mut().extend_pairs(fields);
+                (None, PageBody::None)
             }
         };
-        headers
-            .entry(CONTENT_TYPE)
-            .or_insert(HeaderValue::from_static(kind));
+        if let Some(kind) = kind {
+            headers
+                .entry(CONTENT_TYPE)
+                .or_insert(HeaderValue::from_static(kind));
+        }
         Ok(Prepared {
             method: Method::Post,
-            url: oauth.token_url.clone(),
+            url,
             headers,
             body,
         })

@@ -6,7 +6,10 @@ use tokio::sync::oneshot;
 
 use crate::{
     config::StreamName,
-    extract::limit::rules::{Demand, Micros, ahead},
+    extract::limit::{
+        rules::{Demand, Micros, ahead},
+        shared::Away,
+    },
 };
 
 /// The longest wait without a look at who came and who left.
@@ -22,10 +25,13 @@ pub(super) struct Lanes {
 struct Lane {
     who: StreamName,
     demands: Arc<[Demand]>,
-    waiters: VecDeque<oneshot::Sender<String>>,
+    waiters: VecDeque<oneshot::Sender<Granted>>,
     /// It was told not to ask before.
     not_before: Micros,
 }
+
+/// The id of a grant, or why there is none.
+pub(super) type Granted = Result<String, Away>;
 
 /// What the one who asks for all does next.
 pub(super) enum Step {
@@ -47,8 +53,8 @@ pub(super) struct Turn {
 }
 
 impl Lanes {
-    /// Joins the queue. The id of the grant comes out of the receiver; dropping it leaves the queue.
-    pub(super) fn enter(&mut self, who: &StreamName, demands: Vec<Demand>) -> oneshot::Receiver<String> {
+    /// Joins the queue. What came of it comes out of the receiver; dropping it leaves the queue.
+    pub(super) fn enter(&mut self, who: &StreamName, demands: Vec<Demand>) -> oneshot::Receiver<Granted> {
         let (sender, receiver) = oneshot::channel();
         let known = self
             .lanes
@@ -111,7 +117,7 @@ impl Lanes {
         let Some(mut lane) = at.and_then(|at| self.lanes.remove(at)) else {
             return;
         };
-        for mut id in ids {
+        for mut id in ids.map(Ok) {
             // Who has left in the meantime gives way to the next in the lane.
             while let Some(waiter) = lane.waiters.pop_front() {
                 match waiter.send(id) {
@@ -123,6 +129,17 @@ impl Lanes {
         if !lane.waiters.is_empty() {
             self.lanes.push_back(lane);
         }
+    }
+
+    /// Nobody who asks for the same waits any longer.
+    pub(super) fn fail(&mut self, turn: &Turn, away: Away) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.demands == turn.demands) {
+            for waiter in lane.waiters.drain(..) {
+                // Who has left does not want to know.
+                let _ = waiter.send(Err(away));
+            }
+        }
+        self.lanes.retain(|lane| !lane.waiters.is_empty());
     }
 
     /// Everyone who asks for the same waits until `moment`.

@@ -9,12 +9,12 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     extract::limit::{
         file::FileStore,
         ledger::{Ask, Ledger, Verdict},
         redis::RedisStore,
-        rules::{Micros, Rule, Rules, ahead, micros},
+        rules::{Demand, Micros, Rule, Rules, ahead, micros},
     },
 };
 
@@ -24,17 +24,25 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// The shortest.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 
+/// How long a request waits for a store that is away, if this process's part of the budget has no room for it whatever
+/// the time: counted from the moment the store was lost. Then it fails, so that nobody waits without end.
+pub(super) const AWAY_MAX: Duration = Duration::from_secs(5 * 60);
+
 /// A budget in a store.
 ///
 /// While the store cannot be reached, the process spends its own part of the budget and no more. A budget that changes
 /// hands counts as spent at that moment: nothing goes for one window, because nobody here knows what the others took.
 /// So no window holds more than the budget, whatever becomes of the store. Within that window the store may come back
 /// with everything it knew, and then nothing was lost.
+///
+/// A part may be less than one request takes. Saving it up over several windows would not do: the other processes save
+/// too, and all of them may spend in the same window. Such a request waits for the store, at most [`AWAY_MAX`].
 pub(super) struct Shared {
     store: Store,
     rules: Arc<Rules>,
     /// What this process may take alone.
     part: Vec<Rule>,
+    processes: u32,
     clock: Clock,
     retry_every: Duration,
     standing: Mutex<Standing>,
@@ -57,7 +65,18 @@ pub(super) struct Note {
     pub(super) spent: bool,
 }
 
+/// A store that has been away for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Away {
+    store: &'static str,
+    /// For how long.
+    away: Duration,
+    processes: u32,
+}
+
 struct Standing {
+    /// When the store was lost; none while it answers.
+    lost_at: Option<Micros>,
     /// What went while the store was away.
     alone: Ledger,
     /// When the store is tried again; none while it answers.
@@ -77,10 +96,12 @@ impl Shared {
         Self {
             store,
             part: rules.part(processes),
+            processes,
             rules,
             clock,
             retry_every: quarter.clamp(RETRY_MIN, RETRY_MAX),
             standing: Mutex::new(Standing {
+                lost_at: None,
                 alone: Ledger::default(),
                 retry_at: None,
                 went_alone: false,
@@ -90,17 +111,20 @@ impl Shared {
     }
 
     /// Takes requests from the store, or from this process's part while it is away. The text names who granted.
-    pub(super) async fn take(&self, ask: &Ask) -> (Verdict, &'static str) {
+    ///
+    /// # Errors
+    /// [`Away`] if the part has no room for such a request and the store has been away for [`AWAY_MAX`].
+    pub(super) async fn take(&self, ask: &Ask) -> Result<(Verdict, &'static str), Away> {
         let now = self.now();
         if self.standing().retry_at.is_some_and(|moment| now < moment) {
-            return (self.take_alone(ask, now), "alone");
+            return self.take_alone(ask, now).map(|verdict| (verdict, "alone"));
         }
         match self.ask(Some(ask)).await {
-            Ok(verdict) => (verdict, self.store.name()),
+            Ok(verdict) => Ok((verdict, self.store.name())),
             Err(error) => {
                 let now = self.now();
                 self.lost(now, &error);
-                (self.take_alone(ask, now), "alone")
+                self.take_alone(ask, now).map(|verdict| (verdict, "alone"))
             }
         }
     }
@@ -141,6 +165,7 @@ impl Shared {
         if note.spent {
             standing.went_alone = false;
         }
+        standing.lost_at = None;
         if standing.retry_at.take().is_some() {
             info!(store = self.store.name(), "the shared rate limit is back");
         }
@@ -151,6 +176,7 @@ impl Shared {
         let mut standing = self.standing();
         let retry_at = now.saturating_add(micros(self.retry_every));
         if standing.retry_at.replace(retry_at).is_none() {
+            standing.lost_at = Some(now);
             standing.alone.spend_all(now);
             warn!(
                 store = self.store.name(),
@@ -160,17 +186,32 @@ impl Shared {
         }
     }
 
-    fn take_alone(&self, ask: &Ask, now: Micros) -> Verdict {
+    fn take_alone(&self, ask: &Ask, now: Micros) -> Result<Verdict, Away> {
         let mut standing = self.standing();
+        let fits = |demand: &Demand| demand.weight <= self.part[demand.rate].requests;
+        if !ask.demands.iter().all(fits) {
+            // A clock that was set back begins the time anew.
+            let lost_at = standing.lost_at.map_or(now, |moment| moment.min(now));
+            standing.lost_at = Some(lost_at);
+            let away = ahead(lost_at, now).unwrap_or_default();
+            if away >= AWAY_MAX {
+                return Err(Away {
+                    store: self.store.name(),
+                    away,
+                    processes: self.processes,
+                });
+            }
+            return Ok(Verdict::Wait(self.retry_every.min(AWAY_MAX - away)));
+        }
         let pause_until = standing.pause_until;
         standing.alone.pause(pause_until);
-        match standing.alone.take(&self.part, ask, now) {
+        Ok(match standing.alone.take(&self.part, ask, now) {
             Verdict::Wait(wait) => Verdict::Wait(wait.min(self.retry_every)),
             granted => {
                 standing.went_alone = true;
                 granted
             }
-        }
+        })
     }
 
     fn now(&self) -> Micros {
@@ -180,6 +221,23 @@ impl Shared {
     fn standing(&self) -> MutexGuard<'_, Standing> {
         // Nothing in here panics half-way.
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<Away> for Error {
+    fn from(away: Away) -> Self {
+        Self::new(ErrorKind::Unavailable, "ask the shared rate limit")
+            .with("store", away.store)
+            .with("away_s", away.away.as_secs())
+            .with("processes", away.processes)
+            .with(
+                "problem",
+                "the store is away, and the part of the budget of one process is less than this request takes",
+            )
+            .with(
+                "hint",
+                "bring the store of rate_limit.share back; or set rate_limit.processes to how many really run",
+            )
     }
 }
 

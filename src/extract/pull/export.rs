@@ -108,6 +108,7 @@ impl Pull {
         if !export.is_removed() {
             return self.over(export);
         }
+        self.mark.tally.ignored += export.take_ignored();
         self.window.job = Some(JobMark {
             complete: true,
             ..mark
@@ -120,6 +121,7 @@ impl Pull {
     fn over(&mut self, export: &mut Export) -> Step {
         export.forget();
         self.window.job = None;
+        self.mark.tally.ignored += export.take_ignored();
         let position = self.close(Why::NoMore);
         Step {
             landed: None,
@@ -189,9 +191,7 @@ impl Pull {
             export.forget();
             (self.close(why), None)
         } else {
-            let alarms = self.guard.end(&self.fetcher.stream, why);
-            self.sound(&alarms);
-            self.mark.unstable |= self.guard.seen().unstable;
+            self.look_back(why);
             self.guard = Guard::new(&self.fetcher.source.limits, Seen::default(), [START]);
             self.window.next = START.to_owned();
             self.window.job = Some(JobMark {

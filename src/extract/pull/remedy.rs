@@ -17,12 +17,15 @@ use crate::{
         request::START,
         window::Scope,
     },
+    raw::pass::Tally,
 };
 
 impl Pull {
     /// Changes what is asked for, or returns the error to stop with.
     pub(super) fn remedy(&mut self, unanswered: Unanswered) -> Result<()> {
-        let Unanswered { status, error, then } = unanswered;
+        let Unanswered {
+            status, error, then, ..
+        } = unanswered;
         self.remedies += 1;
         if self.remedies > REMEDIES_MAX {
             return Err(error.with("remedies_max", REMEDIES_MAX));
@@ -108,6 +111,7 @@ impl Pull {
                 let mut ahead: Ahead = Box::new(windows(incremental, None, now)?);
                 let first = ahead.next().unwrap_or_default();
                 self.scope = Scope::Complete;
+                (self.mark.tally, self.mark.opened_at) = (Tally::default(), None);
                 self.ahead = ahead;
                 self.open(first);
                 Ok(())
@@ -130,6 +134,11 @@ impl Pull {
     /// Opens the window again, from `reached` if that is known.
     pub(super) fn narrow(&mut self, reached: Option<Rank>) {
         let mut bounds = self.bounds.clone();
+        self.mark.tally.unstable |= self.guard.seen().unstable;
+        if reached.is_some() {
+            // What was read so far is not read again.
+            self.mark.tally.records += self.window.records;
+        }
         if let (Some(rank), Some(incremental)) = (reached, &self.fetcher.stream.incremental) {
             bounds.since = Some(cursor::canonical(&incremental.format, rank));
             bounds.from = Some(rank);

@@ -585,6 +585,30 @@ async fn r051_an_endpoint_of_its_own_mind_is_spoken_to() {
 }
 
 #[tokio::test]
+async fn r051_a_token_request_may_be_all_in_its_url() {
+    let server = Server::start(move |_, _| answer(&json!({"access_token": "t0ken"}).to_string())).await;
+    let mut oauth = oauth(&server, Grant::ClientCredentials);
+    oauth.encoding = TokenEncoding::Query;
+    oauth.client_id = Some(Secret::literal("a&b"));
+    oauth.token_url.set_query(Some("tenant=7"));
+    let auth = Auth::OAuth2(Box::new(oauth));
+    let authorizer = authorizer(&server, &auth, Hand::new().clock(), Path::new("/nowhere"));
+    authorizer.apply(&mut request()).await.unwrap();
+    let [received] = server.received().try_into().unwrap();
+    assert!(
+        received
+            .target
+            .ends_with("?tenant=7&grant_type=client_credentials&client_id=a%26b&client_secret=cl13nt-s3cr3t"),
+        "{}",
+        received.target
+    );
+    assert_eq!(
+        (received.body.as_str(), received.header("content-type")),
+        ("", None)
+    );
+}
+
+#[tokio::test]
 async fn r051_a_signed_token_is_used_again_until_its_key_changes() {
     let (file, key) = secret_file("one");
     let jwt = Jwt {

@@ -13,7 +13,9 @@ use futures::{StreamExt as _, stream};
 
 use super::{
     dialect::{ids, query},
-    server::{Outcome, Received, Reply, Server, extract, incremental, json_with, path, source, status, wire},
+    server::{
+        Handed, Outcome, Received, Reply, Server, extract, incremental, json_with, path, source, status, wire,
+    },
 };
 use crate::{
     config::{
@@ -495,12 +497,26 @@ async fn check(way: &Way, proof: &Proof, fault: Fault) {
                 .result
                 .as_ref()
                 .unwrap_or_else(|error| panic!("{about}: {error:?}"));
-            assert_eq!(landed, bodies(way.places), "{about}");
-            let attempts = outcome.pages.iter().map(|handed| handed.page.facts.attempts);
+            let (pages, others): (Vec<&Handed>, Vec<&Handed>) = outcome
+                .pages
+                .iter()
+                .partition(|handed| !handed.page.facts.superseded);
             assert!(
-                attempts.clone().all(|attempts| attempts as usize == times),
+                pages
+                    .iter()
+                    .map(|handed| &handed.page.body)
+                    .eq(&bodies(way.places)),
                 "{about}"
             );
+            let attempts = |handed: &[&Handed], expected: usize| {
+                handed
+                    .iter()
+                    .all(|handed| handed.page.facts.attempts as usize == expected)
+            };
+            assert!(attempts(&pages, times) && attempts(&others, 1), "{about}");
+            // What was read and not taken is landed too.
+            let shows = usize::from(fault.name == "a login page");
+            assert_eq!(others.len(), shows * pages.len(), "{about}");
             assert_closed(&outcome, "6", &about);
         }
         Ends::Early => {

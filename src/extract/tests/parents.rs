@@ -10,7 +10,7 @@ use super::server::{clock, cursor, now, path, source};
 use crate::{
     config::{
         Name, Source, Stream, StreamName,
-        slice::{Parent, ParentRecords, SliceBy, Slicing},
+        slice::{Combine, Parent, ParentRecords, SliceBy, Slicing},
         text::{Expr, Text},
     },
     error::Result,
@@ -32,6 +32,7 @@ fn orders() -> Parent {
     Parent {
         stream: Name::new("orders").unwrap(),
         values: vec![("order".to_owned(), path("$.id"))],
+        optional: Vec::new(),
         only: None,
         records: ParentRecords::All,
         group: 1,
@@ -55,6 +56,7 @@ fn page(body: &str, slice: Option<Value>) -> Page {
             trace_id: None,
             slice: slice.map(|slice| slice.as_object().unwrap().clone()),
             partial: false,
+            superseded: false,
             files: Vec::new(),
             part: None,
         },
@@ -200,6 +202,50 @@ async fn records_are_chosen_grouped_and_multiplied() {
         r#"{"lang":"de","order":[4]}"#,
         r#"{"lang":"fr","order":[4]}"#,
     ];
+    assert_eq!(keys(&store, &source, &Bookmark::default()).await, expected);
+}
+
+#[tokio::test]
+async fn an_optional_value_that_a_record_lacks_is_null() {
+    let store = store();
+    let body = r#"{"data":[{"id":1,"to":{"city":"a"}},{"id":2,"to":null},{"to":{"city":"b"}}]}"#;
+    land(&store, vec![page(body, None)], false).await;
+    let with_city = Parent {
+        optional: vec![("city".to_owned(), path("$.to.city"))],
+        ..orders()
+    };
+    let source = family(vec![SliceBy::Parent(with_city.clone())]);
+    let expected = [r#"{"city":"a","order":1}"#, r#"{"city":null,"order":2}"#];
+    assert_eq!(keys(&store, &source, &Bookmark::default()).await, expected);
+    let grouped = Parent {
+        group: 2,
+        ..with_city
+    };
+    let source = family(vec![SliceBy::Parent(grouped)]);
+    let expected = [r#"{"city":["a",null],"order":[1,2]}"#];
+    assert_eq!(keys(&store, &source, &Bookmark::default()).await, expected);
+}
+
+#[tokio::test]
+async fn the_values_of_a_union_come_one_after_the_other() {
+    let store = store();
+    let body = r#"{"data":[{"id":1,"paid_by":7},{"id":2}]}"#;
+    land(&store, vec![page(body, None)], false).await;
+    let payer = Parent {
+        values: vec![("order".to_owned(), path("$.paid_by"))],
+        ..orders()
+    };
+    let listed = SliceBy::List {
+        name: "order".to_owned(),
+        values: vec![Text::literal("x"), Text::literal("y")],
+    };
+    let mut source = family(vec![SliceBy::Parent(orders()), listed, SliceBy::Parent(payer)]);
+    source.streams[1].slices.as_mut().unwrap().combine = Combine::Union;
+    let expected = [1, 2].map(|id| format!(r#"{{"order":{id}}}"#));
+    let expected: Vec<String> = expected
+        .into_iter()
+        .chain(["\"x\"", "\"y\"", "7"].map(|id| format!(r#"{{"order":{id}}}"#)))
+        .collect();
     assert_eq!(keys(&store, &source, &Bookmark::default()).await, expected);
 }
 

@@ -139,6 +139,31 @@ fn r012_every_part_of_a_request_takes_templates() {
 }
 
 #[test]
+fn r012_a_parameter_with_a_list_is_repeated() {
+    let (_dir, token) = secret_file("hunter2");
+    let mut request = get("/orders");
+    request.params = pairs(&[
+        ("status", "open"),
+        ("status", "{{ config.region }}"),
+        ("id", "{{ [slice.n, slice.order, slice.empty] }}"),
+        ("ids", "{{ [1, 2] | tojson }}"),
+        ("none", "{{ [] }}"),
+    ]);
+    request.params.push(("key".to_owned(), text("a")));
+    request.params.push(("key".to_owned(), token.into()));
+    let source = api(request, Paginate::Single);
+    let expected =
+        "https://a.example/v1/orders?status=open&status=eu&id=7&id=a%2Fb&ids=%5B1%2C2%5D&key=a&key=hunter2";
+    assert_eq!(sent(&source, START).url.as_str(), expected);
+    // A placed value stands alone.
+    let mut source = api(get("/q"), cursor(TokenSlot::Query("a".to_owned())));
+    source.streams[0].request.params = pairs(&[("a", "1"), ("a", "2")]);
+    assert_eq!(sent(&source, "x").url.query(), Some("a=x"));
+    let form = Body::Form(pairs(&[("a", "{{ [1, 'x y'] }}"), ("a", "3")]));
+    assert_eq!(body(&api(post(form), Paginate::Single), START), "a=1&a=x+y&a=3");
+}
+
+#[test]
 fn r012_bodies_are_rendered_with_the_types_of_their_values() {
     let json = tree(json!({
         "n": "{{ slice.n }}", "t": "n {{ slice.n }}", "list": ["{{ slice.order }}", 1.5, null], "after": "{{ page.token }}",

@@ -293,6 +293,8 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
             scd_type: ScdType::Upsert,
             apply_as_deletes: None,
             deletes: Deletes::Soft,
+            delete_absent: false,
+            delete_ratio_max: 0.1,
             partition_by: Vec::new(),
         },
         contract: "contracts/shop.orders.odcs.yaml".into(),

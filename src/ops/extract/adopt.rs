@@ -8,7 +8,7 @@ use crate::{
     clock::Timestamp,
     config::{Stream, incremental::CursorFormat},
     error::Result,
-    extract::{cursor, parents::last_pass, reading},
+    extract::{cursor, reading},
     ops::Workspace,
     raw::{
         Bookmark,
@@ -40,7 +40,7 @@ pub(super) async fn adopt(workspace: &Workspace, stream: &Stream, bookmark: &mut
     let Some(head) = log.head().await? else {
         return Ok(());
     };
-    let first = last_pass(&log, &head).await?;
+    let first = log.last_pass(&head).await?;
     let mut greatest = None;
     let mut began: Option<Timestamp> = None;
     let mut entries = log.entries(first..=head.number);

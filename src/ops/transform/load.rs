@@ -6,14 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arrow::array::RecordBatch;
 use datafusion::execution::context::SessionContext;
+use futures::{StreamExt as _, TryStreamExt as _};
 use rand::RngExt as _;
 use tracing::{info, warn};
 
-use super::{Transformed, drift_side, loads_side, quarantine_side};
+use super::{
+    PassFound, Transformed,
+    pass::{WholePass, aside},
+    target::{Target, drift_side, loads_side},
+};
 use crate::{
     clock::Timestamp,
-    config::{OnMismatch, ScdType, Stream, StreamName},
+    config::{Deletes, OnMismatch, ScdType, Stream, StreamName},
     contract::{
         Contract,
         drift::{self, ChangeKind},
@@ -23,14 +29,16 @@ use crate::{
     failpoint,
     ops::{Workspace, contract},
     raw::{
-        BatchNumber, layout,
+        BatchNumber,
         log::{LogEntry, RawLog},
     },
     table::{
         AppId, CommitNote, Committed, Standing, Table,
+        absent::Absence,
+        history,
         merge::{MergeOptions, Planned},
-        side::Side,
         system::{LoadRow, drift_rows},
+        tombstones,
     },
     transform::{
         condition::Condition,
@@ -55,11 +63,13 @@ struct Load {
     started_at: Timestamp,
     split: Split,
     changes: Vec<drift::Change>,
+    /// The pass over everything that ends with it.
+    pass: Option<WholePass>,
 }
 
 /// How one try to commit a load ended.
 enum Attempt {
-    Committed(Box<LoadRow>),
+    Committed(Box<LoadRow>, Option<PassFound>),
     /// Somebody else's load holds batches of this one.
     Overtaken,
     /// The table changed; plan against the new version.
@@ -69,14 +79,15 @@ enum Attempt {
 /// Loads raw batches of one stream into its tables.
 pub(super) struct Loader<'a> {
     workspace: &'a Workspace,
-    stream: &'a Stream,
-    log: RawLog,
+    pub(super) stream: &'a Stream,
+    pub(super) log: RawLog,
     contract: Contract,
     judge: Arc<Judge>,
     deletes: Option<Condition>,
     app: AppId,
     table: Table,
     session: SessionContext,
+    target: Target,
 }
 
 impl<'a> Loader<'a> {
@@ -85,6 +96,7 @@ impl<'a> Loader<'a> {
         stream: &'a Stream,
         log: RawLog,
         contract: Contract,
+        target: Target,
     ) -> Result<Self> {
         let rules = &stream.table;
         let judge = Arc::new(contract::judge(stream, &contract)?);
@@ -94,10 +106,13 @@ impl<'a> Loader<'a> {
             .map(|sql| Condition::new(sql, &judge.schema()))
             .transpose()?;
         let schema = row_schema(&judge, deleted_column(stream));
-        let path = layout::table(&stream.name);
+        let schema = match (rules.scd_type, rules.sequence_by.first()) {
+            (ScdType::History, Some(sequence)) => history::schema(&schema, sequence)?,
+            _ => schema,
+        };
         let table = workspace
             .tables
-            .open_or_create(&path, &schema, &rules.partition_by)
+            .open_or_create(&target.table, &schema, &rules.partition_by)
             .await?;
         let partition_by = table.partition_by()?;
         if partition_by != rules.partition_by {
@@ -121,6 +136,7 @@ impl<'a> Loader<'a> {
             app: AppId::new(&stream.name, AppId::GENERATION),
             table,
             session,
+            target,
         })
     }
 
@@ -132,8 +148,12 @@ impl<'a> Loader<'a> {
         let watermark = self.table.watermark(&self.app).await?;
         let from = watermark.map_or(BatchNumber::FIRST, BatchNumber::next);
         if from <= head {
-            let bytes = self.workspace.project.memory_bytes_max / LOAD_MEMORY_SHARE;
-            return Ok(Some(self.log.entries_within(from..=head, bytes).await?));
+            let entries = if self.stream.table.scd_type == ScdType::Replace {
+                self.log.entries(from..=head).try_collect().await?
+            } else {
+                self.log.entries_within(from..=head, self.load_bytes()).await?
+            };
+            return self.cut(entries).await.map(Some);
         }
         if let Some(mark) = watermark
             && mark > head
@@ -144,10 +164,10 @@ impl<'a> Loader<'a> {
         Ok(None)
     }
 
-    /// One load: judged once, then planned and committed until it stands or somebody else's does.
-    pub(super) async fn load(&mut self, entries: Vec<LogEntry>, done: &mut Transformed) -> Result<()> {
+    /// Judges the records of `entries`, which are not none.
+    async fn begin(&self, entries: Vec<LogEntry>) -> Result<Load> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
-            return Ok(());
+            return Err(Error::new(ErrorKind::Internal, "load no batches"));
         };
         let note = CommitNote {
             app: self.app.clone(),
@@ -155,21 +175,30 @@ impl<'a> Loader<'a> {
             batch: last.number,
             load_id: uuid::Uuid::now_v7().to_string(),
         };
+        let pass = self.pass_of(&entries).await?;
         let started_at = self.workspace.clock.now();
         info!(stream = %self.stream.name, from = note.from.get(), to = note.batch.get(), load_id = note.load_id, "load began");
         let begun = Instant::now();
         let split = self.judge(entries, &note, started_at).await?;
+        self.refuse_misfits(&split)?;
         info!(stream = %self.stream.name, read = split.counts.read, judge_ms = begun.elapsed().as_millis(), "load judged");
-        let load = Load {
+        Ok(Load {
             note,
             started_at,
             changes: self.changes(&split),
             split,
-        };
+            pass,
+        })
+    }
+
+    /// One load: judged once, then planned and committed until it stands or somebody else's does.
+    pub(super) async fn load(&mut self, entries: Vec<LogEntry>, done: &mut Transformed) -> Result<()> {
+        let load = self.begin(entries).await?;
         for attempt in 1..=COMMIT_ATTEMPTS_MAX {
             match self.attempt(&load, attempt).await? {
-                Attempt::Committed(row) => {
+                Attempt::Committed(row, pass) => {
                     done.add(&row, load.changes.len() as u64);
+                    done.pass = pass.or(done.pass);
                     return Ok(());
                 }
                 Attempt::Overtaken => {
@@ -205,14 +234,18 @@ impl<'a> Loader<'a> {
             return Ok(Attempt::Again);
         }
         let begun = Instant::now();
+        let options = self.merge_options().await?;
+        let absence = self.absence(load);
         let planned = self
             .table
-            .plan_merge(load.split.accepted.clone(), &self.merge_options())
+            .plan_merge(load.split.accepted.clone(), &options, absence)
             .await?;
         let merged = begun.elapsed();
         let files_probed = planned.counts.files_probed;
+        let found = load.pass.as_ref().map(|_| self.compare(&planned));
         let row = self.load_row(load, &planned)?;
-        self.write_sides(load, &row).await?;
+        self.write_sides(load, &row, &planned.tombstones, &options)
+            .await?;
         failpoint::point("transform::before_commit");
         let committed = self.table.commit_merge(planned, note).await?;
         failpoint::point("transform::after_commit");
@@ -221,7 +254,7 @@ impl<'a> Loader<'a> {
                 info!(stream = %self.stream.name, read = row.read, merged = row.merged, superseded = row.superseded,
                     quarantined = row.quarantined, version, files_probed, files_rewritten = row.files_rewritten,
                     merge_ms = merged.as_millis(), commit_ms = (begun.elapsed() - merged).as_millis(), "load ended");
-                Ok(Attempt::Committed(Box::new(row)))
+                Ok(Attempt::Committed(Box::new(row), found))
             }
             Committed::AlreadyApplied => Ok(Attempt::Overtaken),
             Committed::Conflicted => Ok(Attempt::Again),
@@ -235,7 +268,7 @@ impl<'a> Loader<'a> {
     async fn remove_void_rows(&mut self, standing: &Standing) -> Result<Committed> {
         let tables = &self.workspace.tables;
         let mut void = Vec::new();
-        for side in self.sides() {
+        for side in self.target.sides() {
             let found = tables.void_files(&side, &self.stream.name, standing).await?;
             void.push((side, found));
         }
@@ -256,7 +289,7 @@ impl<'a> Loader<'a> {
     /// Takes back the side rows of a load that did not commit.
     async fn withdraw(&self, note: &CommitNote) -> Result<()> {
         let tables = &self.workspace.tables;
-        for side in self.sides() {
+        for side in self.target.sides() {
             let files = tables.files_of_load(&side, &note.load_id).await?;
             tables.remove_files(&side, &files).await?;
         }
@@ -272,6 +305,11 @@ impl<'a> Loader<'a> {
             deletes: self.deletes.clone(),
             deleted_column: deleted_column(self.stream),
             sequence_by: self.stream.table.sequence_by.clone(),
+            keys_aside: if self.stream.table.delete_absent {
+                self.stream.table.keys.clone()
+            } else {
+                Vec::new()
+            },
             facts: LoadFacts {
                 load_id: note.load_id.clone(),
                 loaded_at,
@@ -280,6 +318,10 @@ impl<'a> Loader<'a> {
             },
         };
         let split = split(&self.session, raw, &options).await?;
+        Ok(split)
+    }
+
+    fn refuse_misfits(&self, split: &Split) -> Result<()> {
         if self.stream.drift.on_mismatch == OnMismatch::Fail && split.counts.quarantined > 0 {
             return Err(
                 Error::new(ErrorKind::Contract, "load records that do not fit their contract")
@@ -292,7 +334,7 @@ impl<'a> Loader<'a> {
                     ),
             );
         }
-        Ok(split)
+        Ok(())
     }
 
     fn changes(&self, split: &Split) -> Vec<drift::Change> {
@@ -316,13 +358,80 @@ impl<'a> Loader<'a> {
         changes
     }
 
-    fn merge_options(&self) -> MergeOptions {
+    /// Judges raw batches that an earlier load has read, for what they say about keys.
+    pub(super) async fn judge_again(&self, entries: Vec<LogEntry>) -> Result<Split> {
+        let Some(last) = entries.last() else {
+            return Err(Error::new(ErrorKind::Internal, "judge no batches"));
+        };
+        let note = CommitNote {
+            app: self.app.clone(),
+            from: last.number,
+            batch: last.number,
+            load_id: String::new(),
+        };
+        self.judge(entries, &note, self.workspace.clock.now()).await
+    }
+
+    /// Raw bodies that one load takes at most, in bytes, but one batch at least.
+    pub(super) fn load_bytes(&self) -> u64 {
+        self.workspace.project.memory_bytes_max / LOAD_MEMORY_SHARE
+    }
+
+    async fn merge_options(&self) -> Result<MergeOptions> {
         let rules = &self.stream.table;
-        MergeOptions {
+        let tombstones = match rules.deletes {
+            Deletes::Hard => self.workspace.tables.open(&self.target.tombstones.path).await?,
+            Deletes::Soft => None,
+        };
+        Ok(MergeOptions {
             keys: rules.keys.clone(),
             sequence_by: rules.sequence_by.clone(),
             scd_type: rules.scd_type,
+            deletes: rules.deletes,
+            tombstones,
+        })
+    }
+
+    /// How the pass differs from the table; told before anything of it is visible.
+    fn compare(&self, planned: &Planned) -> PassFound {
+        let counts = &planned.counts;
+        let found = PassFound {
+            missing: counts.merged.saturating_sub(counts.replaced),
+            changed: counts.changed,
+            absent: counts.absent.deleted,
+            held: counts.absent.held,
+            live: counts.absent.live,
+        };
+        info!(stream = %self.stream.name, found.missing, found.changed, found.absent, found.held, found.live,
+            "complete pass compared with the table");
+        found
+    }
+
+    /// Counts what the load of `entries` would do, and takes back the files that planning wrote.
+    pub(super) async fn preview(&mut self, entries: Vec<LogEntry>, done: &mut Transformed) -> Result<()> {
+        let load = self.begin(entries).await?;
+        let options = self.merge_options().await?;
+        let rows = load.split.accepted.clone();
+        let planned = self.table.plan_merge(rows, &options, self.absence(&load)).await?;
+        done.add(&self.load_row(&load, &planned)?, load.changes.len() as u64);
+        done.pass = load.pass.as_ref().map(|_| self.compare(&planned));
+        self.table.abandon(planned).await
+    }
+
+    /// What the pass that ends with `load` says about rows that it did not bring.
+    fn absence<'l>(&'l self, load: &'l Load) -> Option<Absence<'l>> {
+        let pass = load.pass.as_ref()?;
+        if let Some(doubt) = pass.doubt {
+            warn!(stream = %self.stream.name, doubt, "what a complete pass did not bring is not deleted");
+            return None;
         }
+        let seen = futures::stream::iter(aside(&load.split).into_iter().map(Ok));
+        Some(Absence {
+            since: pass.since,
+            until: load.note.batch,
+            delete_ratio_max: self.stream.table.delete_ratio_max,
+            seen: seen.chain(self.seen_earlier(pass.since, load.note.from)).boxed(),
+        })
     }
 
     /// The load's history row, with the accounting checked before anything can become visible.
@@ -352,27 +461,41 @@ impl<'a> Loader<'a> {
             rescued: counts.rescued,
             replaced: merge.replaced,
             files_rewritten: merge.files_rewritten,
+            absent: merge.absent.deleted,
+            absent_held: merge.absent.held,
         })
     }
 
-    fn sides(&self) -> [Side; 3] {
-        [quarantine_side(&self.stream.name), drift_side(), loads_side()]
-    }
-
-    async fn write_sides(&self, load: &Load, row: &LoadRow) -> Result<()> {
+    async fn write_sides(
+        &self,
+        load: &Load,
+        row: &LoadRow,
+        buried: &[RecordBatch],
+        options: &MergeOptions,
+    ) -> Result<()> {
         let tables = &self.workspace.tables;
-        let [quarantine, drift, loads] = self.sides();
-        tables.append_side(&quarantine, &load.split.quarantined).await?;
-        failpoint::point("transform::after_quarantine");
+        let target = &self.target;
         tables
-            .append_side(&drift, &[drift_rows(row, &load.changes)?])
+            .append_side(&target.quarantine, &load.split.quarantined)
             .await?;
-        tables.append_side(&loads, &[row.to_batch()?]).await
+        failpoint::point("transform::after_quarantine");
+        let buried = buried
+            .iter()
+            .map(|rows| tombstones::kept(rows, options, &load.note))
+            .collect::<Result<Vec<_>>>()?;
+        tables.append_side(&target.tombstones, &buried).await?;
+        if !target.told {
+            return Ok(());
+        }
+        tables
+            .append_side(&drift_side(), &[drift_rows(row, &load.changes)?])
+            .await?;
+        tables.append_side(&loads_side(), &[row.to_batch()?]).await
     }
 }
 
 fn deleted_column(stream: &Stream) -> bool {
-    stream.table.scd_type == ScdType::Upsert
+    matches!(stream.table.scd_type, ScdType::Upsert | ScdType::History)
 }
 
 /// The table holds batches up to `mark`, and raw ends before. Raw that begins anew under such a table would be skipped in

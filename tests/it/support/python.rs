@@ -16,6 +16,7 @@ use crate::support::s3::{REGION, S3Server};
 
 const REQUIREMENTS: &str = "requirements.txt";
 const REQUIREMENTS_EXTRA: &str = "requirements-extra.txt";
+const REQUIREMENTS_AIRBYTE: &str = "requirements-airbyte.txt";
 const VEGA_DATASETS: &str = "vega-datasets@3.2.1";
 
 /// Most characters of a failed command's words that a test failure repeats.
@@ -40,12 +41,21 @@ pub const READERS: [Reader; 3] = [Reader::Deltalake, Reader::Polars, Reader::Duc
 /// # Panics
 /// With the command and its last words, if it cannot be installed.
 pub fn venv() -> PathBuf {
-    environment(REQUIREMENTS)
+    environment(REQUIREMENTS, &[])
 }
 
 /// The environment with `moto_server`, for a cross-check outside the default run.
 pub fn venv_extra() -> PathBuf {
-    environment(REQUIREMENTS_EXTRA)
+    environment(REQUIREMENTS_EXTRA, &[])
+}
+
+/// The component schema of Airbyte's low-code language, as YAML. None of what the package needs to run is installed.
+pub fn airbyte_schema() -> PathBuf {
+    let lib = environment(REQUIREMENTS_AIRBYTE, &["--no-deps"]).join("lib");
+    let mut versions = fs::read_dir(lib).unwrap().map(|entry| entry.unwrap().path());
+    let package = "site-packages/airbyte_cdk/sources/declarative/declarative_component_schema.yaml";
+    let files = versions.find_map(|version| Some(version.join(package)).filter(|file| file.exists()));
+    files.expect("the package has the schema")
 }
 
 /// Runs a script of `fixtures/python/` and returns what it printed.
@@ -120,7 +130,7 @@ fn reading(reader: Reader, table: &str, columns: &[&str]) -> Command {
     command
 }
 
-fn environment(requirements: &str) -> PathBuf {
+fn environment(requirements: &str, options: &[&str]) -> PathBuf {
     let file = fixtures().join(requirements);
     let wanted = fs::read(&file).unwrap();
     once_per_machine("python", &wanted, |dir| {
@@ -136,7 +146,8 @@ fn environment(requirements: &str) -> PathBuf {
                     "--disable-pip-version-check",
                     "-r",
                 ])
-                .arg(&file),
+                .arg(&file)
+                .args(options),
         );
     })
 }

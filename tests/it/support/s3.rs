@@ -1,6 +1,14 @@
 //! An S3 endpoint inside the test process whose put-if-absent really is atomic.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    ops::Range,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
 
 use axum::{
     Router,
@@ -30,6 +38,7 @@ pub struct S3Server {
     pub secret_key: String,
     /// The bucket's objects as files; what a test may damage or delete behind the endpoint's back.
     pub dir: PathBuf,
+    busy: Arc<Busy>,
     _root: TempDir,
     task: JoinHandle<()>,
 }
@@ -37,12 +46,39 @@ pub struct S3Server {
 /// Any region works; clients insist on one.
 pub const REGION: &str = "us-east-1";
 
+/// What S3 says when there are too many requests.
+const SLOW_DOWN: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+    <Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+
 #[derive(Clone)]
 struct Endpoint {
     service: S3Service,
     /// s3s-fs looks whether an object exists, then writes it. Two writers can both look first and both win;
     /// with one request at a time they cannot.
     one_at_a_time: Arc<Mutex<()>>,
+    busy: Arc<Busy>,
+}
+
+/// Stretches of requests that are answered with 503 SlowDown, counted from the first request of all.
+#[derive(Default)]
+struct Busy {
+    stretches: std::sync::Mutex<Vec<Range<u64>>>,
+    requests: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Busy {
+    fn refuses(&self) -> bool {
+        let number = self.requests.fetch_add(1, SeqCst);
+        let refuses = self
+            .stretches
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|stretch| stretch.contains(&number));
+        self.refused.fetch_add(u64::from(refuses), SeqCst);
+        refuses
+    }
 }
 
 /// Starts an endpoint on a free loopback port.
@@ -55,9 +91,11 @@ pub async fn start() -> S3Server {
 
     let mut builder = S3ServiceBuilder::new(FileSystem::new(root.path()).unwrap());
     builder.set_auth(SimpleAuth::from_single(access_key.clone(), secret_key.clone()));
+    let busy = Arc::<Busy>::default();
     let endpoint = Endpoint {
         service: builder.build(),
         one_at_a_time: Arc::default(),
+        busy: Arc::clone(&busy),
     };
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -70,12 +108,16 @@ pub async fn start() -> S3Server {
         access_key,
         secret_key,
         dir,
+        busy,
         _root: root,
         task,
     }
 }
 
 async fn answer(State(endpoint): State<Endpoint>, request: Request) -> Response {
+    if endpoint.busy.refuses() {
+        return (StatusCode::SERVICE_UNAVAILABLE, SLOW_DOWN).into_response();
+    }
     let request = request.map(s3s::Body::http_body_unsync);
     let _turn = endpoint.one_at_a_time.lock().await;
     match endpoint.service.call(request).await {
@@ -97,6 +139,20 @@ impl S3Server {
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .build()
             .unwrap()
+    }
+
+    /// Answers 503 SlowDown to the requests with these numbers, counted from the next one as 0.
+    pub fn slow_down(&self, stretches: &[Range<u64>]) {
+        let from = self.busy.requests.load(SeqCst);
+        let moved = stretches
+            .iter()
+            .map(|stretch| from + stretch.start..from + stretch.end);
+        *self.busy.stretches.lock().unwrap() = moved.collect();
+    }
+
+    /// Requests so far, and how many of them were answered 503.
+    pub fn requests(&self) -> (u64, u64) {
+        (self.busy.requests.load(SeqCst), self.busy.refused.load(SeqCst))
     }
 
     /// The `lake:` URL of a prefix in the bucket.

@@ -81,7 +81,14 @@ static COMMON: [Key; 15] = [
         .example("{ X-Tenant: '${env:TENANT}' }"),
     key(
         "encoding",
-        Choice(&[("form", "a form, as RFC 6749 has it"), ("json", "a JSON object")]),
+        Choice(&[
+            ("form", "a form, as RFC 6749 has it"),
+            ("json", "a JSON object"),
+            (
+                "query",
+                "parameters of the URL, without a body; only for a server that takes nothing else, for URLs are written down on their way",
+            ),
+        ]),
     )
     .default("form")
     .doc("How the token request is written.")
@@ -249,10 +256,12 @@ fn oauth2(fields: &Fields<'_>, dir: &Path, grant: Option<Grant>) -> Option<Auth>
         Some(auth)
     });
     let encoding = fields.optional("encoding", |value| {
-        value.choice(
-            &[("form", TokenEncoding::Form), ("json", TokenEncoding::Json)],
-            &[],
-        )
+        let encodings = [
+            ("form", TokenEncoding::Form),
+            ("json", TokenEncoding::Json),
+            ("query", TokenEncoding::Query),
+        ];
+        value.choice(&encodings, &[])
     });
     let scopes = fields.optional("scopes", Value::text_list);
     let params = fields.optional("params", |value| params(value, dir));

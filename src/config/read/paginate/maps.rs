@@ -57,8 +57,8 @@ pub(super) static STOP: Section = Section::new(
     &[
         key("when", Expression)
             .doc(
-                "True after the last page; over `response`, `headers`, `links`, `last_record` and `page` (`number`, \
-                 `token`, `size`, `records`).",
+                "True after the last page; over `response` (the body; one above 16 MiB without its records), `headers`, \
+                 `links`, `last_record` and `page` (`number`, `token`, `size`, `records`).",
             )
             .example("response.status == 'done'"),
         key("more", Takes::Place)
@@ -233,8 +233,9 @@ pub(super) static TEMPLATE: Section = Section::new(
         key("token", Template)
             .required()
             .doc(
-                "The token, over `response`, `headers` (by lowercase name), `links` (of the Link header, by relation), \
-                 `last_record`, `page` (`number`, `token`, `size`, `records`) and the variables of the request.",
+                "The token, over `response` (the body; one above 16 MiB without its records), `headers` (by lowercase \
+                 name), `links` (of the Link header, by relation), `last_record`, `page` (`number`, `token`, `size`, \
+                 `records`) and the variables of the request.",
             )
             .example("'{{ last_record.updated_at }},{{ last_record.id }}'"),
     ],

@@ -7,7 +7,11 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::{clock::Timestamp, config::rate::RateLimit, extract::limit::rules::Call};
+use crate::{
+    clock::Timestamp,
+    config::{StreamName, rate::RateLimit},
+    extract::limit::{Budget, Limiter, rules::Call},
+};
 
 /// One of two processes that share so many requests a second by a file that may be taken away.
 struct Process {
@@ -45,7 +49,7 @@ impl Process {
 
     /// How many are granted, and by whom.
     async fn take(&self) -> (u32, &'static str) {
-        match self.shared.take(&self.ask).await {
+        match self.shared.take(&self.ask).await.unwrap() {
             (Verdict::Granted { count, .. }, by) => (count, by),
             (Verdict::Wait(_), by) => (0, by),
         }
@@ -124,12 +128,67 @@ async fn f069_the_store_is_tried_again_from_time_to_time_only() {
 }
 
 #[tokio::test]
-async fn f069_more_processes_than_requests_leave_none_to_each() {
+async fn f069_more_processes_than_requests_leave_none_to_each_and_nobody_waits_without_end() {
     let process = Process::new(1);
     process.take_away();
-    for _ in 0..20 {
+    for _ in 0..600 {
         assert_eq!(process.take().await, (0, "alone"));
         process.go_on(500);
+    }
+    let away = process.shared.take(&process.ask).await.unwrap_err();
+    let error = Error::from(away);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    for word in [
+        "store: file",
+        "away_s: 300",
+        "processes: 2",
+        "hint: bring the store",
+    ] {
+        assert!(error.to_string().contains(word), "{word}: {error}");
+    }
+    // Until the store is back: then all is as before, and it may be lost again.
+    process.bring_back();
+    process.go_on(500);
+    assert_eq!(process.take().await, (1, "file"));
+    process.take_away();
+    process.go_on(2000);
+    assert_eq!(process.take().await, (0, "alone"));
+    process.go_on(-3_600_000);
+    assert_eq!(process.take().await, (0, "alone"));
+}
+
+#[tokio::test]
+async fn f069_a_request_heavier_than_the_part_does_not_wait_without_end_either() {
+    let mut process = Process::new(8);
+    let heavy = Demand { rate: 0, weight: 5 };
+    let light = process.ask.clone();
+    process.ask.demands = [heavy].into();
+    process.take_away();
+    assert_eq!(process.take().await, (0, "alone"));
+    process.go_on(299_999);
+    assert_eq!(process.take().await, (0, "alone"));
+    process.go_on(1);
+    assert!(process.shared.take(&process.ask).await.is_err());
+    // Others have their part.
+    process.ask = light;
+    assert_eq!(process.take().await, (4, "alone"));
+}
+
+#[tokio::test]
+async fn f069_everyone_who_waits_for_the_same_is_told() {
+    let clock = Clock::from_fn(|| Timestamp::from_timestamp_millis(1_700_000_000_000).unwrap());
+    let mut process = Process::new(1);
+    process.take_away();
+    process.take().await;
+    process.go_on(300_000);
+    let shared = std::mem::replace(&mut process.shared, Process::new(1).shared);
+    let rate = RateLimit::simple(1, Duration::from_secs(1));
+    let rules = Arc::new(Rules::new(Some(&rate)));
+    let limiter = Limiter::with_budget(Some(&rate), rules, clock, Budget::Shared(Arc::new(shared)));
+    let names = ["shop.one", "shop.two"].map(|name| StreamName::parse(name).unwrap());
+    let waiting = (0..6).map(|number| limiter.acquire(&names[number % 2], "GET", "/"));
+    for granted in futures::future::join_all(waiting).await {
+        assert_eq!(granted.unwrap_err().kind(), ErrorKind::Unavailable);
     }
 }
 

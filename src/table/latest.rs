@@ -1,0 +1,227 @@
+//! The rows of a load by identity: of several with one identity, the latest.
+
+use std::{collections::HashMap, hash::BuildHasher as _, sync::Arc};
+
+use arrow::{
+    array::{Array as _, ArrayRef, AsArray as _, RecordBatch},
+    compute::interleave_record_batch,
+    datatypes::{Schema, SchemaRef},
+    row::{RowConverter, Rows, SortField},
+};
+use deltalake::datafile::writer::DeltaWriter;
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::file::write;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Winning rows gathered into one Arrow batch at a time.
+const GATHER_ROWS: usize = 16 * 1024;
+
+/// The latest row of each identity of a load.
+pub(super) struct Latest {
+    pub(super) rows: Vec<RecordBatch>,
+    /// Identity and order columns of the table.
+    pub(super) probe_schema: SchemaRef,
+    keys: Converter,
+    orders: Converter,
+    key_rows: Vec<Rows>,
+    order_rows: Vec<Rows>,
+    /// Batch and row of each winner.
+    pub(super) winners: Vec<(usize, usize)>,
+    index: HashTable<usize>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Latest {
+    /// Elects the row with the greatest `order` among those equal in `identity`; the later one among equals.
+    pub(super) fn of(
+        rows: Vec<RecordBatch>,
+        schema: &Schema,
+        identity: &[&str],
+        order: &[&str],
+    ) -> Result<Self> {
+        let keys = Converter::new(identity, schema)?;
+        let orders = Converter::new(order, schema)?;
+        let mut probe: Vec<_> = Vec::new();
+        for name in identity.iter().chain(order) {
+            let field = schema.field_with_name(name).map_err(arrow_error)?;
+            if !probe.contains(field) {
+                probe.push(field.clone());
+            }
+        }
+        let key_rows = rows
+            .iter()
+            .map(|batch| keys.convert(batch))
+            .collect::<Result<Vec<_>>>()?;
+        let order_rows = rows
+            .iter()
+            .map(|batch| orders.convert(batch))
+            .collect::<Result<Vec<_>>>()?;
+        let mut latest = Self {
+            probe_schema: Arc::new(Schema::new(probe)),
+            keys,
+            orders,
+            key_rows,
+            order_rows,
+            winners: Vec::new(),
+            index: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            rows,
+        };
+        latest.elect();
+        Ok(latest)
+    }
+
+    fn elect(&mut self) {
+        for batch in 0..self.rows.len() {
+            for row in 0..self.rows[batch].num_rows() {
+                let key = self.key_rows[batch].row(row);
+                let hash = self.hasher.hash_one(key.data());
+                let same = |winner: &usize| self.key(*winner) == key.data();
+                match self.index.find(hash, same) {
+                    Some(&winner) => {
+                        if self.order_rows[batch].row(row).data() >= self.order(winner) {
+                            self.winners[winner] = (batch, row);
+                        }
+                    }
+                    None => {
+                        let (winners, key_rows, hasher) = (&self.winners, &self.key_rows, &self.hasher);
+                        self.index.insert_unique(hash, winners.len(), |winner| {
+                            let (batch, row) = winners[*winner];
+                            hasher.hash_one(key_rows[batch].row(row).data())
+                        });
+                        self.winners.push((batch, row));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rows given, winners or not.
+    pub(super) fn total(&self) -> u64 {
+        self.rows.iter().map(|batch| batch.num_rows() as u64).sum()
+    }
+
+    pub(super) fn key(&self, winner: usize) -> &[u8] {
+        let (batch, row) = self.winners[winner];
+        self.key_rows[batch].row(row).data()
+    }
+
+    pub(super) fn order(&self, winner: usize) -> &[u8] {
+        let (batch, row) = self.winners[winner];
+        self.order_rows[batch].row(row).data()
+    }
+
+    pub(super) fn find(&self, key: &[u8]) -> Option<usize> {
+        self.index
+            .find(self.hasher.hash_one(key), |winner| self.key(*winner) == key)
+            .copied()
+    }
+
+    pub(super) fn key_of(&self, batch: &RecordBatch) -> Result<Rows> {
+        self.keys.convert(batch)
+    }
+
+    pub(super) fn order_of(&self, batch: &RecordBatch) -> Result<Rows> {
+        self.orders.convert(batch)
+    }
+
+    /// For each winner whether its row says that its key is gone.
+    pub(super) fn deletions(&self) -> Vec<bool> {
+        let marks: Vec<_> = self
+            .rows
+            .iter()
+            .map(|batch| {
+                batch
+                    .column_by_name("_deleted")
+                    .and_then(|marks| marks.as_boolean_opt())
+            })
+            .collect();
+        let gone = |(batch, row): &(usize, usize)| {
+            marks[*batch].is_some_and(|marks| marks.is_valid(*row) && marks.value(*row))
+        };
+        self.winners.iter().map(gone).collect()
+    }
+
+    /// The rows of `winners`, in that order.
+    pub(super) fn gather(&self, winners: &[usize]) -> Result<RecordBatch> {
+        let batches: Vec<&RecordBatch> = self.rows.iter().collect();
+        let places: Vec<(usize, usize)> = winners.iter().map(|winner| self.winners[*winner]).collect();
+        interleave_record_batch(&batches, &places).map_err(arrow_error)
+    }
+
+    /// Writes `winners` in key order, so that the statistics of the new files are narrow. `extend` may add columns to
+    /// the rows of some winners.
+    pub(super) async fn write(
+        &self,
+        winners: &[usize],
+        extend: impl Fn(&[usize], RecordBatch) -> Result<RecordBatch>,
+        writer: &mut DeltaWriter,
+    ) -> Result<()> {
+        let mut ordered = winners.to_vec();
+        ordered.sort_unstable_by(|a, b| self.key(*a).cmp(self.key(*b)));
+        for chunk in ordered.chunks(GATHER_ROWS) {
+            write(writer, &extend(chunk, self.gather(chunk)?)?).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Turns some columns of a batch into comparable bytes.
+pub(super) struct Converter {
+    names: Vec<String>,
+    rows: RowConverter,
+}
+
+impl Converter {
+    pub(super) fn new(names: &[&str], schema: &Schema) -> Result<Self> {
+        let fields = names
+            .iter()
+            .map(|name| {
+                let field = schema.field_with_name(name).map_err(|source| {
+                    Error::new(ErrorKind::Config, "find column")
+                        .with("column", name)
+                        .caused_by(source)
+                })?;
+                Ok(SortField::new(field.data_type().clone()))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            rows: RowConverter::new(fields).map_err(arrow_error)?,
+        })
+    }
+
+    pub(super) fn convert(&self, batch: &RecordBatch) -> Result<Rows> {
+        let by_name: HashMap<&str, usize> = batch
+            .schema_ref()
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(index, field)| (field.name().as_str(), index))
+            .collect();
+        let columns = self
+            .names
+            .iter()
+            .map(|name| {
+                by_name
+                    .get(name.as_str())
+                    .map(|index| Arc::clone(batch.column(*index)))
+                    .ok_or_else(|| Error::new(ErrorKind::Internal, "find column").with("column", name))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        self.rows.convert_columns(&columns).map_err(arrow_error)
+    }
+}
+
+/// `batch` with the column `name` replaced by `values`.
+pub(super) fn with_column(batch: &RecordBatch, name: &str, values: ArrayRef) -> Result<RecordBatch> {
+    let index = batch.schema_ref().index_of(name).map_err(arrow_error)?;
+    let mut columns = batch.columns().to_vec();
+    columns[index] = values;
+    RecordBatch::try_new(batch.schema(), columns).map_err(arrow_error)
+}
+
+pub(super) fn arrow_error(source: arrow::error::ArrowError) -> Error {
+    Error::new(ErrorKind::Internal, "merge rows").caused_by(source)
+}

@@ -1,0 +1,206 @@
+//! What becomes of older versions and of rows that go away, through the real program.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::support::{answers::Answers, project::TestProject};
+
+/// A source whose records can be changed between runs; answers what was updated at or after `since`.
+fn source(records: &Arc<Mutex<Vec<Value>>>) -> Answers {
+    let records = Arc::clone(records);
+    Answers::start(move |asked| {
+        let since: i64 = asked.param("since").parse().unwrap_or(i64::MIN);
+        let data: Vec<Value> = records
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|record| record["updated"].as_i64().unwrap() >= since)
+            .cloned()
+            .collect();
+        json!({ "data": data }).into()
+    })
+}
+
+fn record(id: i64, updated: i64, name: &str) -> Value {
+    json!({"id": id, "updated": updated, "name": name})
+}
+
+fn records(all: impl IntoIterator<Item = Value>) -> Arc<Mutex<Vec<Value>>> {
+    Arc::new(Mutex::new(all.into_iter().collect()))
+}
+
+fn stream(table: &str) -> String {
+    format!(
+        r"
+      items:
+        request: {{ path: /items }}
+        records: $.data[*]
+        incremental: {{ cursor: $.updated, param: since, format: integer }}
+        table: {{ keys: [id], sequence_by: [updated], {table} }}
+"
+    )
+}
+
+const LIVE: &str = "SELECT id, updated, name FROM shop.items WHERE NOT _deleted ORDER BY id";
+
+#[test]
+fn r066_r067_f054_a_complete_pass_finds_what_is_missing_changed_and_gone() {
+    let source_of_truth = records((0..20).map(|id| record(id, 100 + id, "a")));
+    let api = source(&source_of_truth);
+    let project = TestProject::new(
+        &api.base_url,
+        &stream("delete_absent: true, delete_ratio_max: 0.1"),
+    );
+    project.ok(&["run"]);
+    {
+        let mut records = source_of_truth.lock().unwrap();
+        // None of these moves past the watermark: no question for changes brings them.
+        records.retain(|record| record["id"] != 7);
+        records[3] = record(3, 104, "edited");
+        records.push(record(50, 60, "late"));
+    }
+    project.ok(&["run"]);
+    assert_eq!(
+        project.sql("SELECT count(*) n FROM shop.items WHERE NOT _deleted"),
+        [json!({"n": 20})]
+    );
+
+    project.ok(&["extract", "--complete"]);
+    let found = "complete pass: 1 missing, 1 changed, 1 gone of 20 rows";
+    let told = project.ok(&["transform", "--dry-run"]).stderr;
+    assert!(
+        told.contains("would load 20 read") && told.contains(found),
+        "{told}"
+    );
+    assert_eq!(
+        project.sql("SELECT count(*) n FROM shop.items WHERE NOT _deleted"),
+        [json!({"n": 20})]
+    );
+    let ran = project.ok(&["transform"]);
+    assert!(ran.stderr.contains(found), "{}", ran.stderr);
+    let mut expected: Vec<Value> = source_of_truth.lock().unwrap().clone();
+    expected.sort_by_key(|record| record["id"].as_i64());
+    assert_eq!(project.sql(LIVE), expected);
+    // What it deleted is still there to be looked at, with the bytes it was made from.
+    assert_eq!(
+        project.sql("SELECT id, name FROM shop.items WHERE _deleted"),
+        [json!({"id": 7, "name": "a"})]
+    );
+    project.ok(&["explain", "shop.items", "id=7"]);
+    // It comes back as soon as the source has it again.
+    source_of_truth.lock().unwrap().push(record(7, 200, "back"));
+    project.ok(&["run"]);
+    assert_eq!(
+        project.sql("SELECT id FROM shop.items WHERE _deleted"),
+        Vec::<Value>::new()
+    );
+}
+
+#[test]
+fn f143_half_of_the_source_deletes_nothing_and_says_so() {
+    let source_of_truth = records((0..20).map(|id| record(id, 100 + id, "a")));
+    let api = source(&source_of_truth);
+    let project = TestProject::new(&api.base_url, &stream("delete_absent: true, deletes: hard"));
+    project.ok(&["run"]);
+    source_of_truth.lock().unwrap().truncate(10);
+    project.ok(&["extract", "--complete"]);
+    let ran = project.ok(&["transform"]);
+    assert!(
+        ran.stderr.contains("10 rows that the pass did not bring stay"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(
+        project.sql("SELECT count(*) n FROM shop.items"),
+        [json!({"n": 20})]
+    );
+    assert_eq!(
+        project.sql("SELECT absent, absent_held FROM landfall.loads ORDER BY batch_to DESC LIMIT 1"),
+        [json!({"absent": 0, "absent_held": 10})]
+    );
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_not_taken_for_a_row_that_went() {
+    let source_of_truth = records((0..20).map(|id| record(id, 100 + id, "a")));
+    let api = source(&source_of_truth);
+    let project = TestProject::new(&api.base_url, &stream("delete_absent: true, deletes: hard"));
+    project.ok(&["run"]);
+    // One row's name became a number; another one went.
+    source_of_truth.lock().unwrap()[4]["name"] = json!({"first": "a"});
+    source_of_truth.lock().unwrap().remove(9);
+    project.ok(&["extract", "--complete"]);
+    project.ok(&["transform"]);
+    let ids = project.sql("SELECT id FROM shop.items ORDER BY id");
+    assert_eq!(ids.len(), 19);
+    assert!(ids.contains(&json!({"id": 4})) && !ids.contains(&json!({"id": 9})));
+    // Without its key nobody knows which row it is: then none goes.
+    source_of_truth.lock().unwrap()[4] = json!({"id": "four", "updated": 300, "name": "a"});
+    source_of_truth.lock().unwrap().remove(11);
+    project.ok(&["extract", "--complete"]);
+    project.ok(&["transform"]);
+    assert_eq!(
+        project.sql("SELECT count(*) n FROM shop.items"),
+        [json!({"n": 19})]
+    );
+}
+
+#[test]
+fn history_keeps_every_version_with_its_span() {
+    let source_of_truth = records([record(1, 10, "a"), record(2, 10, "b")]);
+    let api = source(&source_of_truth);
+    let project = TestProject::new(&api.base_url, &stream("scd_type: 2"));
+    project.ok(&["run"]);
+    source_of_truth.lock().unwrap()[0] = record(1, 20, "c");
+    project.ok(&["run"]);
+    // Late: between the two that are there.
+    source_of_truth.lock().unwrap()[0] = record(1, 15, "b");
+    project.ok(&["extract", "--complete"]);
+    project.ok(&["transform"]);
+    assert_eq!(
+        project.sql("SELECT id, name, _valid_from f, _valid_to t, _current c FROM shop.items ORDER BY id, f"),
+        [
+            json!({"id": 1, "name": "a", "f": 10, "t": 15, "c": false}),
+            json!({"id": 1, "name": "b", "f": 15, "t": 20, "c": false}),
+            json!({"id": 1, "name": "c", "f": 20, "t": null, "c": true}),
+            json!({"id": 2, "name": "b", "f": 10, "t": null, "c": true}),
+        ]
+    );
+}
+
+#[test]
+fn replace_is_the_last_complete_pass() {
+    let source_of_truth = records([record(1, 10, "a"), record(1, 10, "a")]);
+    let api = source(&source_of_truth);
+    let streams = r"
+      items:
+        request: { path: /items }
+        records: $.data[*]
+        table: { scd_type: replace }
+";
+    let project = TestProject::new(&api.base_url, streams);
+    project.ok(&["run"]);
+    assert_eq!(
+        project.sql("SELECT id, name FROM shop.items"),
+        [json!({"id": 1, "name": "a"}), json!({"id": 1, "name": "a"})]
+    );
+    *source_of_truth.lock().unwrap() = vec![record(2, 11, "b")];
+    project.ok(&["extract"]);
+    *source_of_truth.lock().unwrap() = vec![record(3, 12, "c")];
+    project.ok(&["extract"]);
+    project.ok(&["transform"]);
+    assert_eq!(
+        project.sql("SELECT id, name FROM shop.items"),
+        [json!({"id": 3, "name": "c"})]
+    );
+    assert_eq!(
+        project
+            .sql("SELECT records_read, merged, superseded, replaced FROM landfall.loads ORDER BY batch_to"),
+        [
+            json!({"records_read": 2, "merged": 2, "superseded": 0, "replaced": 0}),
+            json!({"records_read": 1, "merged": 1, "superseded": 0, "replaced": 2}),
+            json!({"records_read": 1, "merged": 1, "superseded": 0, "replaced": 1}),
+        ]
+    );
+}
