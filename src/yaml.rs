@@ -7,6 +7,7 @@
 //!
 //! Only the part of YAML that cannot surprise is read: one document, text keys, no anchors, no aliases, no tags.
 
+pub mod edit;
 pub mod fields;
 pub mod parse;
 pub mod section;

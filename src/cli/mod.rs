@@ -5,6 +5,8 @@
 
 mod check;
 mod demo;
+mod diff;
+mod differences;
 mod drift;
 mod explain;
 mod extract;
@@ -14,12 +16,14 @@ mod logging;
 mod output;
 mod progress;
 mod quarantine;
+mod rebuild;
 mod run;
 mod schema;
 mod sql;
 mod status;
 mod streams;
 mod transform;
+mod verify;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -99,6 +103,9 @@ enum Command {
     Drift(drift::Args),
     Quarantine(quarantine::Args),
     Explain(explain::Args),
+    Rebuild(rebuild::Args),
+    Verify(verify::Args),
+    Diff(diff::Args),
     Demo(demo::Args),
 }
 
@@ -164,6 +171,9 @@ async fn run(command: Command, global: &Global) -> Ended {
         Command::Drift(args) => drift::run(&args, global).await,
         Command::Quarantine(args) => quarantine::run(&args, global).await,
         Command::Explain(args) => explain::run(&args, global).await,
+        Command::Rebuild(args) => rebuild::run(&args, global).await,
+        Command::Verify(args) => verify::run(&args, global).await,
+        Command::Diff(args) => diff::run(&args, global).await,
         Command::Demo(args) => demo::run(&args).await,
     }
 }

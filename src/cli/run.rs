@@ -1,6 +1,6 @@
 //! `landfall run`
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +16,7 @@ use crate::{
     },
     config::StreamName,
     error::{Error, ErrorKind},
-    ops::{Workspace, extract::Channels, schedule::Timetable},
+    ops::{Workspace, extract::Channels, metrics, schedule::Timetable},
     report::Format,
 };
 
@@ -34,6 +34,10 @@ pub(super) struct Args {
     watch: bool,
     #[command(flatten)]
     quarantine: MaxQuarantine,
+    /// Write the figures to this file after every run, and while it stays once a minute or oftener, as OpenMetrics text for a
+    /// monitor's agent
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
     /// Also print rows, one per stream and step: table, json (one object a line) or csv
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
     format: Option<Format>,
@@ -50,7 +54,11 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     if args.watch {
         return watch(&workspace, &channels, &streams, args, global).await;
     }
-    once(&workspace, &channels, streams, args, global).await
+    let ended = once(&workspace, &channels, streams.clone(), args, global).await;
+    if let Some(file) = &args.metrics {
+        Box::pin(metrics::write(&workspace, Some(&channels), &streams, file)).await?;
+    }
+    ended
 }
 
 async fn once(
@@ -103,6 +111,12 @@ async fn watch(
                     Box::pin(once(workspace, channels, due, args, global)).await,
                 )
             });
+        }
+        // The file says so itself when it is old; that it cannot be written must not stop the runs.
+        if let Some(file) = &args.metrics
+            && let Err(error) = Box::pin(metrics::write(workspace, Some(channels), streams, file)).await
+        {
+            say(&error.chain());
         }
         let until = timetable
             .next()

@@ -9,7 +9,8 @@ use crate::{
 
 /// A stream whose pages come from an export job: asked for, waited for, downloaded, removed.
 ///
-/// The stream's own request creates the job. In the templates of the others `job.response` is the answer to it, `job.id`
+/// The stream's own request creates the job; `job.key` in its templates is the same however often it is sent for one
+/// job. In the templates of the others, besides, `job.response` is the answer to it, `job.id`
 /// what [`Job::id`] found there, `job.poll` the last answer about how it stands, and `job.target` what is downloaded now.
 /// The lower and upper bound go into the request that creates the job, page tokens into [`Job::download`].
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ pub struct Job {
     pub urls: Option<JsonPath>,
     /// Fetches a result; none: each one is a URL, of the source or of one of [`Job::hosts`].
     pub download: Option<Request>,
-    /// Stops a job that is given up.
+    /// Stops a job that takes too long; none removes it.
     pub abort: Option<Request>,
     /// Removes the job once everything is committed.
     pub delete: Option<Request>,

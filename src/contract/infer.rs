@@ -35,6 +35,15 @@ pub const COLUMNS_MAX: usize = 2_000;
 /// assert!(contract.columns[0].required);
 /// ```
 pub fn infer<'a>(id: &str, keys: &[String], records: impl Iterator<Item = &'a [u8]>) -> Option<Contract> {
+    draft(id, keys, records).map(|(contract, _)| contract)
+}
+
+/// As [`infer`], with what was counted.
+pub(crate) fn draft<'a>(
+    id: &str,
+    keys: &[String],
+    records: impl Iterator<Item = &'a [u8]>,
+) -> Option<(Contract, Observed)> {
     let mut contract = Contract {
         id: id.to_owned(),
         version: "0.1.0".to_owned(),
@@ -59,17 +68,18 @@ pub fn infer<'a>(id: &str, keys: &[String], records: impl Iterator<Item = &'a [u
         column.primary_key = keys.contains(&column.name);
         column.required = column.primary_key;
     }
-    (!contract.columns.is_empty()).then_some(contract)
+    (!contract.columns.is_empty()).then_some((contract, observed))
 }
 
-struct Draft<'a> {
+/// What the records of an observation show.
+pub(crate) struct Draft<'a> {
     observed: &'a Observed,
     /// By path, what is directly in it, in the order of first sight.
     children: Vec<Vec<PathId>>,
 }
 
 impl<'a> Draft<'a> {
-    fn new(observed: &'a Observed) -> Self {
+    pub(crate) fn new(observed: &'a Observed) -> Self {
         let mut children = vec![Vec::new(); observed.len()];
         for (id, counts) in observed.iter().filter(|&(id, _)| id != ROOT) {
             if counts.seen() > 0 {
@@ -94,7 +104,8 @@ impl<'a> Draft<'a> {
             .collect()
     }
 
-    fn kind(&self, id: PathId, depth: usize) -> ColumnType {
+    /// The type of the values at a path, so many levels below the record.
+    pub(crate) fn kind(&self, id: PathId, depth: usize) -> ColumnType {
         let Some(counts) = self.observed.counts(id) else {
             return ColumnType::Json;
         };
@@ -122,7 +133,10 @@ impl<'a> Draft<'a> {
             [Kind::Array] if depth < NESTING_MAX => match self.children[id as usize][..] {
                 [element] => {
                     let kind = self.kind(element, depth + 1);
-                    ColumnType::Array(Box::new(column("element".to_owned(), kind)))
+                    ColumnType::Array(Box::new(Column {
+                        path: Vec::new(),
+                        ..column("element".to_owned(), kind)
+                    }))
                 }
                 _ => ColumnType::Json,
             },
@@ -143,7 +157,8 @@ fn text(counts: &Counts) -> ColumnType {
     }
 }
 
-fn column(name: String, kind: ColumnType) -> Column {
+/// A column of which nothing is known but its name and type.
+pub(crate) fn column(name: String, kind: ColumnType) -> Column {
     Column {
         path: vec![name.clone()],
         name,
@@ -158,7 +173,7 @@ fn column(name: String, kind: ColumnType) -> Column {
 }
 
 /// A name for a member's column that tables and SQL can hold and no other column has, whatever the letter case.
-fn free_name(member: &str, top: bool, taken: &mut HashSet<String>) -> String {
+pub(crate) fn free_name(member: &str, top: bool, taken: &mut HashSet<String>) -> String {
     let is_bad =
         |letter: char| letter.is_control() || letter.is_whitespace() || " ,;{}()=.\"'`\\[]/".contains(letter);
     let mut name = member.replace(is_bad, "_");
@@ -187,7 +202,7 @@ mod tests {
     use super::*;
     use crate::contract::judge::{Judged, tests::properties::any_json};
 
-    fn draft(records: &[&str]) -> Option<Contract> {
+    fn drafted(records: &[&str]) -> Option<Contract> {
         infer(
             "t",
             &["id".to_owned()],
@@ -247,7 +262,7 @@ mod tests {
             "not json",
             "[]",
         ];
-        insta::assert_snapshot!(describe(&draft(&records).unwrap().columns), @r#"
+        insta::assert_snapshot!(describe(&drafted(&records).unwrap().columns), @r#"
         id integer!
         name string
         n number
@@ -271,7 +286,7 @@ mod tests {
     #[test]
     fn f133_names_a_table_cannot_use_are_replaced_and_keep_their_place() {
         let record = r#"{"id":1,"ID":2,"Id":3,"_rescued":4,"_lf_batch":5,"_Deleted":6,"a b":7,"a.b":8,"":9,"été":10,"o":{"k":1,"K":2,"_deleted":3},"x;DROP TABLE t":1}"#;
-        insta::assert_snapshot!(describe(&draft(&[record]).unwrap().columns), @r#"
+        insta::assert_snapshot!(describe(&drafted(&[record]).unwrap().columns), @r#"
         id integer!
         ID_2=["ID"] integer
         Id_3=["Id"] integer
@@ -289,8 +304,8 @@ mod tests {
 
     #[test]
     fn nothing_comes_of_no_records() {
-        assert_eq!(draft(&[]), None);
-        assert_eq!(draft(&["", "[1]", "{}"]), None);
+        assert_eq!(drafted(&[]), None);
+        assert_eq!(drafted(&["", "[1]", "{}"]), None);
     }
 
     #[test]
@@ -304,7 +319,7 @@ mod tests {
             "[".repeat(12),
             "]".repeat(12)
         );
-        let contract = draft(&[&record]).unwrap();
+        let contract = drafted(&[&record]).unwrap();
         insta::assert_snapshot!(describe(&contract.columns), @"
         map any value
         deep [[[[[[[[any value]]]]]]]]
@@ -322,7 +337,7 @@ mod tests {
                 rows.map(|found| format!("{:?}", found.violation)).collect()
             };
             // Records with a member twice are set aside by every contract.
-            let empty = Contract { columns: Vec::new(), ..draft(&[r#"{"a":1}"#]).unwrap() };
+            let empty = Contract { columns: Vec::new(), ..drafted(&[r#"{"a":1}"#]).unwrap() };
             let records: Vec<String> = records
                 .into_iter()
                 .filter(|record| !judge(&empty, std::slice::from_ref(record)).violations.iter().any(|found| {

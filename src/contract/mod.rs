@@ -7,16 +7,22 @@
 //! Pure: no I/O, no clock. Bad data is a value ([`Violation`]), never an error and never a panic.
 
 pub mod columns;
+pub mod compat;
+pub mod diff;
 pub mod drift;
+pub mod evidence;
+pub mod export;
 pub mod infer;
 pub mod judge;
 mod numbers;
 pub mod observed;
 pub mod odcs;
+pub mod patch;
 mod plan;
 mod record;
 mod times;
 mod undeclared;
+mod widening;
 mod work;
 
 use std::fmt;
@@ -96,7 +102,8 @@ pub enum TimestampFormat {
     EpochSeconds,
     /// Milliseconds since 1970.
     EpochMillis,
-    /// A date and time without offset, meant in a fixed offset from UTC in seconds. Values with an offset are accepted too.
+    /// A date and time without offset, meant in a fixed offset from UTC in seconds. Values with an offset are accepted
+    /// too, and so are dates, as the beginning of the day there.
     Naive {
         /// Seconds east of UTC.
         offset_seconds: i32,

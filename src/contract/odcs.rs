@@ -35,6 +35,9 @@ pub const PATTERN_BYTES_MAX: usize = 1024 * 1024;
 /// Columns every table has besides those of its contract; names beginning with `_lf_` are ours as well.
 pub const NAMES_RESERVED: [&str; 2] = ["_rescued", "_deleted"];
 
+/// The custom property in which a drafted contract keeps what it was drafted from. It is read by people only.
+pub const NOTE: &str = "inferred";
+
 /// Longest name of a column, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 

@@ -2,7 +2,7 @@
 //!
 //! | text | date | moment |
 //! |---|---|---|
-//! | `2024-02-29` | accepted | `type_mismatch`: no time |
+//! | `2024-02-29` | accepted | `type_mismatch`, unless the contract declares a zone: midnight there |
 //! | `2024-02-30`, month 13 | `out_of_range` | `out_of_range` |
 //! | `2024-01-01T10:00:00Z`, `t`, `z`, a blank for the `T` | `type_mismatch` | accepted |
 //! | offset `+05:45`, `-00:00` | | accepted, kept as UTC |
@@ -39,12 +39,18 @@ pub(crate) fn date(text: &str) -> Result<i32, ViolationClass> {
 
 /// Microseconds since 1970 of an RFC 3339 date-time.
 ///
-/// `naive` is the offset from UTC, in seconds, of a text without one; `None` refuses such a text.
+/// `naive` is the offset from UTC, in seconds, of a text without one; `None` refuses such a text. With it a date is
+/// the beginning of that day.
 pub(crate) fn timestamp(text: &str, naive: Option<i32>) -> Result<i64, ViolationClass> {
     if has_long_year(text) {
         return Err(ViolationClass::OutOfRange);
     }
-    let fields = Fields::read(text).ok_or(ViolationClass::TypeMismatch)?;
+    let Some(fields) = Fields::read(text) else {
+        // A zone that is declared makes a date a moment as well: the beginning of the day there.
+        let offset = naive.ok_or(ViolationClass::TypeMismatch)?;
+        let seconds = i64::from(date(text)?) * SECONDS_PER_DAY - i64::from(offset);
+        return in_range(seconds * MICROS_PER_SECOND);
+    };
     let offset = fields.offset.or(naive).ok_or(ViolationClass::TypeMismatch)?;
     if fields.hour > 23 || fields.minute > 59 || fields.second > 59 || fields.finer {
         return Err(ViolationClass::OutOfRange);
@@ -256,6 +262,10 @@ mod tests {
     fn f131_a_moment_without_offset_needs_a_declared_one() {
         assert_eq!(timestamp("1970-01-01T01:00:00", Some(3600)), Ok(0));
         assert_eq!(timestamp("1970-01-01T01:00:00Z", Some(3600)), Ok(3_600_000_000));
+        assert_eq!(timestamp("1970-01-02", Some(3600)), Ok(82_800_000_000));
+        assert_eq!(timestamp("1970-02-30", Some(3600)), Err(OutOfRange));
+        assert_eq!(timestamp("0001-01-01", Some(3600)), Err(OutOfRange));
+        assert_eq!(timestamp("1970-01-02", None), Err(TypeMismatch));
     }
 
     #[test]

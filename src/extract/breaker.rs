@@ -102,6 +102,18 @@ impl Breaker {
         Admission::Wait(wait)
     }
 
+    /// How long the host is still left alone; none if a request may go that another one, which was let through, needs
+    /// first: it is a part of that one, and so of a probe.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        match self.state() {
+            BreakerState::Closed | BreakerState::HalfOpen => None,
+            BreakerState::Open => match self.admit() {
+                Admission::Go | Admission::Probe => None,
+                Admission::Wait(left) => Some(left),
+            },
+        }
+    }
+
     /// The host answered a request, be it with a 4xx.
     pub fn succeeded(&self) {
         let mut inner = self.lock();
@@ -231,6 +243,23 @@ mod tests {
         assert_eq!(breaker.admit(), Admission::Probe);
         millis.fetch_add(30_000, SeqCst);
         assert_eq!(breaker.admit(), Admission::Probe);
+    }
+
+    #[test]
+    fn r045_what_a_probe_needs_first_may_go_with_it() {
+        let (breaker, millis) = breaker();
+        assert_eq!(breaker.left(), None);
+        fail(&breaker, 3);
+        assert_eq!(breaker.left(), Some(Duration::from_secs(30)));
+        millis.fetch_add(30_000, SeqCst);
+        assert_eq!(breaker.admit(), Admission::Probe);
+        assert_eq!(breaker.left(), None);
+        assert_eq!(breaker.admit(), Admission::Wait(Duration::from_secs(30)));
+        // On its own it is the probe itself.
+        breaker.failed();
+        millis.fetch_add(30_000, SeqCst);
+        assert_eq!(breaker.left(), None);
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
     }
 
     #[test]

@@ -8,19 +8,22 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use url::Url;
+use url::{Origin, Url};
 
 use crate::{
     clock::Clock,
-    config::{Source, StreamName},
+    config::{Name, Source, StreamName},
     error::Result,
     extract::{
-        auth::{self, Authorizer},
-        breaker::{Admission, Breaker},
+        auth::{self, Authorizer, gate::Gate},
+        breaker::{Admission, Breaker, BreakerState},
         client::Client,
         limit::{Grant, Limiter, rules::Call},
     },
@@ -36,7 +39,7 @@ pub struct Channel {
 /// One credential with its budget.
 pub(crate) struct Member {
     pub(crate) authorizer: Authorizer,
-    limiter: Limiter,
+    limiter: Arc<Limiter>,
     /// Requests that were given to it, ever.
     taken: AtomicU64,
     /// Requests that wait for its budget now.
@@ -47,7 +50,7 @@ pub(crate) struct Member {
 pub(crate) struct Host {
     /// The base URL, or a replica of it.
     pub(crate) base: Url,
-    pub(crate) breaker: Breaker,
+    pub(crate) breaker: Arc<Breaker>,
 }
 
 impl Channel {
@@ -60,6 +63,15 @@ impl Channel {
     /// certificates to trust and the source needs them.
     pub fn open(source: &Source, clock: &Clock, credentials_dir: &Path, spool_dir: &Path) -> Result<Self> {
         let auths = auth::members(source)?;
+        let bases = std::iter::once(&source.base_url).chain(&source.replicas);
+        let hosts: Vec<Host> = bases
+            .map(|base| Host {
+                base: base.clone(),
+                breaker: Arc::new(Breaker::new(source.breaker, clock.clone())),
+            })
+            .collect();
+        // Hosts of tokens that are not the API's own.
+        let mut others: Vec<(Origin, Arc<Breaker>)> = Vec::new();
         let mut members = Vec::new();
         for (number, auth) in auths.iter().enumerate() {
             // The place in the pool tells its credentials apart, across processes and runs.
@@ -67,23 +79,41 @@ impl Channel {
                 1 => (source.name.to_string(), String::new()),
                 _ => (format!("{}.{number}", source.name), number.to_string()),
             };
+            let limiter = Limiter::open(source.rate_limit.as_ref(), clock.clone(), &place)?;
+            let limiter = Arc::new(limiter);
+            let mut gate = |origin: &Origin| {
+                let who = StreamName {
+                    source: source.name.clone(),
+                    stream: Name::new("token").ok()?,
+                };
+                let (breaker, limiter) = match hosts.iter().find(|host| host.base.origin() == *origin) {
+                    Some(host) => (Arc::clone(&host.breaker), Some(Arc::clone(&limiter))),
+                    None => (other(&mut others, origin, source, clock), None),
+                };
+                Some(Gate {
+                    breaker,
+                    limiter,
+                    who,
+                })
+            };
             members.push(Member {
-                authorizer: Authorizer::new(source, auth, clock.clone(), credentials_dir, &name)?,
-                limiter: Limiter::open(source.rate_limit.as_ref(), clock.clone(), &place)?,
+                authorizer: Authorizer::guarded(
+                    source,
+                    auth,
+                    clock.clone(),
+                    credentials_dir,
+                    &name,
+                    &mut gate,
+                )?,
+                limiter,
                 taken: AtomicU64::new(0),
                 waiting: AtomicU64::new(0),
             });
         }
-        let hosts = std::iter::once(&source.base_url).chain(&source.replicas);
         Ok(Self {
             client: Client::new(source, spool_dir)?,
             members,
-            hosts: hosts
-                .map(|base| Host {
-                    base: base.clone(),
-                    breaker: Breaker::new(source.breaker, clock.clone()),
-                })
-                .collect(),
+            hosts,
         })
     }
 
@@ -131,11 +161,32 @@ impl Channel {
         Err(wait)
     }
 
+    /// The state of the circuit to each host of the API, by its origin.
+    pub fn circuits(&self) -> Vec<(String, BreakerState)> {
+        let of = |host: &Host| (host.base.origin().ascii_serialization(), host.breaker.state());
+        self.hosts.iter().map(of).collect()
+    }
+
     /// Tokens of all credentials, which must not be written down.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let secrets = self.members.iter().map(|member| member.authorizer.secrets());
         secrets.flatten().collect()
     }
+}
+
+/// The breaker of a host that is not the API's own, the same for every credential.
+fn other(
+    others: &mut Vec<(Origin, Arc<Breaker>)>,
+    origin: &Origin,
+    source: &Source,
+    clock: &Clock,
+) -> Arc<Breaker> {
+    if let Some((_, breaker)) = others.iter().find(|(known, _)| known == origin) {
+        return Arc::clone(breaker);
+    }
+    let breaker = Arc::new(Breaker::new(source.breaker, clock.clone()));
+    others.push((origin.clone(), Arc::clone(&breaker)));
+    breaker
 }
 
 impl Member {

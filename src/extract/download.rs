@@ -19,6 +19,7 @@ pub struct Download {
     md5: Md5,
     bytes: u64,
     bytes_max: u64,
+    broken: bool,
 }
 
 /// Why a download takes no more.
@@ -64,6 +65,7 @@ impl Download {
             md5: Md5::new(),
             bytes: 0,
             bytes_max,
+            broken: false,
         })
     }
 
@@ -97,7 +99,15 @@ impl Download {
         }
         self.sha256.update(bytes);
         self.md5.update(bytes);
-        self.file.write_all(bytes).await.map_err(Overflow::Disk)
+        self.file.write_all(bytes).await.map_err(|cause| {
+            self.broken = true;
+            Overflow::Disk(cause)
+        })
+    }
+
+    /// Whether it was the disk that ended it.
+    pub fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// How many bytes it took so far.
@@ -128,7 +138,9 @@ impl Download {
     /// # Errors
     /// Whatever the file system says.
     pub async fn read(&mut self, part: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+        // Grown step by step it would take twice the memory.
+        let left = usize::try_from(self.bytes).unwrap_or(usize::MAX);
+        let mut bytes = Vec::with_capacity(part.min(left));
         (&mut self.file).take(part as u64).read_to_end(&mut bytes).await?;
         Ok(bytes)
     }

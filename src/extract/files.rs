@@ -28,7 +28,7 @@ use crate::{
         download::{Download, Downloaded},
         fetch::{Answer, Fetcher, Verdict, off_thread},
         files::{checksum::Checksum, shelf::Shelf},
-        job,
+        job::errand::{self, Reads},
         request::{Ask, PageRequest},
     },
     format::{Piece, Recipe, part::Section},
@@ -46,6 +46,14 @@ struct Wanted {
     checksum: Option<String>,
 }
 
+/// What the records of a page say of their files.
+#[derive(Default)]
+struct Listed {
+    wanted: BTreeMap<Wanted, Vec<u64>>,
+    /// Of records that cannot say it.
+    refused: Vec<FileFact>,
+}
+
 /// Stores the files that the records of a stream point to.
 pub(crate) struct Filing {
     settings: Files,
@@ -59,10 +67,7 @@ impl Filing {
         Some(Self {
             settings: fetcher.stream.files.clone()?,
             fetcher: fetcher.clone(),
-            shelf: Shelf {
-                store: Arc::clone(store),
-                stream: fetcher.stream.name.clone(),
-            },
+            shelf: Shelf::new(Arc::clone(store), fetcher.stream.name.clone()),
         })
     }
 
@@ -71,11 +76,11 @@ impl Filing {
     /// # Errors
     /// Those of the store. What goes wrong with a file itself is in its fact.
     pub(crate) async fn file(&self, page: &mut Page) -> Result<()> {
-        let wanted = self.wanted(page).await?;
+        let Listed { wanted, refused } = self.listed(page).await?;
         let fetched = stream::iter(wanted)
             .map(|(wanted, records)| async move { (self.fetch(wanted).await, records) })
             .buffer_unordered(self.settings.at_once.max(1) as usize);
-        let mut facts = Vec::new();
+        let mut facts = refused;
         let mut fetched = Box::pin(fetched);
         // Ends with the records of the page.
         while let Some((fact, records)) = fetched.next().await {
@@ -100,49 +105,42 @@ impl Filing {
     }
 
     /// Every file of the page, each once, with the numbers of the records that point to it.
-    async fn wanted(&self, page: &Page) -> Result<BTreeMap<Wanted, Vec<u64>>> {
+    async fn listed(&self, page: &Page) -> Result<Listed> {
         let (source, stream) = (Arc::clone(&self.fetcher.source), Arc::clone(&self.fetcher.stream));
         let (settings, body, facts) = (self.settings.clone(), page.body.clone(), page.facts.clone());
         let config: Map<String, Value> = source.config.iter().cloned().collect();
         let vars = Vars::default().with("config", &config);
         off_thread(page.body.len(), move || {
             let recipe = Recipe::of(&source, &stream);
-            let (mut wanted, mut number) = (BTreeMap::<Wanted, Vec<u64>>::new(), 0);
-            let mut failed = Ok(());
+            let (mut listed, mut number) = (Listed::default(), 0);
             read(&recipe, &facts, &body, &mut |record| {
                 match wanted_by(&settings, record, &vars) {
-                    Ok(Some(file)) => wanted.entry(file).or_default().push(number),
+                    Ok(Some(file)) => listed.wanted.entry(file).or_default().push(number),
                     Ok(None) => {}
-                    Err(error) if failed.is_ok() => failed = Err(error),
-                    Err(_) => {}
+                    Err(error) => listed.refused.push(FileFact {
+                        record: number,
+                        ..without(&error)
+                    }),
                 }
                 number += 1;
             });
-            failed.map(|()| wanted)
+            listed
         })
-        .await?
+        .await
     }
 
     async fn fetch(&self, wanted: Wanted) -> Result<FileFact> {
-        let fact = FileFact::default();
         match self.have(&wanted).await {
             Ok(fact) => Ok(fact),
-            Err(Lost::Store(error)) => Err(error),
-            Err(Lost::File(error)) => {
-                let mut reason = error.chain();
-                reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-                Ok(FileFact {
-                    error: Some(reason),
-                    ..fact
-                })
-            }
+            Err(Lost::Ours(error)) => Err(error),
+            Err(Lost::File(error)) => Ok(without(&error)),
         }
     }
 
     async fn have(&self, wanted: &Wanted) -> Result<FileFact, Lost> {
         let checksum = wanted.checksum.as_deref().map(Checksum::parse).transpose()?;
         if let Some(Checksum::Sha256(sha256)) = &checksum
-            && let Some((path, bytes)) = self.shelf.find(sha256).await.map_err(Lost::Store)?
+            && let Some((path, bytes)) = self.shelf.find(sha256).await.map_err(Lost::Ours)?
         {
             return Ok(FileFact {
                 path: Some(path),
@@ -160,7 +158,7 @@ impl Filing {
             return Err(error.with("sha256", sha256).with("declared", checksum).into());
         }
         let stored = self.shelf.put(&mut download).await;
-        let path = stored.map_err(Lost::Store)?;
+        let path = stored.map_err(Lost::Ours)?;
         Ok(FileFact {
             record: 0,
             path: Some(path),
@@ -175,21 +173,35 @@ impl Filing {
     async fn download(&self, url: &str, declared: bool) -> Result<(Head, Download), Lost> {
         let source = &self.fetcher.source;
         let url = url_of(&source.base_url, url)?;
-        let settings = job::plain_get();
+        let settings = errand::plain_get();
         let mut request = PageRequest::of(source, &settings, Ask::default().vars(source))?;
         request.hosts = self.settings.hosts.clone();
         let request = request.at(&source.base_url, url)?;
-        let fetcher = job::about(&self.fetcher, &settings)?;
+        let fetcher = errand::about(&self.fetcher, &settings, Reads::Anything)?;
         let dir = fetcher.channel.client().spool_dir();
         let opened = Download::open(dir, self.settings.bytes_max).await;
         let mut download = opened.map_err(|cause| {
             let error = Error::new(ErrorKind::Unavailable, "write file to disk");
-            Lost::Store(error.with("dir", dir.display()).caused_by(cause))
+            Lost::Ours(error.with("dir", dir.display()).caused_by(cause))
         })?;
         let answer = fetcher.fetch_file(&request, &mut download).await;
-        let answer = answer.map_err(|unanswered| unanswered.error)?;
+        let answer = answer.map_err(|lost| match lost.error.kind() {
+            ErrorKind::Config | ErrorKind::Internal => Lost::Ours(lost.error),
+            _ if download.is_broken() => Lost::Ours(lost.error),
+            _ => Lost::File(lost.error),
+        })?;
         check(&answer, declared)?;
         Ok((answer.response.head, download))
+    }
+}
+
+/// The fact of a file that cannot be had.
+fn without(error: &Error) -> FileFact {
+    let mut reason = error.chain();
+    reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+    FileFact {
+        error: Some(reason),
+        ..FileFact::default()
     }
 }
 
@@ -197,8 +209,8 @@ impl Filing {
 enum Lost {
     /// Because of the file.
     File(Error),
-    /// Because there is no place for it.
-    Store(Error),
+    /// Because of us: there is no place for it, or no way to ask. Other files would fare no better.
+    Ours(Error),
 }
 
 impl From<Error> for Lost {
@@ -215,7 +227,8 @@ fn check(answer: &Answer, declared: bool) -> Result<()> {
             .with("url", answer.masks.url(head.url.as_str()))
             .with("status", head.status)
     };
-    if answer.verdict != Verdict::Page || !(200..=299).contains(&head.status) {
+    // Others of 2xx have a part of it, none of it, or something about it: RFC 9110, section 15.3.
+    if answer.verdict != Verdict::Page || !matches!(head.status, 200 | 203) {
         return Err(refused());
     }
     if answer.response.framing == Framing::Close && !declared {
@@ -244,6 +257,9 @@ fn read(recipe: &Recipe, facts: &PageFacts, body: &Bytes, visit: &mut dyn FnMut(
 }
 
 /// The file that `record` points to, if it does.
+///
+/// # Errors
+/// `files.only` cannot be evaluated for this record.
 fn wanted_by(settings: &Files, record: &[u8], vars: &Vars) -> Result<Option<Wanted>> {
     let text = |path: &json::JsonPath| {
         let value = path.first(record).ok().flatten()?;

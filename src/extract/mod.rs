@@ -18,13 +18,13 @@
 //! |---|---|---|---|
 //! | 2xx, an empty array at the records path | | page | page number and offset end here, others follow their token |
 //! | 2xx, JSON in which the records path leads nowhere (`{}`, `null`, `{"data":null}`, `{"error":…}`) | no | as evidence | fails, `Refused` |
-//! | 2xx, not JSON (a login page, text) | yes | the last one as evidence | fails, `Refused` |
+//! | 2xx, not JSON (a login page, text) | yes | as evidence | fails, `Refused` |
 //! | 2xx with an empty body | yes | | fails, `Refused` |
 //! | 204, 205 | no | | fails, `Refused` |
 //! | a status of `paginate.stop.on_status` | no | | ends here |
 //! | a body that ends too soon | yes | | fails, `Unavailable` |
 //! | GraphQL, `errors` without `data` | no | as evidence | fails, `Refused` |
-//! | GraphQL, `errors` beside `data` | yes | the last one, as partial | fails, `Refused`; the watermark stays |
+//! | GraphQL, `errors` beside `data` | yes | as partial | fails, `Refused`; the watermark stays |
 //! | GraphQL, `errors` that say the budget is spent | yes | | fails, `Unavailable` |
 //! | GraphQL, `errors` that say the query asks for too much | no | | asks for half the records, else fails, `Refused` |
 //! | 401, and the credential can be renewed | once, uncounted | | as the answer to that |
@@ -34,6 +34,9 @@
 //!
 //! Sent again means at most [`attempts_max`](crate::config::errors::Retry) times in all, while the budget of repeats lasts
 //! ([`breaker`]), and to a replica while the base URL is left alone.
+//!
+//! Of a request that was sent again, bodies that differ from each other are landed, a few of them, each with its attempt;
+//! where a page came in the end, the others are marked as superseded.
 //!
 //! Zero records and no records path are different things: only the first is an end.
 

@@ -161,6 +161,7 @@ impl Pull {
         mut mark: Mark,
     ) -> Result<Option<Self>> {
         let changes = |window: &Window| window.complete != Some(true);
+        let job = mark.window.as_ref().and_then(|window| window.job.clone());
         if scope == Scope::Complete
             && fetcher.stream.incremental.is_some()
             && mark.window.as_ref().is_some_and(changes)
@@ -230,7 +231,7 @@ impl Pull {
             tokens.into_iter().flatten(),
         );
         Ok(Some(Self {
-            export: Export::of(&fetcher),
+            export: Export::of(&fetcher, job.filter(|_| window.job.is_none())),
             fetcher,
             slice,
             scope,
@@ -272,11 +273,6 @@ impl Pull {
             return Err(error);
         }
         let limits = self.fetcher.source.limits;
-        if self.window.pages >= limits.pages_max {
-            return Err(self
-                .error(ErrorKind::Limit, "fetch pages")
-                .with("pages_max", limits.pages_max));
-        }
         // Ends with the remedies, of which there is a bounded number.
         let (request, answer) = loop {
             if let Some(found) = self.fetched.take() {
@@ -284,6 +280,11 @@ impl Pull {
             }
             if let Some(step) = Box::pin(self.before_page()).await? {
                 return Ok(step);
+            }
+            if self.window.pages >= limits.pages_max {
+                return Err(self
+                    .error(ErrorKind::Limit, "fetch pages")
+                    .with("pages_max", limits.pages_max));
             }
             let fetched = self.fetch().await;
             if let Some(step) = self.earlier.pop_front() {
@@ -305,12 +306,16 @@ impl Pull {
                 self.fetcher
                     .progress
                     .note(format!("answers of status {status} ignored, as {rule} says"));
+                Box::pin(self.abandon_job()).await;
                 return Ok(self.give_up());
             }
         }
         let reading = match &answer.reading {
             Ok(reading) => reading.clone(),
-            &Err(reason) => return Ok(self.evidence(&request, answer, reason)),
+            &Err(reason) => {
+                self.forget_late_job();
+                return Ok(self.evidence(&request, answer, reason));
+            }
         };
         if answer.verdict == Verdict::Partial {
             return Ok(self.partial(&request, &answer, &reading));
@@ -385,6 +390,9 @@ impl Pull {
                 self.keep_earlier(earlier, false);
                 if self.is_lost(lost.status) {
                     return Ok(None);
+                }
+                if self.export.is_some() {
+                    return Box::pin(self.job_remedy(*lost)).await.map(|()| None);
                 }
                 self.remedy(*lost).map(|()| None)
             }

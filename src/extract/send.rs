@@ -261,6 +261,8 @@ impl Fetcher {
             path: &asked.url[Position::BeforePath..Position::AfterQuery],
             headers: Some(&asked.headers),
         };
+        // A token is fetched within the same budget, and what waits for the token holds no grant meanwhile.
+        lane.member.authorizer.ready().await.map_err(unsent)?;
         let acquired = lane.member.acquire(&self.stream.name, &call).await;
         let grant = acquired.map_err(unsent)?;
         self.progress.add_waited(grant.waited);

@@ -369,23 +369,39 @@ impl Extraction {
         }
     }
 
+    /// The request that would create the export job of a new window, made ready with its credential and not sent: a
+    /// token is asked for if it takes one. None for a stream without a job. Needs an extraction not yet begun.
+    ///
+    /// # Errors
+    /// Those of building a request and of its credential; of a sliced stream also that it has no slice.
+    pub async fn rehearse(&mut self) -> Result<Option<Planned>> {
+        if self.fetcher.stream.job.is_none() {
+            return Ok(None);
+        }
+        Box::pin(self.look().await?.rehearse()).await
+    }
+
     /// Fetches the first page of a new window and says what is in it. Moves nothing; needs an extraction not yet begun.
     ///
     /// # Errors
     /// Those of a page that cannot be fetched or read; of a sliced stream also that it has no slice.
+    /// [`ErrorKind::Refused`] for a stream whose first request creates an export job; see [`Self::rehearse`].
     pub async fn probe(&mut self) -> Result<Probe> {
-        match &mut self.pages {
-            Pages::Ready(None) => {
-                let mut pull = self.pull()?.ok_or_else(nothing)?;
-                Box::pin(pull.probe()).await
-            }
+        let mut pull = self.look().await?;
+        Box::pin(pull.probe()).await
+    }
+
+    /// A pull of the stream, or of its first slice, for one look.
+    async fn look(&mut self) -> Result<Pull> {
+        let pull = match &mut self.pages {
+            Pages::Ready(None) => self.pull()?,
             Pages::Ready(Some(slices)) => {
                 let slice = slices.first().await?;
-                let pull = Pull::new(self.fetcher.clone(), slice, self.scope.clone(), Mark::default())?;
-                Box::pin(pull.ok_or_else(nothing)?.probe()).await
+                Pull::new(self.fetcher.clone(), slice, self.scope.clone(), Mark::default())?
             }
-            _ => Err(Error::new(ErrorKind::Internal, "probe an extraction under way")),
-        }
+            _ => return Err(Error::new(ErrorKind::Internal, "probe an extraction under way")),
+        };
+        pull.ok_or_else(nothing)
     }
 
     fn begin(&mut self) -> Result<()> {

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     extract::{
         channel::Channel,
-        window::{Extraction, Probe},
+        window::{Extraction, Planned, Probe},
     },
     format::Recipe,
     ops::{Workspace, contract},
@@ -162,7 +162,15 @@ pub async fn connect(workspace: &Workspace) -> Vec<Finding> {
         };
         for stream in &source.streams {
             match Box::pin(probe(workspace, source, stream, &channel)).await {
-                Ok(page) => check_page(&mut findings, source, stream, &page),
+                Ok(Looked::At(page)) => check_page(&mut findings, source, stream, &page),
+                Ok(Looked::Spared(request)) => findings.add(
+                    Level::Note,
+                    &stream.name,
+                    format!(
+                        "not tried: {} {} would create a job; the request and its credential are ready",
+                        request.method, request.url
+                    ),
+                ),
                 Err(error) => findings.add(Level::Wrong, &stream.name, error.chain()),
             }
         }
@@ -170,12 +178,20 @@ pub async fn connect(workspace: &Workspace) -> Vec<Finding> {
     findings.0
 }
 
+/// What came of looking at a stream.
+enum Looked {
+    /// Its first page.
+    At(Box<Probe>),
+    /// Nothing was sent: the request would do more than show a page.
+    Spared(Planned),
+}
+
 async fn probe(
     workspace: &Workspace,
     source: &Source,
     stream: &Stream,
     channel: &Arc<Channel>,
-) -> Result<Probe> {
+) -> Result<Looked> {
     let mut extraction = Extraction::new(
         source,
         stream,
@@ -183,7 +199,10 @@ async fn probe(
         workspace.clock.clone(),
         Bookmark::default(),
     )?;
-    extraction.probe().await
+    match extraction.rehearse().await? {
+        Some(request) => Ok(Looked::Spared(request)),
+        None => extraction.probe().await.map(|page| Looked::At(Box::new(page))),
+    }
 }
 
 fn check_page(findings: &mut Findings, source: &Source, stream: &Stream, page: &Probe) {

@@ -15,6 +15,7 @@ use crate::{
     config::{Name, Project, Source, Stream, StreamName, slice::SliceBy},
     error::{Error, ErrorKind, Result},
     extract::{
+        breaker::BreakerState,
         channel::Channel,
         parents,
         progress::{Counts, Progress},
@@ -28,6 +29,7 @@ use crate::{
         log::{BatchKind, RawLog},
         write::{Landing, OBJECT_BYTES_MAX, PAGES_MAX},
     },
+    report::metrics::Circuit,
 };
 
 mod adopt;
@@ -106,6 +108,27 @@ impl Channels {
             Some((source.name.clone(), channel))
         });
         Self(channels.collect())
+    }
+
+    /// The state of the circuit to each host, in order of source and host.
+    pub(super) fn circuits(&self) -> Vec<Circuit> {
+        let mut circuits: Vec<Circuit> = self
+            .0
+            .iter()
+            .flat_map(|(source, channel)| {
+                channel.circuits().into_iter().map(|(host, state)| Circuit {
+                    source: source.to_string(),
+                    host,
+                    state: match state {
+                        BreakerState::Closed => "closed",
+                        BreakerState::Open => "open",
+                        BreakerState::HalfOpen => "half_open",
+                    },
+                })
+            })
+            .collect();
+        circuits.sort_by(|a, b| (&a.source, &a.host).cmp(&(&b.source, &b.host)));
+        circuits
     }
 }
 

@@ -1,12 +1,12 @@
 //! `landfall gaps`: what is missing, repeated or short in what was landed, as far as extraction can tell.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use crate::{
     clock::Timestamp,
     config::{Source, Stream, StreamName, read::values::show_duration, slice::SliceBy},
     error::Result,
-    ops::Workspace,
+    ops::{Workspace, status::age},
     raw::{BatchNumber, Bookmark, log::RawLog},
 };
 
@@ -176,7 +176,7 @@ impl Found<'_> {
                 None,
             ),
             Some(at) => {
-                let age = (now - at).to_std().unwrap_or(Duration::ZERO);
+                let age = age(at, now);
                 if age > within {
                     let text = format!(
                         "the last success is {} s ago, and fresh_within is {within_text}",

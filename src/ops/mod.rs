@@ -5,16 +5,20 @@
 //! ```
 
 pub mod check;
+pub mod compare;
 pub mod contract;
 pub mod demo;
 pub mod explain;
 pub mod extract;
 pub mod gaps;
 pub mod init;
+pub mod metrics;
+pub mod rebuild;
 pub mod schedule;
 pub mod sql;
 pub mod status;
 pub mod transform;
+pub mod verify;
 
 use std::sync::Arc;
 

@@ -1,10 +1,11 @@
 //! `landfall status`: how far every stream is.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 
 use crate::{
+    clock::Timestamp,
     config::StreamName,
     error::Result,
     ops::Workspace,
@@ -28,6 +29,7 @@ pub async fn status(workspace: &Workspace, streams: &[StreamName]) -> Result<Vec
             landed: None,
             loaded: None,
             loads: None,
+            fresh: None,
             error: None,
         };
         if let Err(error) = look(workspace, &mut status).await {
@@ -54,13 +56,24 @@ async fn look(workspace: &Workspace, status: &mut StreamStatus) -> Result<()> {
             at: head.committed_at,
             cursor: bookmark.watermark,
             pages_open: bookmark.window.map(|window| window.pages),
+            last_success_at: bookmark.last_success_at,
         }
     });
+    let (_, stream) = workspace.project.stream(&status.stream)?;
+    let last = status.landed.as_ref().and_then(|landed| landed.last_success_at);
+    status.fresh = stream
+        .fresh_within
+        .map(|within| last.is_some_and(|at| age(at, workspace.clock.now()) <= within));
     if let Some(table) = workspace.tables.open(&layout::table(&status.stream)).await? {
         let app = AppId::new(&status.stream, AppId::GENERATION);
         status.loaded = table.watermark(&app).await?.map(|batch| batch.get());
     }
     Ok(())
+}
+
+/// How long ago `at` was; nothing for what is still to come.
+pub(super) fn age(at: Timestamp, now: Timestamp) -> Duration {
+    (now - at).to_std().unwrap_or(Duration::ZERO)
 }
 
 fn take(history: &mut Vec<Loads>, stream: &str) -> Option<Loads> {

@@ -7,10 +7,11 @@ pub mod target;
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    config::StreamName,
+    config::{Stream, StreamName},
+    contract::Contract,
     error::{Error, ErrorKind, Result},
     ops::{Workspace, contract},
-    raw::{layout, log::RawLog},
+    raw::{BatchNumber, layout, log::RawLog},
     table::{AppId, system::LoadRow},
 };
 
@@ -145,6 +146,30 @@ async fn transform_stream(workspace: &Workspace, name: &StreamName) -> Result<Tr
     // Ends at the head seen above: each load moves the watermark by at least one batch.
     while let Some(range) = loader.next_range(head.number).await? {
         loader.load(range, &mut done).await?;
+    }
+    Ok(done)
+}
+
+/// Loads the raw batches up to `until` that `target` does not have yet, and calls `progress` with the last of each load.
+///
+/// # Errors
+/// As a load of the live table.
+pub(super) async fn load_until(
+    workspace: &Workspace,
+    stream: &Stream,
+    contract: &Contract,
+    target: &Target,
+    until: BatchNumber,
+    progress: &(dyn Fn(BatchNumber) + Sync),
+) -> Result<Transformed> {
+    let log = raw_log(workspace, &stream.name);
+    let mut done = Transformed::default();
+    let mut loader = Loader::open(workspace, stream, log, contract.clone(), target.clone()).await?;
+    // Ends at `until`: each load moves the watermark by at least one batch.
+    while let Some(range) = loader.next_range(until).await? {
+        let last = range.last().map(|entry| entry.number);
+        loader.load(range, &mut done).await?;
+        last.into_iter().for_each(progress);
     }
     Ok(done)
 }

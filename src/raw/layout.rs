@@ -42,6 +42,13 @@ pub enum Key {
         /// The SHA-256 of its bytes, lowercase hex.
         sha256: String,
     },
+    /// `raw/<source>/<stream>/files/_condemned/<64 digits>`, the word that such a file goes soon.
+    Condemned {
+        /// The stream of the records.
+        stream: StreamName,
+        /// The SHA-256 of the file's bytes, lowercase hex.
+        sha256: String,
+    },
     /// `tables/<source>/<stream>`, the main table.
     Table {
         /// The stream the table is made from.
@@ -99,6 +106,7 @@ impl Key {
                 index,
             } => object(stream, *hour, *batch_id, *index),
             Self::File { stream, sha256 } => file(stream, sha256),
+            Self::Condemned { stream, sha256 } => condemned(stream, sha256),
             Self::Table { stream } => table(stream),
             Self::Quarantine { stream } => quarantine(stream),
             Self::Tombstones { stream } => tombstones(stream),
@@ -124,6 +132,10 @@ impl Key {
             ["raw", source, stream, "_log", file] => Self::Entry {
                 stream: stream_name(source, stream)?,
                 number: BatchNumber::new(file.strip_suffix(".json")?.parse().ok()?).ok()?,
+            },
+            ["raw", source, stream, "files", "_condemned", sha256] if is_sha256(sha256) => Self::Condemned {
+                stream: stream_name(source, stream)?,
+                sha256: sha256.to_owned(),
             },
             ["raw", source, stream, "files", _, sha256] if is_sha256(sha256) => Self::File {
                 stream: stream_name(source, stream)?,
@@ -166,6 +178,11 @@ pub fn raw(stream: &StreamName) -> Path {
     under("raw", stream)
 }
 
+/// The folder of the log entries of `stream`.
+pub fn log(stream: &StreamName) -> Path {
+    raw(stream).join("_log")
+}
+
 /// The log entry of batch `number`.
 pub fn entry(stream: &StreamName, number: BatchNumber) -> Path {
     raw(stream)
@@ -190,7 +207,17 @@ pub fn object(stream: &StreamName, fetched_at: Timestamp, batch_id: BatchId, ind
 pub fn file(stream: &StreamName, sha256: &str) -> Path {
     // Stores and people alike are slow with a folder of a million files.
     let begins = sha256.get(..2).unwrap_or(sha256);
-    raw(stream).join("files").join(begins).join(sha256)
+    files(stream).join(begins).join(sha256)
+}
+
+/// The folder of all files of `stream`.
+pub fn files(stream: &StreamName) -> Path {
+    raw(stream).join("files")
+}
+
+/// The word that a file goes soon; see [`orphans`](crate::raw::orphans).
+pub fn condemned(stream: &StreamName, sha256: &str) -> Path {
+    files(stream).join("_condemned").join(sha256)
 }
 
 fn is_sha256(text: &str) -> bool {
@@ -217,6 +244,11 @@ pub fn quarantine(stream: &StreamName) -> Path {
 /// The root of the table of deletions whose rows are gone.
 pub fn tombstones(stream: &StreamName) -> Path {
     under("tombstones", stream)
+}
+
+/// The folder of everything of `stream` that is made beside its live tables.
+pub fn staged(stream: &StreamName) -> Path {
+    under("staging", stream)
 }
 
 /// The folder of tables of `stream` that are made beside the live ones; `id` is one path segment.
@@ -273,6 +305,7 @@ mod tests {
                 }
             }),
             (stream(), "[0-9a-f]{64}").prop_map(|(stream, sha256)| Key::File { stream, sha256 }),
+            (stream(), "[0-9a-f]{64}").prop_map(|(stream, sha256)| Key::Condemned { stream, sha256 }),
             stream().prop_map(|stream| Key::Table { stream }),
             stream().prop_map(|stream| Key::Quarantine { stream }),
             stream().prop_map(|stream| Key::Tombstones { stream }),

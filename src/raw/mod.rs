@@ -6,10 +6,12 @@
 //!
 //! An object without a log entry does not exist. Nothing here is ever rewritten.
 
+pub mod check;
 pub mod durable;
 pub mod frame;
 pub mod layout;
 pub mod log;
+pub mod orphans;
 pub mod pass;
 pub mod read;
 pub mod store;
@@ -404,10 +406,16 @@ pub struct Window {
 /// How far an export job is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobMark {
+    /// What we call it, as `job.key` in templates: a repeated request for it can be told by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Whether it is only meant to be created: whether it was is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub creating: bool,
     /// What the server calls it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// When it was created.
+    /// When it was created, or meant to be.
     pub created_at: Timestamp,
     /// The answer to the request that created it, if other requests are made from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// An object is uploaded when it has reached this many bytes, so it is longer by one page at most.
-pub const OBJECT_BYTES_MAX: usize = 64 << 20;
+pub const OBJECT_BYTES_MAX: usize = 32 << 20;
 
 /// Longer objects are uploaded in parts.
 const SINGLE_PUT_BYTES_MAX: usize = 16 << 20;

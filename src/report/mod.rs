@@ -9,6 +9,7 @@
 pub mod drift;
 pub mod evidence;
 pub mod grid;
+pub mod metrics;
 pub mod quarantine;
 pub mod rows;
 pub mod status;

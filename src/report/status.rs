@@ -23,6 +23,8 @@ pub struct StreamStatus {
     pub loaded: Option<i64>,
     /// What its loads did; `None` before the first.
     pub loads: Option<Loads>,
+    /// Whether the last success is not longer ago than `fresh_within`; `None` without that setting.
+    pub fresh: Option<bool>,
     /// Why more is not known.
     pub error: Option<String>,
 }
@@ -38,6 +40,8 @@ pub struct Landed {
     pub cursor: Option<String>,
     /// Pages of a window that is still open.
     pub pages_open: Option<u64>,
+    /// When a pass over the stream last ended well.
+    pub last_success_at: Option<Timestamp>,
 }
 
 /// Sums over all loads of a stream.
@@ -209,6 +213,7 @@ mod tests {
                     at: Timestamp::UNIX_EPOCH,
                     cursor: Some("2026-01-02T00:00:00Z".to_owned()),
                     pages_open: Some(12),
+                    last_success_at: None,
                 }),
                 loaded: Some(2),
                 loads: Some(Loads {
@@ -221,6 +226,7 @@ mod tests {
                     last_at: "1970-01-01T00:00:09Z".to_owned(),
                     contract_version: "1.0.0".to_owned(),
                 }),
+                fresh: None,
                 error: None,
             },
             StreamStatus {
@@ -228,6 +234,7 @@ mod tests {
                 landed: None,
                 loaded: None,
                 loads: None,
+                fresh: None,
                 error: None,
             },
         ]

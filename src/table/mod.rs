@@ -8,12 +8,14 @@
 //! A load becomes visible by one atomic step: the Delta commit of the main table, whose `txn` is the watermark.
 
 pub mod absent;
+pub mod align;
 mod edit;
 mod evolve;
 mod file;
 pub mod history;
 mod latest;
 pub mod merge;
+pub mod promote;
 mod prune;
 pub mod side;
 pub mod system;
@@ -59,7 +61,7 @@ const FROM_FIELD: &str = "landfallFrom";
 pub struct AppId(String);
 
 impl AppId {
-    /// The generation of a table that is in use. A rebuild will count it up.
+    /// The generation of a table that is in use. A rebuilt table goes on with it: it holds the same batches.
     pub const GENERATION: u32 = 0;
 
     /// The application of `generation` of `stream`.

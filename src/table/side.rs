@@ -197,7 +197,7 @@ fn of_stream(file: &DataFile, side: &Side, stream: &StreamName) -> bool {
 }
 
 /// The last raw batch of the load that wrote `file`, and the load.
-fn load_of(file: &DataFile) -> Option<(i64, String)> {
+pub(super) fn load_of(file: &DataFile) -> Option<(i64, String)> {
     let stats: Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
     let least = stats.get("minValues")?;
     Some((

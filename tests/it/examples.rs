@@ -2,10 +2,17 @@
 
 use std::{
     fs,
+    process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use landfall::{
+    clock::Clock,
+    config::StreamName,
+    raw::{Page, PageFacts, write::Landing},
+};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -95,6 +102,128 @@ fn r171_example_2_since_id_while_records_are_added() {
     assert_eq!(asked, ["", "3", "6", "9", "12", "15"]);
     let found = project.sql("SELECT count(*) n, count(DISTINCT id) d, max(id) m FROM shop.events");
     assert_eq!(found, [json!({"n": 15, "d": 15, "m": 15})]);
+}
+
+/// Lands one webhook delivery in the raw log of `shop.items`, as a receiver does.
+fn deliver(project: &TestProject, record: &Value) {
+    let lake = landfall::config::read::load(project.path()).unwrap().project.lake;
+    let body = Bytes::from(json!({ "data": [record] }).to_string());
+    let now = Clock::system().now();
+    let facts = PageFacts {
+        fetched_at: now,
+        method: "POST".to_owned(),
+        url: "/v1/streams/shop.items".to_owned(),
+        status: 202,
+        attempts: 1,
+        headers: Vec::new(),
+        token_used: None,
+        token_returned: None,
+        idempotency_key: None,
+        event_id: Some(format!("evt-{}-{}", record["id"], record["updated"])),
+        trace_id: None,
+        slice: None,
+        partial: false,
+        superseded: false,
+        files: Vec::new(),
+        part: None,
+    };
+    let landed = async {
+        let store = landfall::raw::store::open(&lake).unwrap();
+        let stream = StreamName::parse("shop.items").unwrap();
+        let mut landing = Landing::open(
+            store,
+            stream,
+            Clock::system(),
+            "hook".to_owned(),
+            "none".to_owned(),
+        )
+        .await
+        .unwrap();
+        landing.append(Page { body, facts }).await.unwrap();
+        landing.commit_push(Some(1)).await.unwrap();
+    };
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(landed);
+}
+
+#[test]
+fn r171_example_3_webhooks_for_freshness_and_polls_for_completeness() {
+    let item = |id: i64, updated: i64, name: &str| json!({"id": id, "updated": updated, "name": name});
+    let held = Arc::new(Mutex::new(vec![item(1, 10, "a"), item(2, 11, "b")]));
+    let known = Arc::clone(&held);
+    let api = Answers::start(move |asked| {
+        let since: i64 = asked.param("since").parse().unwrap_or(0);
+        let items = known.lock().unwrap();
+        let data: Vec<&Value> = items
+            .iter()
+            .filter(|item| item["updated"].as_i64() >= Some(since))
+            .collect();
+        json!({"data": data, "next": null}).into()
+    });
+    let project = TestProject::items(&api.base_url);
+    project.ok(&["run"]);
+    *held.lock().unwrap() = vec![item(1, 30, "a3"), item(2, 21, "b2"), item(3, 22, "c")];
+    // The newest arrives before the one it replaces, twice, and the events of 2 and 3 are lost on the way.
+    for event in [item(1, 30, "a3"), item(1, 20, "a2"), item(1, 30, "a3")] {
+        deliver(&project, &event);
+    }
+    project.ok(&["transform"]);
+    let names = || project.sql("SELECT id, name FROM shop.items ORDER BY id");
+    assert_eq!(
+        names(),
+        [json!({"id": 1, "name": "a3"}), json!({"id": 2, "name": "b"})]
+    );
+    // The poll goes on from its own watermark, which no webhook has moved.
+    api.take();
+    project.ok(&["run"]);
+    assert_eq!(api.take()[0].param("since"), "11");
+    assert_eq!(
+        names(),
+        [
+            json!({"id": 1, "name": "a3"}),
+            json!({"id": 2, "name": "b2"}),
+            json!({"id": 3, "name": "c"})
+        ]
+    );
+}
+
+#[test]
+fn r172_what_the_readme_says_the_demo_builds_is_built() {
+    let readme = include_str!("../../README.md");
+    let (_, marked) = readme.split_once("<!-- demo:build -->").unwrap();
+    let commands: Vec<&str> = marked
+        .split("```")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.strip_prefix("landfall "))
+        .collect();
+    assert_eq!(commands.len(), 6);
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("landfall-demo");
+    let landfall = env!("CARGO_BIN_EXE_landfall");
+    let made = Command::new(landfall).arg("demo").arg(&folder).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    for command in commands {
+        // As a person types it: the shell splits, unquotes and drops the comment.
+        let line = format!("'{landfall}' {command}");
+        let ran = Command::new("bash")
+            .args(["-euc", &line])
+            .current_dir(&folder)
+            .output()
+            .unwrap();
+        let (out, err) = (
+            String::from_utf8_lossy(&ran.stdout),
+            String::from_utf8_lossy(&ran.stderr),
+        );
+        assert!(
+            ran.status.success() && out.lines().count() > 1,
+            "{command}\n{out}{err}"
+        );
+    }
 }
 
 #[test]

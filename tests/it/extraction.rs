@@ -335,3 +335,63 @@ fn f055_no_records_where_there_always_were_some_is_said() {
     );
     assert_eq!(project.run(&["gaps"]).code, Some(1));
 }
+
+/// The value of a metric in a file of them.
+fn metric(file: &std::path::Path, name: &str) -> Option<i64> {
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn r022_r045_a_source_that_is_down_shows_in_the_metrics_and_in_the_health() {
+    let down = Arc::new(Mutex::new(true));
+    let state = Arc::clone(&down);
+    let api = Answers::start(move |_| {
+        if *state.lock().unwrap() {
+            Answer::status(503)
+        } else {
+            json!({"data": [{"id": 1}]}).into()
+        }
+    });
+    let streams = r"
+      items:
+        request: { path: /items }
+        records: $.data[*]
+        table: { keys: [id] }
+        fresh_within: 1h
+        retry: { attempts_max: 2, backoff_start: 1ms, backoff_max: 2ms }
+";
+    let project = TestProject::new(&api.base_url, streams);
+    let text = std::fs::read_to_string(project.path().join("landfall.yml")).unwrap();
+    let text = text.replace(
+        "    streams:",
+        "    breaker: { failures: 2, open: 1ms }\n    streams:",
+    );
+    project.write("landfall.yml", &text);
+    let file = project.path().join("metrics.prom");
+    let args = ["run", "--metrics", file.to_str().unwrap()];
+    assert_eq!(project.run(&args).code, Some(1));
+    let circuit = |state: &str| {
+        let host = api.base_url.trim_end_matches('/');
+        metric(
+            &file,
+            &format!(r#"landfall_circuit_state{{source="shop",host="{host}",state="{state}"}}"#),
+        )
+    };
+    assert_eq!((circuit("open"), circuit("closed")), (Some(1), Some(0)));
+    let fresh = r#"landfall_stream_fresh{stream="shop.items"}"#;
+    assert_eq!(metric(&file, fresh), Some(0));
+    assert_eq!(project.run(&["gaps"]).code, Some(1));
+
+    *down.lock().unwrap() = false;
+    project.ok(&args);
+    assert_eq!((circuit("open"), circuit("closed")), (Some(0), Some(1)));
+    assert_eq!(metric(&file, fresh), Some(1));
+    let last = metric(&file, "landfall_stream_last_success_timestamp_seconds").unwrap();
+    assert!((0..60).contains(&(metric(&file, "landfall_written_timestamp_seconds").unwrap() - last)));
+    let records = r#"landfall_stream_records_total{stream="shop.items",outcome="merged"}"#;
+    assert_eq!(metric(&file, records), Some(1));
+    project.ok(&["gaps"]);
+}

@@ -115,7 +115,7 @@ fn a_process_that_dies_goes_on_with_the_same_job() {
     // Before anything of it is landed, and once everything is.
     for (point, files) in [
         ("extract::page_appended=return", 3),
-        ("raw::after_commit=1*off->return", 2),
+        ("raw::after_commit=2*off->return", 2),
     ] {
         let api = Scripted::start(export);
         let project = TestProject::new(api.base_url(), EXPORT);
@@ -131,6 +131,55 @@ fn a_process_that_dies_goes_on_with_the_same_job() {
             api.count("GET /files")
         );
     }
+}
+
+#[test]
+fn a_process_that_dies_between_the_answer_and_the_commit_makes_no_second_job() {
+    let keyed = EXPORT.replace(
+        "json: { report: orders }",
+        "headers: { Idempotency-Key: '{{ job.key }}' }, json: { report: orders }",
+    );
+    // A server that knows a repeated request by its key says the same job again.
+    let api = Scripted::start(|what, before| match what {
+        "POST /exports" => (202, br#"{"id":"e0"}"#.to_vec()),
+        _ => export(what, before),
+    });
+    let project = TestProject::new(api.base_url(), &keyed);
+    let died = project.run_armed(&["extract"], "raw::before_commit=1*off->return");
+    assert_eq!(died.code, None, "{}", died.stderr);
+    assert_eq!((api.count("POST"), api.count("GET")), (1, 0));
+    let ran = project.ok(&["run"]);
+    assert!(!ran.stderr.contains("may be left"), "{}", ran.stderr);
+    assert_eq!((api.count("POST"), api.count("DELETE /exports/e0")), (2, 1));
+    assert_eq!(names(&project).len(), 3);
+    // Where no key is sent, it is said.
+    let api = Scripted::start(export);
+    let project = TestProject::new(api.base_url(), EXPORT);
+    project.run_armed(&["extract"], "raw::before_commit=1*off->return");
+    let ran = project.ok(&["run"]);
+    assert!(
+        ran.stderr.contains("one may be left at the server"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(names(&project).len(), 3);
+}
+
+#[test]
+fn a_check_creates_no_job() {
+    let api = Scripted::start(export);
+    let project = TestProject::new(api.base_url(), EXPORT);
+    let checked = project.ok(&["check", "--connect"]);
+    let said = format!("{}{}", checked.stdout, checked.stderr);
+    assert!(
+        said.contains("not tried: POST") && said.contains("would create a job"),
+        "{said}"
+    );
+    project.ok(&["extract", "--dry-run"]);
+    assert_eq!(
+        (api.count("POST"), api.count("GET"), api.count("DELETE")),
+        (0, 0, 0)
+    );
 }
 
 #[test]

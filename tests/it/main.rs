@@ -25,6 +25,7 @@ mod landing;
 mod large;
 mod limits;
 mod model;
+mod rebuild;
 mod reference;
 mod servers;
 mod support;

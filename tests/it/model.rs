@@ -6,7 +6,7 @@ use bytes::Bytes;
 use landfall::{
     clock::{Clock, Timestamp},
     config::{Project, StreamName},
-    ops::{Workspace, transform::transform},
+    ops::{Workspace, transform::transform, verify::verify},
     query::Session,
     raw::{Bookmark, Page, PageFacts, log::BatchKind, write::Landing},
     table::Tables,
@@ -131,6 +131,12 @@ impl Lake {
         outcomes.into_iter().next().unwrap().result.unwrap()
     }
 
+    /// The table is what a replay of raw gives, in one load as in several.
+    async fn verified(&self) {
+        let verified = verify(&self.workspace, &self.stream, 5, &|_| {}).await.unwrap();
+        assert!(verified.is_sound(), "{verified:?}");
+    }
+
     async fn rows(&self, sql: &str) -> Vec<serde_json::Value> {
         let workspace = &self.workspace;
         let session = Session::new(&workspace.project, &workspace.tables, &workspace.store).unwrap();
@@ -227,6 +233,7 @@ proptest! {
             quarantined += done.quarantined;
             prop_assert_eq!((read, quarantined), (landed, broken));
             prop_assert_eq!(lake.fold().await, oracle);
+            lake.verified().await;
             // Quarantine holds each broken record once, with its evidence.
             let rows = lake.rows("SELECT class, record FROM shop.items__quarantine").await;
             prop_assert_eq!(rows.len() as u64, broken);
@@ -254,6 +261,7 @@ proptest! {
             }
             lake.transform().await;
             prop_assert_eq!(lake.fold().await, oracle);
+            lake.verified().await;
             Ok(())
         })?;
     }

@@ -36,7 +36,9 @@ pub(super) static JOB: Section = Section::new(
     "a job",
     "A stream whose pages are the results of an export: its request creates a job, which is polled until it is done, \
      downloaded and removed. The job is kept in the bookmark: a later run goes on with it behind the last result that \
-     is landed. In the templates of the requests here `job.response` is the answer that created it, `job.id` what `id` \
+     is landed. In the templates of the stream's request `job.key` is a key of our own: give it to an API that knows a \
+     repeated request by one (as a header Idempotency-Key, say), and a process that dies before it has noted the answer \
+     leaves no second job at the server. In the templates of the requests here, besides `job.key`, `job.response` is the answer that created it, `job.id` what `id` \
      finds there, `job.poll` the last answer of `poll`, and `job.target` the result that is downloaded. Bounds go into \
      the request that creates the job, page tokens into `download`.",
     &[
@@ -89,7 +91,7 @@ pub(super) static JOB: Section = Section::new(
             .doc("Fetches a result, or without `urls` the only one; its answers are paged as the stream says. Without it every result is a URL and one page.")
             .example("{ path: '/exports/{{ job.id }}/result' }"),
         key("abort", Takes::Section(&JOB_REQUEST))
-            .doc("Stops a job that is given up.")
+            .doc("Stops a job that took too long. Without it such a job is removed, as `delete` says.")
             .example("{ method: POST, path: '/exports/{{ job.id }}/cancel' }"),
         key("delete", Takes::Section(&JOB_REQUEST))
             .doc("Removes the job once everything is committed. Its method is DELETE without being said.")

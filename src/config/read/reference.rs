@@ -8,10 +8,11 @@ use crate::{
 };
 
 /// Whole files, each with a comment that says what it is for.
-pub const FILES: [&str; 3] = [
+pub const FILES: [&str; 4] = [
     include_str!("../examples/orders.yml"),
     include_str!("../examples/graphql.yml"),
     include_str!("../examples/reports.yml"),
+    include_str!("../examples/exports.yml"),
 ];
 
 /// What is said once, before the maps.

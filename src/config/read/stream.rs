@@ -28,6 +28,7 @@ use crate::{
         request::Request,
         request::TokenSlot,
         schedule::Schedule,
+        slice::{ParentRecords, SliceBy, Slicing},
     },
     yaml::{
         fields::{Fields, Value},
@@ -114,7 +115,10 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         );
     }
     let fields = value.fields(&STREAM)?;
-    let request = fields.required("request", |value| request(value, dir, &VARIABLES));
+    // The request that creates a job may say which one.
+    let job_known = fields.value("job").map(|_| "job");
+    let known: Vec<&str> = VARIABLES.into_iter().chain(job_known).collect();
+    let request = fields.required("request", |value| request(value, dir, &known));
     let written = fields.value("format");
     let format = written.map_or(Some(Format::JSON), format);
     let records = records(fields.value("records"), format.as_ref().unwrap_or(&Format::JSON));
@@ -153,6 +157,8 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     let commit = fields.optional("commit", commit).unwrap_or(CommitEvery::DEFAULT);
     let (request, paginate) = (request?, paginate?);
     check_replace(&fields, table.as_ref(), !whole);
+    check_passes(&fields, table.as_ref(), slices.as_ref());
+    check_start(&fields, table.as_ref(), incremental.as_ref());
     check_slots(&fields, &request, &paginate, incremental.as_ref());
     check_paging(&fields, job.as_ref(), &paginate.next);
     Some(Stream {
@@ -304,5 +310,35 @@ fn check_replace(fields: &Fields<'_>, table: Option<&Table>, incremental: bool) 
     {
         let hint = "remove incremental, or use scd_type 1 with delete_absent".to_owned();
         value.refuse::<()>("a table of scd_type replace needs complete passes", Some(hint));
+    }
+}
+
+/// What only asks for the children of new parents never brings all there is.
+fn check_passes(fields: &Fields<'_>, table: Option<&Table>, slices: Option<&Slicing>) {
+    let heeded = table.is_some_and(|table| table.delete_absent || table.scd_type == ScdType::Replace);
+    let new = |by: &SliceBy| matches!(by, SliceBy::Parent(parent) if parent.records == ParentRecords::New);
+    if heeded
+        && slices.is_some_and(|slices| slices.by.iter().any(new))
+        && let Some(value) = fields.value("slices")
+    {
+        let hint = "write records: all, or take delete_absent and scd_type: replace away".to_owned();
+        value.refuse::<()>(
+            "with records: new no pass brings every row, so none can tell what is gone",
+            Some(hint),
+        );
+    }
+}
+
+/// A complete pass begins at `start` too, so what is older would be taken for gone.
+fn check_start(fields: &Fields<'_>, table: Option<&Table>, incremental: Option<&Incremental>) {
+    if table.is_some_and(|table| table.delete_absent)
+        && incremental.is_some_and(|incremental| !incremental.start.is_empty())
+        && let Some(value) = fields.value("incremental")
+    {
+        let hint = "take start away, or delete_absent".to_owned();
+        value.refuse::<()>(
+            "with start a pass brings nothing older, so none can tell what is gone",
+            Some(hint),
+        );
     }
 }

@@ -335,6 +335,21 @@ fn a_job_and_its_requests_are_read_with_what_they_are_usually() {
 }
 
 #[test]
+fn the_request_that_creates_a_job_knows_its_key() {
+    let job = "job: { poll: { path: /p }, done: [ok], urls: $.u }";
+    let key = "request: { path: /o, headers: { Idempotency-Key: '{{ job.key }}' } }";
+    let file = |settings: &str| {
+        format!(
+            "lake: ./lake\nsources:\n  shop:\n    base_url: https://a.example\n    streams:\n      orders:\n        {settings}\n        table: {{ keys: [id] }}\n"
+        )
+    };
+    let read = |settings: &str| super::parse(&file(settings), std::path::Path::new("/srv"));
+    assert!(read(&format!("{job}\n        {key}")).is_ok());
+    let found = format!("{:?}", read(key).unwrap_err());
+    assert!(found.contains("not a variable known here"), "{found}");
+}
+
+#[test]
 fn what_is_wrong_with_a_job_is_said() {
     let poll = "poll: { path: /p }, done: [ok]";
     let table = [

@@ -174,19 +174,22 @@ fn misspelled(name: &str) -> Option<&'static str> {
     ["format", "coercion"].into_iter().find(|ours| near(ours))
 }
 
-/// `a.b.c`, or a list for names with dots in them.
+/// `a.b.c`, or a list for names with dots in them and for empty ones.
 fn path(value: Value<'_>) -> Option<Vec<String>> {
-    let path: Vec<String> = match value.node.kind {
-        crate::yaml::Kind::Seq(_) => {
+    let is_list = matches!(value.node.kind, crate::yaml::Kind::Seq(_));
+    let path: Vec<String> = match is_list {
+        true => {
             let names: Vec<Option<&str>> = value.items()?.map(Value::any_text).collect();
             names
                 .into_iter()
                 .map(|name| name.map(str::to_owned))
                 .collect::<Option<_>>()?
         }
-        _ => value.text()?.split('.').map(str::to_owned).collect(),
+        false => value.text()?.split('.').map(str::to_owned).collect(),
     };
-    let good = !path.is_empty() && path.len() <= COLUMN_DEPTH_MAX && path.iter().all(|name| !name.is_empty());
+    let good = !path.is_empty()
+        && path.len() <= COLUMN_DEPTH_MAX
+        && (is_list || path.iter().all(|name| !name.is_empty()));
     if good {
         return Some(path);
     }

@@ -131,6 +131,10 @@ fn types_come_from_logical_and_physical_type() {
             r#"path: ["a", "b.c"]"#,
         ),
         (
+            "logicalType: string, customProperties: [{property: path, value: ['']}]",
+            r#"path: [""]"#,
+        ),
+        (
             "logicalType: integer, customProperties: [{property: enum, value: [1, 2]}]",
             r#"allowed: Some(["1", "2"])"#,
         ),
@@ -309,10 +313,7 @@ fn any_leaf() -> impl Strategy<Value = (ColumnType, Rules)> {
 }
 
 fn any_column(kind: impl Strategy<Value = (ColumnType, Rules)>) -> impl Strategy<Value = Column> {
-    let path = prop::option::of(prop::collection::vec(
-        any_text().prop_filter("a member", |name| !name.is_empty()),
-        1..4,
-    ));
+    let path = prop::option::of(prop::collection::vec(any_text(), 1..4));
     let texts = (prop::option::of(any_text()), prop::option::of(any_text()));
     (any_name(), path, kind, any::<[bool; 2]>(), texts).prop_map(
         |(name, path, (kind, rules), [required, strict], (classification, description))| Column {

@@ -1,8 +1,10 @@
 //! A contract as YAML.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
-use crate::contract::{Coercion, Column, ColumnType, Contract, Rules, TimestampFormat};
+use crate::contract::{
+    Coercion, Column, ColumnType, Contract, Rules, TimestampFormat, diff::below, odcs::NOTE,
+};
 
 /// Plain words that other YAML readers take for something else than text.
 const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan"];
@@ -12,7 +14,24 @@ const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", 
 /// Reading it again gives the same contract. Keys that [`parse`](super::parse) passes over are not in a [`Contract`]
 /// and so are not written: rewriting somebody's file would lose them.
 pub fn write(contract: &Contract, stream: &str) -> String {
-    let mut out = Out::default();
+    write_with(contract, stream, &Notes::default())
+}
+
+/// What a file says about columns beyond the contract, for people: custom properties called [`NOTE`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// About the table, as JSON text.
+    pub table: Option<String>,
+    /// About columns by their path, such as `lines[].price`, as JSON text.
+    pub columns: HashMap<String, String>,
+}
+
+/// As [`write`], with notes.
+pub fn write_with(contract: &Contract, stream: &str, notes: &Notes) -> String {
+    let mut out = Out {
+        text: String::new(),
+        notes,
+    };
     out.line(0, "apiVersion: v3.1.0");
     out.line(0, "kind: DataContract");
     out.text(0, "id", &contract.id);
@@ -22,6 +41,10 @@ pub fn write(contract: &Contract, stream: &str) -> String {
     out.text(1, "- name", stream);
     out.line(2, "logicalType: object");
     out.line(2, "physicalType: table");
+    if let Some(note) = &notes.table {
+        out.line(2, "customProperties:");
+        out.note(2, note);
+    }
     out.line(2, "properties:");
     let mut position = 0;
     for column in &contract.columns {
@@ -29,17 +52,33 @@ pub fn write(contract: &Contract, stream: &str) -> String {
             position += 1;
         }
         out.text(3, "- name", &column.name);
-        out.property(4, column, column.primary_key.then_some(position));
+        let path = below("", &column.name);
+        out.property(4, column, &path, column.primary_key.then_some(position));
     }
     out.text
 }
 
-#[derive(Default)]
-struct Out {
-    text: String,
+/// Writes one column as an item of `properties`, its dash `indent` spaces from the left.
+pub(crate) fn write_property(column: &Column, indent: usize) -> String {
+    let notes = Notes::default();
+    let mut out = Out {
+        text: String::new(),
+        notes: &notes,
+    };
+    out.text(0, "- name", &column.name);
+    out.property(1, column, "", None);
+    let margin = " ".repeat(indent);
+    out.text
+        .lines()
+        .fold(String::new(), |text, line| text + &margin + line + "\n")
 }
 
-impl Out {
+struct Out<'n> {
+    text: String,
+    notes: &'n Notes,
+}
+
+impl Out<'_> {
     fn line(&mut self, indent: usize, text: &str) {
         let _ = writeln!(self.text, "{}{text}", "  ".repeat(indent));
     }
@@ -48,7 +87,7 @@ impl Out {
         self.line(indent, &format!("{key}: {}", scalar(value)));
     }
 
-    fn property(&mut self, indent: usize, column: &Column, position: Option<usize>) {
+    fn property(&mut self, indent: usize, column: &Column, path: &str, position: Option<usize>) {
         if let Some(description) = &column.description {
             self.text(indent, "description", description);
         }
@@ -73,18 +112,18 @@ impl Out {
         if let Some(allowed) = &column.rules.allowed {
             self.allowed(indent, allowed);
         }
-        self.custom(indent, column);
+        self.custom(indent, column, path);
         match &column.kind {
             ColumnType::Object(columns) => {
                 self.line(indent, "properties:");
                 for column in columns {
                     self.text(indent + 1, "- name", &column.name);
-                    self.property(indent + 2, column, None);
+                    self.property(indent + 2, column, &below(path, &column.name), None);
                 }
             }
             ColumnType::Array(element) => {
                 self.line(indent, "items:");
-                self.property(indent + 1, element, None);
+                self.property(indent + 1, element, &format!("{path}[]"), None);
             }
             _ => {}
         }
@@ -131,7 +170,7 @@ impl Out {
         self.line(indent + 2, "mustBe: 0");
     }
 
-    fn custom(&mut self, indent: usize, column: &Column) {
+    fn custom(&mut self, indent: usize, column: &Column, column_path: &str) {
         let mut custom: Vec<(&str, String)> = Vec::new();
         let usual = column.path.is_empty() || column.path == [column.name.as_str()];
         if !usual {
@@ -145,17 +184,26 @@ impl Out {
         if column.coercion == Coercion::None {
             custom.push(("coercion", "none".to_owned()));
         }
-        if !custom.is_empty() {
+        let note = self.notes.columns.get(column_path);
+        if !custom.is_empty() || note.is_some() {
             self.line(indent, "customProperties:");
         }
         for (name, value) in custom {
             self.line(indent + 1, &format!("- property: {name}"));
             self.line(indent + 2, &format!("value: {value}"));
         }
+        if let Some(note) = note {
+            self.note(indent, note);
+        }
+    }
+
+    fn note(&mut self, indent: usize, json: &str) {
+        self.line(indent + 1, &format!("- property: {NOTE}"));
+        self.line(indent + 2, &format!("value: {}", escape(json)));
     }
 }
 
-fn types(kind: &ColumnType) -> (&'static str, Option<String>) {
+pub(in crate::contract) fn types(kind: &ColumnType) -> (&'static str, Option<String>) {
     match kind {
         ColumnType::String => ("string", None),
         ColumnType::Integer => ("integer", None),
@@ -170,7 +218,7 @@ fn types(kind: &ColumnType) -> (&'static str, Option<String>) {
     }
 }
 
-fn timestamp_format(format: &TimestampFormat) -> Option<String> {
+pub(in crate::contract) fn timestamp_format(format: &TimestampFormat) -> Option<String> {
     match format {
         TimestampFormat::Rfc3339 => None,
         TimestampFormat::EpochSeconds => Some("epoch_s".to_owned()),
@@ -190,7 +238,7 @@ fn timestamp_format(format: &TimestampFormat) -> Option<String> {
 }
 
 fn path(path: &[String]) -> String {
-    if path.iter().any(|name| name.contains('.')) {
+    if path.iter().any(|name| name.contains('.') || name.is_empty()) {
         let names: Vec<String> = path.iter().map(|name| quote(name)).collect();
         format!("[{}]", names.join(", "))
     } else {
@@ -199,7 +247,7 @@ fn path(path: &[String]) -> String {
 }
 
 /// Without quotes where every YAML reader agrees that it is text.
-fn scalar(text: &str) -> String {
+pub(in crate::contract) fn scalar(text: &str) -> String {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let plain = text
         .bytes()
@@ -215,7 +263,7 @@ fn quote(text: &str) -> String {
 }
 
 /// JSON text with the characters escaped that YAML does not take as they are.
-fn escape(json: &str) -> String {
+pub(in crate::contract) fn escape(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for character in json.chars() {
         let odd = character.is_control()

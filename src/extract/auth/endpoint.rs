@@ -10,14 +10,15 @@ use reqwest::{
 };
 use serde_json::Value;
 use tracing::{debug, warn};
-use url::Url;
+use url::{Origin, Url};
 
 use crate::{
     clock::Clock,
     config::{Source, errors::Retry},
     error::{Error, ErrorKind, Result},
     extract::{
-        auth::tls,
+        attempt::Health,
+        auth::{gate::Gate, tls},
         client::is_tls,
         request::Prepared,
         retry::{backoff, wait_asked},
@@ -43,6 +44,9 @@ pub(super) struct Endpoint {
     clock: Clock,
     /// Without query and user.
     shown: String,
+    origin: Origin,
+    /// What requests have to pass; nothing for one that is used alone.
+    gate: Option<Gate>,
 }
 
 /// An answer that is no error by its status: 2xx, or a redirect, which is not followed.
@@ -62,10 +66,12 @@ enum Meaning {
 }
 
 /// How one attempt failed.
-enum Missed {
+struct Missed {
+    error: Error,
     /// It is worth asking again, no sooner than this.
-    Again(Error, Duration),
-    Final(Error),
+    again: Option<Duration>,
+    /// What it says about the host.
+    health: Option<Health>,
 }
 
 impl Endpoint {
@@ -102,7 +108,37 @@ impl Endpoint {
             retry: source.retry,
             clock,
             shown: shown(url),
+            origin: url.origin(),
+            gate: None,
         })
+    }
+
+    /// From now on requests pass `gate`.
+    pub(super) fn guard(&mut self, gate: Gate) {
+        self.gate = Some(gate);
+    }
+
+    /// Where requests go.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Waits until a request may go; its first attempt needs that before [`Self::ask`], before anything is locked.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the host is left alone for longer than is worth waiting; those of
+    /// [`Limiter::acquire`](crate::extract::limit::Limiter::acquire).
+    pub(super) async fn admit(&self, prepared: &Prepared) -> Result<()> {
+        let Some(gate) = &self.gate else {
+            return Ok(());
+        };
+        if let Err(left) = gate.admit(&self.retry).await {
+            return Err(self
+                .error(ErrorKind::Unavailable)
+                .with("problem", "circuit open: the host failed too often in a row")
+                .with("left_s", left.as_secs_f64()));
+        }
+        gate.acquire(prepared).await
     }
 
     /// Sends what `build` makes, again and anew after a failure that may pass.
@@ -113,13 +149,29 @@ impl Endpoint {
     /// answered well; [`ErrorKind::Limit`] for an answer that is too large.
     pub(super) async fn ask(&self, build: impl Fn() -> Result<Prepared> + Send + Sync) -> Result<Answer> {
         let attempts_max = self.retry.attempts_max.clamp(1, ATTEMPTS_MAX);
+        let mut counted = false;
         for attempt in 1..=attempts_max {
-            let (error, asked) = match self.once(build()?).await {
-                Ok(answer) => return Ok(answer),
-                Err(Missed::Final(error)) => return Err(error),
-                Err(Missed::Again(error, asked)) => (error, asked),
+            if attempt > 1 {
+                self.admit(&build()?).await?;
+            }
+            let ended = self.once(build()?).await;
+            let health = match &ended {
+                Ok(_) => Some(Health::Good),
+                Err(missed) => missed.health,
             };
-            if attempt == attempts_max || asked > self.retry.retry_after_max {
+            if let Some(gate) = &self.gate {
+                gate.tell(health, &mut counted);
+            }
+            let (error, asked) = match ended {
+                Ok(answer) => return Ok(answer),
+                Err(Missed { error, again, .. }) => match again {
+                    Some(asked) => (error, asked),
+                    None => return Err(error),
+                },
+            };
+            let failed = health != Some(Health::Good);
+            let spent = || failed && self.gate.as_ref().is_some_and(|gate| !gate.may_repeat());
+            if attempt == attempts_max || asked > self.retry.retry_after_max || spent() {
                 return Err(error.with("attempts", attempt).with(
                     "hint",
                     "the token endpoint does not answer well: look at its status page, then run again",
@@ -171,17 +223,29 @@ impl Endpoint {
                 headers,
                 body,
             }),
-            Meaning::Refused => Err(Missed::Final(self.refused(status, &body))),
-            Meaning::Again(wait) => Err(Missed::Again(
-                self.error(ErrorKind::Unavailable).with("status", status),
-                wait,
-            )),
+            Meaning::Refused => Err(Missed {
+                error: self.refused(status, &body),
+                again: None,
+                health: Some(Health::Good),
+            }),
+            Meaning::Again(wait) => Err(Missed {
+                error: self.error(ErrorKind::Unavailable).with("status", status),
+                again: Some(wait),
+                health: Some(match status {
+                    502..=504 => Health::Bad,
+                    500..=599 => Health::BadForOne,
+                    _ => Health::Good,
+                }),
+            }),
         }
     }
 
     async fn send(&self, prepared: Prepared) -> Result<reqwest::Response, Missed> {
-        let method = HttpMethod::from_bytes(prepared.method.as_str().as_bytes())
-            .map_err(|cause| Missed::Final(self.error(ErrorKind::Internal).caused_by(cause)))?;
+        let method = HttpMethod::from_bytes(prepared.method.as_str().as_bytes()).map_err(|cause| Missed {
+            error: self.error(ErrorKind::Internal).caused_by(cause),
+            again: None,
+            health: None,
+        })?;
         let mut headers = prepared.headers;
         // What comes is small, and is read as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -197,7 +261,11 @@ impl Endpoint {
         while let Some(chunk) = response.chunk().await.map_err(|cause| self.unanswered(cause))? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
                 let error = self.error(ErrorKind::Limit);
-                return Err(Missed::Final(error.with("answer_bytes_max", ANSWER_BYTES_MAX)));
+                return Err(Missed {
+                    error: error.with("answer_bytes_max", ANSWER_BYTES_MAX),
+                    again: None,
+                    health: Some(Health::Good),
+                });
             }
             body.extend_from_slice(&chunk);
         }
@@ -206,17 +274,29 @@ impl Endpoint {
 
     fn unanswered(&self, cause: reqwest::Error) -> Missed {
         if cause.is_builder() {
-            return Missed::Final(self.error(ErrorKind::Config).caused_by(cause.without_url()));
+            return Missed {
+                error: self.error(ErrorKind::Config).caused_by(cause.without_url()),
+                again: None,
+                health: None,
+            };
         }
         if is_tls(&cause) {
             let error = self.error(ErrorKind::Refused).with(
                 "hint",
                 "trust the endpoint's certificate with tls.ca; if it asks for one of ours, name it in tls.client_cert",
             );
-            return Missed::Final(error.caused_by(cause.without_url()));
+            return Missed {
+                error: error.caused_by(cause.without_url()),
+                again: None,
+                health: Some(Health::Bad),
+            };
         }
         let error = self.error(ErrorKind::Unavailable);
-        Missed::Again(error.caused_by(cause.without_url()), Duration::ZERO)
+        Missed {
+            error: error.caused_by(cause.without_url()),
+            again: Some(Duration::ZERO),
+            health: Some(Health::Bad),
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 //! | JWT | nobody: signed here | before it expires, when its key changes, and when the server refuses it |
 
 mod endpoint;
+pub(super) mod gate;
 mod kept;
 mod lifetime;
 mod oauth;
@@ -29,6 +30,7 @@ use std::path::Path;
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+use url::Origin;
 
 use crate::{
     clock::Clock,
@@ -40,6 +42,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     extract::{
         auth::{
+            gate::Gate,
             oauth::OAuthIssuer,
             place::{given, place, with_scheme},
             session::SessionIssuer,
@@ -130,7 +133,19 @@ impl Authorizer {
         credentials_dir: &Path,
         name: &str,
     ) -> Result<Self> {
-        let (issuer, send) = match auth {
+        Self::guarded(source, auth, clock, credentials_dir, name, &mut |_| None)
+    }
+
+    /// As [`Self::new`]; token requests to an origin pass the gate that `gate` has for it.
+    pub(super) fn guarded(
+        source: &Source,
+        auth: &Auth,
+        clock: Clock,
+        credentials_dir: &Path,
+        name: &str,
+        gate: &mut dyn FnMut(&Origin) -> Option<Gate>,
+    ) -> Result<Self> {
+        let (mut issuer, send) = match auth {
             Auth::OAuth2(oauth) => {
                 let issuer = OAuthIssuer::new(source, oauth, clock.clone(), credentials_dir, name)?;
                 (Issuer::OAuth(Box::new(issuer)), &oauth.send)
@@ -155,10 +170,26 @@ impl Authorizer {
                     .with("problem", "several credentials where one is needed"));
             }
         };
+        if let Some(endpoint) = issuer.endpoint()
+            && let Some(gate) = gate(endpoint.origin())
+        {
+            endpoint.guard(gate);
+        }
         Ok(Self(Kind::Tokens {
             tokens: Tokens::new(issuer, clock, name),
             send: send.clone(),
         }))
+    }
+
+    /// Fetches or renews the token if that is due, so that [`Self::apply`] need not wait for it.
+    ///
+    /// # Errors
+    /// Those of [`Self::apply`].
+    pub(super) async fn ready(&self) -> Result<()> {
+        match &self.0 {
+            Kind::Given(_) => Ok(()),
+            Kind::Tokens { tokens, .. } => tokens.get().await.map(|_| ()),
+        }
     }
 
     /// Puts the credential into a request; a token is fetched or renewed first if that is due.

@@ -77,10 +77,13 @@ impl OAuthIssuer {
     /// Those of [`Authorizer::apply`](super::Authorizer::apply).
     pub(super) async fn issue(&self) -> Result<Issued> {
         let Grant::RefreshToken(configured) = &self.oauth.grant else {
+            self.endpoint.admit(&self.request(None)?).await?;
             let answer = self.endpoint.ask(|| self.request(None)).await?;
             return self.read(&answer);
         };
         let configured = configured.reveal()?;
+        // Before the lock: others would wait for it meanwhile.
+        self.endpoint.admit(&self.request(Some(&configured))?).await?;
         // Held until the new token is kept, so that no other process sends the same one: a server that sees a
         // refresh token twice takes it for stolen.
         let locked = self.kept.lock().await?;
@@ -106,6 +109,10 @@ impl OAuthIssuer {
             digest.update(signer.inputs()?);
         }
         Ok(digest.finalize().into())
+    }
+
+    pub(super) fn endpoint(&mut self) -> &mut Endpoint {
+        &mut self.endpoint
     }
 
     pub(super) fn forget(&self) {

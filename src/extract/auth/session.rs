@@ -50,6 +50,7 @@ impl SessionIssuer {
     /// # Errors
     /// Those of [`Authorizer::apply`](super::Authorizer::apply).
     pub(super) async fn issue(&self) -> Result<Issued> {
+        self.endpoint.admit(&self.login()?).await?;
         let answer = self.endpoint.ask(|| self.login()).await?;
         let Some(text) = self.token(&answer) else {
             let error = self.endpoint.refused(answer.status, &answer.body);
@@ -87,6 +88,10 @@ impl SessionIssuer {
         }
         inputs.update(login.body.to_bytes().unwrap_or_default());
         Ok(inputs.finalize().into())
+    }
+
+    pub(super) fn endpoint(&mut self) -> &mut Endpoint {
+        &mut self.endpoint
     }
 
     pub(super) fn forget(&self) {

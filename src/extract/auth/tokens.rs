@@ -12,7 +12,9 @@ use tracing::{debug, warn};
 use crate::{
     clock::{Clock, Timestamp},
     error::{Error, ErrorKind, Result},
-    extract::auth::{Renewal, oauth::OAuthIssuer, session::SessionIssuer, sign::SignIssuer},
+    extract::auth::{
+        Renewal, endpoint::Endpoint, oauth::OAuthIssuer, session::SessionIssuer, sign::SignIssuer,
+    },
 };
 
 /// Tokens remembered as secrets after newer ones replaced them: answers to older requests may still repeat them.
@@ -116,6 +118,15 @@ impl Issuer {
             Self::OAuth(oauth) => oauth.inputs(),
             Self::Session(session) => session.inputs(),
             Self::Sign(sign) => sign.inputs(),
+        }
+    }
+
+    /// Where tokens are asked for, unless they are made here.
+    pub(super) fn endpoint(&mut self) -> Option<&mut Endpoint> {
+        match self {
+            Self::OAuth(oauth) => Some(oauth.endpoint()),
+            Self::Session(session) => Some(session.endpoint()),
+            Self::Sign(_) => None,
         }
     }
 

@@ -6,6 +6,8 @@ use object_store::{
     Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutMode, path::Path,
 };
 
+use tokio::sync::Semaphore;
+
 use crate::{
     config::StreamName,
     error::{Error, ErrorKind, Result},
@@ -13,29 +15,65 @@ use crate::{
     raw::{layout, store::lower},
 };
 
-/// Files up to this size are put at once, larger ones in parts.
-pub(super) const WHOLE_BYTES_MAX: u64 = 16 << 20;
-
-/// One part of a larger one.
+/// Files up to this size are put at once, larger ones in parts of it.
 const PART_BYTES: usize = 8 << 20;
+
+/// Files on their way from the disk to the store at once. Each holds [`PART_BYTES`].
+const PUTS_AT_ONCE_MAX: usize = 4;
 
 /// The files of one stream.
 pub(super) struct Shelf {
-    pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) stream: StreamName,
+    store: Arc<dyn ObjectStore>,
+    stream: StreamName,
+    puts: Semaphore,
+}
+
+/// What stands in the place of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Nothing,
+    /// A file of this size.
+    File(u64),
+    /// A file that nobody refers to, so far as the sweep could see, and that goes soon: see
+    /// [`orphans`](crate::raw::orphans).
+    Condemned,
 }
 
 impl Shelf {
-    /// The key and the size of the file with this SHA-256, if it is there.
+    /// The files of `stream` in `store`.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, stream: StreamName) -> Self {
+        Self {
+            store,
+            stream,
+            puts: Semaphore::new(PUTS_AT_ONCE_MAX),
+        }
+    }
+
+    /// The key and the size of the file with this SHA-256, if it is there to stay.
     ///
     /// # Errors
     /// Those of the store.
     pub(super) async fn find(&self, sha256: &str) -> Result<Option<(String, u64)>> {
         let path = layout::file(&self.stream, sha256);
-        match self.store.head(&path).await {
-            Ok(meta) => Ok(Some((path.to_string(), meta.size))),
+        match self.standing(&path, sha256).await? {
+            Standing::File(bytes) => Ok(Some((path.to_string(), bytes))),
+            Standing::Nothing | Standing::Condemned => Ok(None),
+        }
+    }
+
+    async fn standing(&self, path: &Path, sha256: &str) -> Result<Standing> {
+        let Some(bytes) = self.size(path).await? else {
+            return Ok(Standing::Nothing);
+        };
+        let condemned = self.size(&layout::condemned(&self.stream, sha256)).await?;
+        Ok(condemned.map_or(Standing::File(bytes), |_| Standing::Condemned))
+    }
+
+    async fn size(&self, path: &Path) -> Result<Option<u64>> {
+        match self.store.head(path).await {
+            Ok(meta) => Ok(Some(meta.size)),
             Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(lower(error, "look for file", &path)),
+            Err(error) => Err(lower(error, "look for file", path)),
         }
     }
 
@@ -45,17 +83,19 @@ impl Shelf {
     /// Those of the store.
     pub(super) async fn put(&self, download: &mut Download) -> Result<String> {
         let file = download.downloaded();
-        if let Some((path, _)) = self.find(&file.sha256).await? {
-            return Ok(path);
-        }
         let path = layout::file(&self.stream, &file.sha256);
+        let mode = match self.standing(&path, &file.sha256).await? {
+            Standing::File(bytes) if bytes == file.bytes => return Ok(path.to_string()),
+            Standing::Nothing => PutMode::Create,
+            // One that goes soon is renewed by this, and one of another length cannot be what its name says.
+            Standing::File(_) | Standing::Condemned => PutMode::Overwrite,
+        };
+        // The semaphore is never closed.
+        let _permit = self.puts.acquire().await.ok();
         download.rewind().await.map_err(unread)?;
-        if file.bytes <= WHOLE_BYTES_MAX {
-            let bytes = download.read(PART_BYTES * 3).await.map_err(unread)?;
-            let put = self
-                .store
-                .put_opts(&path, bytes.into(), PutMode::Create.into())
-                .await;
+        if file.bytes <= PART_BYTES as u64 {
+            let bytes = download.read(PART_BYTES).await.map_err(unread)?;
+            let put = self.store.put_opts(&path, bytes.into(), mode.into()).await;
             return match put {
                 // Somebody else had the same file; what is under this name can be nothing else.
                 Ok(_) | Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => {
@@ -100,17 +140,44 @@ mod tests {
 
     use super::*;
 
+    fn shelf() -> Shelf {
+        Shelf::new(
+            Arc::new(InMemory::new()),
+            StreamName::parse("shop.orders").unwrap(),
+        )
+    }
+
+    async fn taken(dir: &std::path::Path, body: &[u8]) -> Download {
+        let mut download = Download::open(dir, u64::MAX).await.unwrap();
+        download.take(body).await.unwrap();
+        download
+    }
+
+    #[tokio::test]
+    async fn what_is_not_whole_or_goes_soon_is_put_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = shelf();
+        let mut download = taken(dir.path(), b"abc").await;
+        let sha256 = download.downloaded().sha256;
+        let path = layout::file(&shelf.stream, &sha256);
+        shelf.store.put(&path, "ab".into()).await.unwrap();
+        shelf.put(&mut download).await.unwrap();
+        assert_eq!(shelf.size(&path).await.unwrap(), Some(3));
+        let condemned = layout::condemned(&shelf.stream, &sha256);
+        shelf.store.put(&condemned, "".into()).await.unwrap();
+        assert_eq!(shelf.find(&sha256).await.unwrap(), None);
+        let before = shelf.store.head(&path).await.unwrap().last_modified;
+        shelf.put(&mut download).await.unwrap();
+        assert!(shelf.store.head(&path).await.unwrap().last_modified > before);
+    }
+
     #[tokio::test]
     async fn a_file_is_put_once_whatever_its_size() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf {
-            store: Arc::new(InMemory::new()),
-            stream: StreamName::parse("shop.orders").unwrap(),
-        };
-        for bytes in [0, 3, WHOLE_BYTES_MAX as usize, WHOLE_BYTES_MAX as usize + 1] {
+        let shelf = shelf();
+        for bytes in [0, 3, PART_BYTES, PART_BYTES + 1] {
             let body = vec![7; bytes];
-            let mut download = Download::open(dir.path(), u64::MAX).await.unwrap();
-            download.take(&body).await.unwrap();
+            let mut download = taken(dir.path(), &body).await;
             let path = shelf.put(&mut download).await.unwrap();
             let sha256 = download.downloaded().sha256;
             assert_eq!(path, format!("raw/shop/orders/files/{}/{sha256}", &sha256[..2]));

@@ -1,28 +1,23 @@
 //! The steps of a window whose pages come from an export job.
 
-use std::time::Duration;
-
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::{
-    error::{ErrorKind, Result},
+    error::{Error, Result},
     extract::{
-        fetch::Fetcher,
-        job::{Ended, Export},
+        fetch::{Fetcher, Remedy, Unanswered},
+        job::{Export, create::Created, wait::Ended},
         paginate::{
             Why,
             guard::{Guard, Seen},
         },
-        pull::{Pull, Step},
+        pull::{Pull, REMEDIES_MAX, Start, Step},
         request::{PageRequest, START},
         window::Position,
     },
     raw::JobMark,
 };
-
-/// A probe waits no longer for a job.
-const PROBE_WAIT: Duration = Duration::from_secs(60);
 
 impl Pull {
     /// Whatever has to happen before the page can be fetched that the window stands at: none if it can be.
@@ -37,10 +32,18 @@ impl Pull {
 
     async fn prepare(&mut self, export: &mut Export) -> Result<Option<Step>> {
         export.committed().await;
-        let Some(mark) = self.window.job.clone() else {
-            return self.create(export).await.map(Some);
-        };
         let ask = self.ask(START);
+        export.remove_stale(&ask).await;
+        if self.doom.is_some() {
+            // The bookmark loses the job first.
+            return Ok(Some(self.kept(None)));
+        }
+        let Some(mark) = self.window.job.clone() else {
+            return Ok(Some(self.intend(export)));
+        };
+        if mark.creating {
+            return self.create(export, mark).await.map(Some);
+        }
         if mark.complete {
             export.remove(&ask, &mark).await;
             return Ok(Some(self.over(export)));
@@ -51,35 +54,54 @@ impl Pull {
         match export.wait(&ask, &mark).await.map_err(|lost| lost.error)? {
             Ended::Done => Ok(self.stand(export, mark)),
             Ended::Empty => Ok(Some(self.complete(export, mark))),
+            Ended::Ignored => {
+                export.remove(&ask, &mark).await;
+                export.forget();
+                Ok(Some(self.give_up()))
+            }
             Ended::Expired(error) if export.may_begin_again() => {
-                warn!(stream = %self.fetcher.stream.name, job = mark.id, error = error.chain(),
+                warn!(stream = %self.fetcher.stream.name, error = error.chain(),
                     "the server has forgotten the export job, another one is created");
                 self.drop_job(export);
-                self.create(export).await.map(Some)
+                Ok(Some(self.intend(export)))
             }
-            Ended::Expired(error) | Ended::Failed(error) => {
-                // The bookmark loses the job first, so that the next run creates another one.
-                self.drop_job(export);
-                self.doom = Some(error);
-                Ok(Some(self.kept(None)))
-            }
+            Ended::Expired(error) | Ended::Failed(error) => Ok(Some(self.fail(export, error))),
         }
     }
 
-    /// Creates a job. Its mark is committed before anything else is asked for: a crash resumes the same job.
-    async fn create(&mut self, export: &mut Export) -> Result<Step> {
-        export.forget();
-        // Ends with the remedies, of which there is a bounded number.
-        loop {
-            let ask = self.ask(START);
-            match export.create(&ask).await {
-                Ok(None) => return Ok(self.over(export)),
-                Ok(mark @ Some(_)) => {
-                    self.window.job = mark;
-                    self.keep_window();
-                    return Ok(self.kept(Some(export.hold())));
+    /// Means to create a job. That is committed before it happens, so that a run which ends in between, or another one
+    /// beside this, knows of it.
+    fn intend(&mut self, export: &mut Export) -> Step {
+        self.window.job = Some(export.intend());
+        self.keep_window();
+        self.kept(Some(export.hold()))
+    }
+
+    /// Creates the job that `mark` means. Its mark is committed before anything else is asked for: a crash resumes the
+    /// same job.
+    async fn create(&mut self, export: &mut Export, mut mark: JobMark) -> Result<Step> {
+        if !export.may_create(&mut mark) {
+            return Ok(self.intend(export));
+        }
+        match export.create(&self.ask(START), &mark).await {
+            Ok(Created::Empty) => Ok(self.over(export)),
+            Ok(Created::Ignored) => {
+                export.forget();
+                Ok(self.give_up())
+            }
+            Ok(Created::Job(mark)) => {
+                self.window.job = Some(mark);
+                self.keep_window();
+                Ok(self.kept(Some(export.hold())))
+            }
+            Err(lost) => {
+                let refused = export.is_refused(lost.status);
+                match self.remedy(*lost) {
+                    // Something else is asked for, which is another job.
+                    Ok(()) => Ok(self.intend(export)),
+                    Err(error) if refused => Ok(self.fail(export, error)),
+                    Err(error) => Err(error),
                 }
-                Err(lost) => self.remedy(*lost)?,
             }
         }
     }
@@ -87,13 +109,13 @@ impl Pull {
     /// Takes the list of results. One that is not the list of the run before is read from its beginning.
     fn stand(&mut self, export: &mut Export, mut mark: JobMark) -> Option<Step> {
         let print = export.print();
-        if mark.targets.as_ref().is_some_and(|known| *known != print) {
-            warn!(stream = %self.fetcher.stream.name, job = mark.id,
+        if mark.targets.is_some() && mark.targets != print {
+            warn!(stream = %self.fetcher.stream.name,
                 "the export job has other results than before, they are read from the first one");
             mark.done = 0;
             self.window.next = START.to_owned();
         }
-        mark.targets = Some(print);
+        mark.targets = print;
         let read = export.count().is_some_and(|count| mark.done >= count);
         if read {
             return Some(self.complete(export, mark));
@@ -108,7 +130,6 @@ impl Pull {
         if !export.is_removed() {
             return self.over(export);
         }
-        self.mark.tally.ignored += export.take_ignored();
         self.window.job = Some(JobMark {
             complete: true,
             ..mark
@@ -121,7 +142,6 @@ impl Pull {
     fn over(&mut self, export: &mut Export) -> Step {
         export.forget();
         self.window.job = None;
-        self.mark.tally.ignored += export.take_ignored();
         let position = self.close(Why::NoMore);
         Step {
             landed: None,
@@ -130,6 +150,13 @@ impl Pull {
             position,
             hold: None,
         }
+    }
+
+    /// The slice ends with `error`. The bookmark loses the job first, so that the next run creates another one.
+    fn fail(&mut self, export: &mut Export, error: Error) -> Step {
+        self.drop_job(export);
+        self.doom = Some(error);
+        self.kept(None)
     }
 
     fn drop_job(&mut self, export: &mut Export) {
@@ -154,8 +181,7 @@ impl Pull {
     pub(super) fn page_request(&self) -> Result<(Fetcher, PageRequest)> {
         match (&self.export, &self.window.job) {
             (Some(export), Some(mark)) => export.page(&self.fetcher, &self.ask(&self.window.next), mark),
-            (Some(export), None) => Ok((self.fetcher.clone(), export.creation(&self.ask(START))?)),
-            (None, _) => Ok((self.fetcher.clone(), self.request()?)),
+            _ => Ok((self.fetcher.clone(), self.request()?)),
         }
     }
 
@@ -175,6 +201,70 @@ impl Pull {
         };
         self.export = Some(export);
         lost
+    }
+
+    /// What is done about a page of a result that is not to be had, or the error to stop with. The job keeps its place:
+    /// no position of the stream has expired, only one within the result.
+    pub(super) async fn job_remedy(&mut self, lost: Unanswered) -> Result<()> {
+        let Unanswered {
+            status, error, then, ..
+        } = lost;
+        self.remedies += 1;
+        if self.remedies > REMEDIES_MAX {
+            return Err(error.with("remedies_max", REMEDIES_MAX));
+        }
+        match then {
+            Some(Remedy::Split) => return self.split(error),
+            Some(Remedy::SplitWindow) => {
+                let mark = self.window.job.clone();
+                self.split_window(error)?;
+                self.remove_job(mark).await;
+                return Ok(());
+            }
+            Some(Remedy::Reset) | None => {}
+        }
+        let expired = self.start == Start::Resumed && matches!(status, Some(400 | 404 | 410 | 422));
+        if (expired || then == Some(Remedy::Reset)) && self.window.next != START {
+            warn!(stream = %self.fetcher.stream.name, status, "page token has expired, the result is read again");
+            self.window.next = START.to_owned();
+            self.start = Start::Settled;
+            self.guard = Guard::new(&self.fetcher.source.limits, Seen::default(), [START]);
+            return Ok(());
+        }
+        if matches!(status, Some(400..=499)) && self.forget_late_job() {
+            self.doom = Some(error);
+            return Ok(());
+        }
+        Err(error)
+    }
+
+    /// Gives up a job that has had its time, because its results cannot be had: each run would ask for them again, for
+    /// ever. False if it may still come to something.
+    pub(super) fn forget_late_job(&mut self) -> bool {
+        let (Some(mut export), Some(mark)) = (self.export.take(), self.window.job.clone()) else {
+            return false;
+        };
+        let late = export.is_late(&mark);
+        if late {
+            self.drop_job(&mut export);
+        }
+        self.export = Some(export);
+        late
+    }
+
+    /// Removes the job of a window that is given up, if it comes from one. Nothing of it is needed any more; should the
+    /// run end before that is committed, the next one finds it gone and creates another.
+    pub(super) async fn abandon_job(&mut self) {
+        let mark = self.window.job.take();
+        self.remove_job(mark).await;
+    }
+
+    async fn remove_job(&mut self, mark: Option<JobMark>) {
+        let ask = self.ask(START);
+        if let (Some(export), Some(mark)) = (&mut self.export, mark) {
+            export.remove(&ask, &mark).await;
+            export.forget();
+        }
     }
 
     /// The pages end here: those of the window, or of one result of its job.
@@ -208,32 +298,5 @@ impl Pull {
         };
         self.export = Some(export);
         ended
-    }
-
-    /// Goes as far as the first page, for a probe. The job is removed at its end; see [`Self::after_probe`].
-    pub(super) async fn before_probe(&mut self) -> Result<()> {
-        if let Some(export) = &mut self.export {
-            export.limit(PROBE_WAIT);
-        }
-        // Ends with the steps before a page, of which there are a few.
-        while let Some(step) = self.before_page().await? {
-            if let Some(error) = self.doom.take() {
-                return Err(error);
-            }
-            if step.position == Position::Last {
-                let problem = "the export has no results, so there is nothing to look at";
-                return Err(self
-                    .error(ErrorKind::Refused, "read page")
-                    .with("problem", problem));
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes the job of a probe.
-    pub(super) async fn after_probe(&self) {
-        if let (Some(export), Some(mark)) = (&self.export, &self.window.job) {
-            export.remove(&self.ask(START), mark).await;
-        }
     }
 }

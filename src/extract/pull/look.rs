@@ -20,12 +20,12 @@ impl Pull {
         // Ends with the windows, or at `most`.
         while planned.len() < most {
             let Fetcher { source, stream, .. } = &self.fetcher;
-            let request = match &self.export {
-                Some(export) => export.creation(&self.ask(START))?,
-                None => self.request()?,
+            let (request, settings) = match &self.export {
+                Some(export) => export.first(&self.ask(START), self.window.job.as_ref())?,
+                None => (self.request()?, &stream.request),
             };
-            let prepared = request.prepare(source, &stream.request)?;
-            let masks = Masks::of(source, &stream.request)?;
+            let prepared = request.prepare(source, settings)?;
+            let masks = Masks::of(source, settings)?;
             planned.push(Planned {
                 method: request.method.as_str(),
                 url: masks.url(prepared.url.as_str()),
@@ -41,12 +41,36 @@ impl Pull {
         Ok(planned)
     }
 
+    /// See [`Extraction::rehearse`](crate::extract::window::Extraction::rehearse).
+    pub(crate) async fn rehearse(self) -> Result<Option<Planned>> {
+        let Fetcher {
+            source,
+            stream,
+            channel,
+            ..
+        } = &self.fetcher;
+        let Some(export) = &self.export else {
+            return Ok(None);
+        };
+        let request = export.creation(&self.ask(START), None)?;
+        channel
+            .member()
+            .authorizer
+            .apply(&mut request.prepare(source, &stream.request)?)
+            .await?;
+        Ok(self.plan(1)?.pop())
+    }
+
     /// See [`Extraction::probe`](crate::extract::window::Extraction::probe).
     pub(crate) async fn probe(&mut self) -> Result<Probe> {
-        Box::pin(self.before_probe()).await?;
-        let (fetcher, request) = self.page_request()?;
-        let answered = Box::pin(fetcher.fetch(&request, 1, None, None)).await;
-        Box::pin(self.after_probe()).await;
+        if self.export.is_some() {
+            let problem = "the first request of an export creates a job";
+            return Err(self
+                .error(ErrorKind::Refused, "probe stream")
+                .with("problem", problem));
+        }
+        let request = self.request()?;
+        let answered = Box::pin(self.fetcher.fetch(&request, 1, None, None)).await;
         let answer = answered.map_err(|unanswered| unanswered.error)?;
         let stream = &self.fetcher.stream;
         let response = &answer.response;

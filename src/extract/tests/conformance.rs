@@ -136,7 +136,16 @@ fn ways() -> Vec<Way> {
             },
             TOKENS,
         ),
+        way(
+            "next url that is made",
+            Paginate::MadeUrl {
+                url: Text::parse("{% if response.next %}/v1/orders?at={{ response.next }}{% endif %}")
+                    .unwrap(),
+            },
+            TOKENS,
+        ),
         way("link", Paginate::LinkHeader, TOKENS),
+        way("auto", Paginate::Auto, TOKENS),
         way("page from 1", page(1, OnFirst::Sent), &[0, 3, 6, 9]),
         way("page from 1, not sent", page(1, OnFirst::Omitted), &[0, 3, 6, 9]),
         way(

@@ -17,6 +17,7 @@ use crate::{
         format::{Format, Syntax},
         paginate::Paginate,
         secret::Secret,
+        text::Expr,
     },
     extract::window::Extraction,
     raw::{Bookmark, FileFact},
@@ -56,6 +57,10 @@ async fn serving(records: impl Fn(&str) -> String + Send + Sync + 'static) -> Se
             "/files/other" => status(200, "", b"other"),
             "/files/gzip" => status(200, "content-encoding: gzip\r\n", b"\x1f\x8bnot really"),
             "/files/large" => status(200, text, &[7; 1001]),
+            "/files/part" => status(206, text, b"ab"),
+            "/files/later" => status(202, text, b"come back later"),
+            "/files/nothing" => status(204, "", b""),
+            "/files/empty" => status(200, text, b""),
             "/files/endless" => wire("HTTP/1.0 200 OK\n\n", b"abc"),
             "/files/twice" if !failed.swap(true, Relaxed) => status(503, "", b""),
             "/files/twice" => status(200, text, b"abc"),
@@ -234,4 +239,37 @@ async fn r096_records_of_every_format_may_point_to_files() {
     let (files, _) = filed(&source).await;
     let records: Vec<u64> = files.iter().map(|file| file.record).collect();
     assert_eq!(records, [0, 2]);
+}
+
+#[tokio::test]
+async fn r096_what_is_not_a_whole_file_is_not_kept_as_one() {
+    let server = serving(|_| {
+        let names = ["part", "later", "nothing", "empty"];
+        let records = names.map(|name| format!(r#"{{"file_url":"/v1/files/{name}"}}"#));
+        records.join(",")
+    })
+    .await;
+    let (files, _) = filed(&pointing(&server)).await;
+    for (file, status) in files.iter().zip(["206", "202", "204"]) {
+        let error = file.error.as_deref().unwrap();
+        assert!(error.contains(status) && file.path.is_none(), "{error}");
+    }
+    assert_eq!((files[3].bytes, &files[3].error), (Some(0), &None));
+}
+
+#[tokio::test]
+async fn r096_a_record_that_only_cannot_be_asked_about_does_not_stop_its_page() {
+    let server = serving(|url| {
+        format!(
+            r#"{{"name":7,"file_url":"{url}/files/abc"}},{{"name":"seven","file_url":"{url}/files/abc"}}"#
+        )
+    })
+    .await;
+    let mut source = pointing(&server);
+    let only = Expr::parse("record.name | length == 5").unwrap();
+    settings(&mut source).only = Some(only);
+    let (files, _) = filed(&source).await;
+    assert_eq!(files.len(), 2, "{files:?}");
+    assert!(files[0].error.is_some() && files[0].path.is_none());
+    assert_eq!(files[1].path, Some(place(SHA_ABC)));
 }

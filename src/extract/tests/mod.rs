@@ -8,6 +8,7 @@ mod dialect;
 mod earlier;
 mod files;
 mod flow;
+mod gate;
 mod guards;
 mod jobs;
 mod large;

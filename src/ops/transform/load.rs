@@ -122,7 +122,7 @@ impl<'a> Loader<'a> {
                 .with("project wants", rules.partition_by.join(", "))
                 .with(
                     "hint",
-                    "a table keeps the partition columns it was created with; put `partition_by` back",
+                    "put `partition_by` back, or make the table anew with `landfall rebuild --promote`",
                 ));
         }
         let session = SessionContext::new();

@@ -69,10 +69,14 @@ impl Loader<'_> {
         if !ends_pass(before.as_ref(), last) {
             return Ok(None);
         }
-        let unstable = last.bookmark.as_ref().is_some_and(|bookmark| bookmark.unstable);
+        let tally = last.bookmark.as_ref().and_then(|bookmark| bookmark.last_pass);
+        let doubt = match tally {
+            Some(tally) => tally.doubt(),
+            None => Some("the version of this program that made it did not watch for what it missed"),
+        };
         Ok(Some(WholePass {
             since: self.log.last_pass(last).await?,
-            doubt: unstable.then_some("its pages shifted while they were read"),
+            doubt,
         }))
     }
 
