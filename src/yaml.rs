@@ -131,6 +131,7 @@ impl Problems {
             beyond,
         } = self.found.into_inner();
         warnings.sort();
+        warnings.dedup();
         errors.sort();
         errors.dedup();
         match (value, errors.is_empty()) {

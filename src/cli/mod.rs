@@ -4,6 +4,7 @@
 //! 3 refused by a contract's policy, 4 done but over `--max-quarantine`.
 
 mod check;
+mod contract;
 mod demo;
 mod diff;
 mod differences;
@@ -13,6 +14,7 @@ mod extract;
 mod gaps;
 mod init;
 mod logging;
+mod maintain;
 mod output;
 mod progress;
 mod quarantine;
@@ -101,8 +103,10 @@ enum Command {
     Status(status::Args),
     Gaps(gaps::Args),
     Drift(drift::Args),
+    Contract(contract::Args),
     Quarantine(quarantine::Args),
     Explain(explain::Args),
+    Maintain(maintain::Args),
     Rebuild(rebuild::Args),
     Verify(verify::Args),
     Diff(diff::Args),
@@ -169,8 +173,10 @@ async fn run(command: Command, global: &Global) -> Ended {
         Command::Status(args) => status::run(&args, global).await,
         Command::Gaps(args) => gaps::run(&args, global).await,
         Command::Drift(args) => drift::run(&args, global).await,
+        Command::Contract(args) => contract::run(&args, global).await,
         Command::Quarantine(args) => quarantine::run(&args, global).await,
         Command::Explain(args) => explain::run(&args, global).await,
+        Command::Maintain(args) => maintain::run(&args, global).await,
         Command::Rebuild(args) => rebuild::run(&args, global).await,
         Command::Verify(args) => verify::run(&args, global).await,
         Command::Diff(args) => diff::run(&args, global).await,

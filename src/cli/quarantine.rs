@@ -1,19 +1,21 @@
 //! `landfall quarantine`
 
+mod release;
+
 use crate::{
     cli::{
         DONE, Ended, Global,
-        output::{FormatArg, print, query},
+        output::{FormatArg, print, rows},
         streams::{self, Streams},
         workspace,
     },
     config::StreamName,
     error::{Error, ErrorKind, Result},
-    ops,
+    ops::quarantine::{Mask, list, show},
     report::{
         Format,
         evidence::Position,
-        quarantine::{frame, text},
+        quarantine::{grid, text},
     },
 };
 
@@ -33,9 +35,18 @@ enum Action {
         /// Most reasons listed
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u32,
+        /// Show values of classified columns, too
+        #[arg(long)]
+        reveal: bool,
         #[command(flatten)]
         format: FormatArg,
     },
+    /// Judge records again by today's contract, and load those that fit now
+    ///
+    /// They are read again from raw and keep their place there and their sequence, so a newer row is never overwritten.
+    /// What still does not fit stays. Safe to repeat, and to run while others transform.
+    #[command(verbatim_doc_comment)]
+    Release(release::Args),
     /// Show one record: every reason, its bytes, and the request it came with
     Show {
         /// The stream
@@ -44,9 +55,16 @@ enum Action {
         /// Its place in raw, as `list` prints it: batch/page/record
         #[arg(value_name = "POSITION", value_parser = position)]
         position: Position,
+        /// Show values of classified columns, too
+        #[arg(long)]
+        reveal: bool,
         #[command(flatten)]
         format: FormatArg,
     },
+}
+
+fn mask(reveal: bool) -> Mask {
+    if reveal { Mask::No } else { Mask::Yes }
 }
 
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
@@ -55,21 +73,24 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
         Action::List {
             streams,
             limit,
+            reveal,
             format,
         } => {
             let streams = streams.of(&workspace.project)?;
-            let session = workspace.session()?;
+            let reasons = list(&workspace, &streams, *limit, mask(*reveal)).await?;
             match format.format {
-                Format::Table => print(&text(&session, &streams, *limit).await?)?,
-                format => query(frame(&session, &streams, *limit).await?, format).await?,
+                Format::Table => print(&text(&reasons, *limit))?,
+                format => rows(&grid(&reasons), format)?,
             }
         }
+        Action::Release(args) => return release::run(args, &workspace).await,
         Action::Show {
             stream,
             position,
+            reveal,
             format,
         } => {
-            let Some(found) = ops::explain::set_aside(&workspace, stream, *position).await? else {
+            let Some(found) = show(&workspace, stream, *position, mask(*reveal)).await? else {
                 return Err(Error::new(ErrorKind::Config, "find quarantined record")
                     .with("stream", stream)
                     .with("position", position)

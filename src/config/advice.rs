@@ -186,6 +186,7 @@ fn retries(stream: &Stream) -> Advice {
 fn schema(stream: &Stream) -> Advice {
     let unknown = match stream.drift.on_unknown {
         OnUnknown::Rescue => "fields it does not name are kept in _rescued",
+        OnUnknown::Evolve => "fields it does not name become columns",
         OnUnknown::Ignore => "fields it does not name are counted only",
         OnUnknown::Quarantine => "records with fields it does not name are set aside",
     };

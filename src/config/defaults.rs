@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{
-    CommitEvery, DriftPolicy, Limits, OnMismatch, OnUnknown, Project, Timeouts,
+    CommitEvery, DriftPolicy, Limits, Maintain, OnMismatch, OnUnknown, Project, Timeouts,
     auth::{Jwt, OAuth2},
     errors::Breaker,
     errors::Retry,
@@ -86,6 +86,17 @@ impl Limits {
         decode_ratio_max: 200,
         pages_max: 1_000_000,
         empty_pages_max: 10,
+    };
+}
+
+impl Maintain {
+    /// Used unless the file says otherwise.
+    pub const DEFAULT: Self = Self {
+        file_bytes: 128 * 1024 * 1024,
+        compact_after: Duration::from_secs(60 * 60),
+        vacuum_after: Duration::from_secs(7 * 24 * 60 * 60),
+        log_after: Duration::from_secs(30 * 24 * 60 * 60),
+        sweep_after: Duration::from_secs(24 * 60 * 60),
     };
 }
 

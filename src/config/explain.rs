@@ -7,7 +7,7 @@ mod rules;
 mod stream;
 
 use crate::config::{
-    Limits, Project, Source, Timeouts,
+    Limits, Maintain, Project, Source, Timeouts,
     auth::Auth,
     errors::{Breaker, Retry},
     explain::{
@@ -38,12 +38,22 @@ pub fn explain(project: &Project) -> String {
         show_size(memory),
         memory == Project::MEMORY_BYTES_DEFAULT,
     );
+    lines.within("maintain", |lines| explain_maintain(lines, project.maintain));
     for source in &project.sources {
         lines.within(&format!("sources.{}", source.name), |lines| {
             explain_source(lines, source);
         });
     }
     lines.to_string()
+}
+
+fn explain_maintain(lines: &mut Lines, maintain: Maintain) {
+    let usual = Maintain::DEFAULT;
+    lines.size("file_size", maintain.file_bytes, usual.file_bytes);
+    lines.wait("compact_after", maintain.compact_after, usual.compact_after);
+    lines.wait("vacuum_after", maintain.vacuum_after, usual.vacuum_after);
+    lines.wait("log_after", maintain.log_after, usual.log_after);
+    lines.wait("sweep_after", maintain.sweep_after, usual.sweep_after);
 }
 
 fn explain_source(lines: &mut Lines, source: &Source) {
@@ -124,6 +134,11 @@ mod tests {
         lake                                                file:///srv/shop/lake
         credentials                                         /srv/shop/.landfall/credentials  (default)
         memory                                              1GiB  (default)
+        maintain.file_size                                  128MiB  (default)
+        maintain.compact_after                              1h  (default)
+        maintain.vacuum_after                               7d  (default)
+        maintain.log_after                                  30d  (default)
+        maintain.sweep_after                                1d  (default)
         sources.shop.base_url                               https://api.shop.example/v1
         sources.shop.replicas                               none  (default)
         sources.shop.config                                 none  (default)
@@ -149,6 +164,8 @@ mod tests {
         sources.shop.limits.decode_ratio_max                200  (default)
         sources.shop.limits.pages_max                       1000000  (default)
         sources.shop.limits.empty_pages_max                 10  (default)
+        sources.shop.streams.orders.like                    none  (default)
+        sources.shop.streams.orders.with                    none  (default)
         sources.shop.streams.orders.request.method          GET  (default)
         sources.shop.streams.orders.request.path            "/orders"
         sources.shop.streams.orders.request.params          none  (default)
@@ -160,6 +177,8 @@ mod tests {
         sources.shop.streams.orders.slices                  none  (default)
         sources.shop.streams.orders.incremental             none  (default)
         sources.shop.streams.orders.reconcile               none  (default)
+        sources.shop.streams.orders.complete                none  (default)
+        sources.shop.streams.orders.group                   none  (default)
         sources.shop.streams.orders.schedule                none  (default)
         sources.shop.streams.orders.fresh_within            none  (default)
         sources.shop.streams.orders.job                     none  (default)
@@ -180,6 +199,8 @@ mod tests {
         sources.shop.streams.orders.commit.pages            100  (default)
         sources.shop.streams.orders.commit.bytes            64MiB  (default)
         sources.shop.streams.orders.commit.elapsed          1m  (default)
+        sources.shop.streams.orders.retention.raw           none  (default)
+        sources.shop.streams.orders.retention.legal_hold    false  (default)
         "#);
     }
 

@@ -1,12 +1,20 @@
 //! Files that records point to: the settings.
 
-use crate::{config::text::Expr, json::JsonPath};
+use crate::{
+    config::{request::Request, text::Expr},
+    json::JsonPath,
+};
 
 /// Files that records point to. They are stored by their content beside the pages, and rows point to them.
 #[derive(Clone, Debug)]
 pub struct Files {
-    /// The URL within a record, of the source or of one of [`Files::hosts`]. A record without one has no file.
+    /// The URL within a record, of the source or of one of [`Files::hosts`], or whatever else `request` is made of. A
+    /// record without one has no file.
     pub url: JsonPath,
+    /// Asks the source for the file, over `file.url` and `config`; without it the URL is fetched.
+    pub request: Option<Request>,
+    /// Where the answer to `request` holds the URL of the file; without it that answer is the file.
+    pub target: Option<JsonPath>,
     /// The SHA-256 or MD5 of the file within a record, in hex or base64; checked if there is one.
     pub checksum: Option<JsonPath>,
     /// Only for records for which this holds, over `record` and `config`.

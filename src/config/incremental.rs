@@ -35,6 +35,8 @@ pub struct Incremental {
     pub skew: Duration,
     /// What to do when the API no longer knows the position (410, or an error rule that says so).
     pub on_expired: OnExpired,
+    /// How long the API keeps changes: a watermark that is older has expired. Time formats only; none: it says so itself.
+    pub retained: Option<Duration>,
 }
 
 /// Upper bounds of windows.

@@ -9,6 +9,7 @@
 pub mod advice;
 pub mod airbyte;
 pub mod auth;
+pub mod complete;
 pub mod cursor;
 mod defaults;
 pub mod errors;
@@ -20,6 +21,7 @@ pub mod job;
 pub mod paginate;
 pub mod rate;
 pub mod read;
+pub mod records;
 pub mod request;
 pub mod schedule;
 pub mod secret;
@@ -35,6 +37,7 @@ use crate::{
     clock::Timestamp,
     config::{
         auth::{Auth, Tls},
+        complete::Complete,
         errors::{Breaker, ErrorRule, Retry},
         files::Files,
         format::Format,
@@ -42,13 +45,13 @@ use crate::{
         job::Job,
         paginate::Paging,
         rate::RateLimit,
+        records::RecordPaths,
         request::Request,
         schedule::Schedule,
         secret::Secret,
         slice::Slicing,
     },
     error::{Error, ErrorKind, Result},
-    json::JsonPath,
 };
 
 /// The name of a source or a stream: `^[a-z0-9][a-z0-9_-]{0,62}$`.
@@ -142,6 +145,8 @@ pub struct Project {
     /// Where rotated refresh tokens are kept, outside the lake and readable by the owner only. Default
     /// `.landfall/credentials` in the project.
     pub credentials_dir: PathBuf,
+    /// How `landfall maintain` keeps the lake small.
+    pub maintain: Maintain,
     /// SHA-256 of `landfall.yml` as read, lowercase hex; stored in every raw log entry.
     pub config_hash: String,
 }
@@ -227,13 +232,21 @@ pub struct Stream {
     /// What the bodies are written in.
     pub format: Format,
     /// Where the records are in a page.
-    pub records: JsonPath,
+    pub records: RecordPaths,
     /// How the pages follow each other.
     pub paginate: Paging,
     /// How the stream is asked for in parts.
     pub slices: Option<Slicing>,
     /// How only changed records are asked for.
     pub incremental: Option<Incremental>,
+    /// How everything is asked for, if in another way than changes.
+    pub complete: Option<Complete>,
+    /// The stream it took settings over from.
+    pub like: Option<Name>,
+    /// Values of its own, `config.NAME` in templates, before those of the source.
+    pub with: Vec<(String, serde_json::Value)>,
+    /// Streams of its source with the same word never run at the same time.
+    pub group: Option<Name>,
     /// When it runs by itself under `landfall run --watch`.
     pub schedule: Option<Schedule>,
     /// How old the last success may be before `landfall gaps` calls the stream stale.
@@ -256,6 +269,32 @@ pub struct Stream {
     pub drift: DriftPolicy,
     /// When fetched pages are committed.
     pub commit: CommitEvery,
+    /// How long raw is kept.
+    pub retention: Retention,
+}
+
+/// How `landfall maintain` keeps the lake small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maintain {
+    /// Size that small data files are put together to, in bytes.
+    pub file_bytes: u64,
+    /// How old a data file is before it is put together with others.
+    pub compact_after: Duration,
+    /// How long data files stay that no version of their table needs any more.
+    pub vacuum_after: Duration,
+    /// How long the log of a table tells its former versions.
+    pub log_after: Duration,
+    /// How old something is before it counts as left behind.
+    pub sweep_after: Duration,
+}
+
+/// How long raw of a stream is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// How long raw objects stay once they are landed; for ever if not set.
+    pub raw: Option<Duration>,
+    /// Whether nothing expires, whatever else is set.
+    pub legal_hold: bool,
 }
 
 /// How accepted records become rows.
@@ -315,6 +354,8 @@ pub struct DriftPolicy {
 pub enum OnUnknown {
     /// Kept as JSON in `_rescued`. The default.
     Rescue,
+    /// A column of that name is added to the contract; what no column can be made for is kept in `_rescued`.
+    Evolve,
     /// Counted only; raw keeps it.
     Ignore,
     /// The record is quarantined.
@@ -341,6 +382,20 @@ pub struct CommitEvery {
     pub bytes: u64,
     /// Time since the last commit. Default 60 s.
     pub elapsed: Duration,
+}
+
+impl Source {
+    /// The source as the templates of `stream` see it: values of the stream stand before its own of the same name.
+    #[must_use]
+    pub fn seen_by(&self, stream: &Stream) -> Self {
+        let mut config = self.config.clone();
+        config.retain(|(name, _)| stream.with.iter().all(|(own, _)| own != name));
+        config.extend(stream.with.iter().cloned());
+        Self {
+            config,
+            ..self.clone()
+        }
+    }
 }
 
 impl Stream {

@@ -1,6 +1,7 @@
 //! Reads `landfall.yml`, reporting everything that is wrong with it at once.
 
 mod auth;
+mod complete;
 mod cursor;
 mod errors;
 mod files;
@@ -8,6 +9,8 @@ mod format;
 mod incremental;
 mod job;
 mod lake;
+mod like;
+mod maintain;
 mod paginate;
 mod rate;
 pub mod reference;
@@ -39,7 +42,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    config::{Project, Source, read::values::absolute},
+    config::{Maintain, Project, Source, read::values::absolute},
     yaml::{
         Place, Problem, Problems,
         fields::Value,
@@ -132,6 +135,10 @@ fn project(value: Value<'_>, text: &str, dir: &Path) -> Option<Project> {
     let memory_bytes_max = fields
         .optional("memory", |value| values::size(value, MEMORY_BYTES_MIN..=u64::MAX))
         .unwrap_or(Project::MEMORY_BYTES_DEFAULT);
+    let maintain = match fields.value("maintain") {
+        Some(value) => maintain::maintain(value),
+        None => Some(Maintain::DEFAULT),
+    };
     let sources = fields.required("sources", |value| {
         let entries = value.entries("the APIs to load, by name")?;
         if entries.is_empty() {
@@ -153,6 +160,7 @@ fn project(value: Value<'_>, text: &str, dir: &Path) -> Option<Project> {
         memory_bytes_max,
         credentials_dir: credentials_dir?,
         sources: sources?,
+        maintain: maintain?,
         config_hash: sha256_hex(text),
         dir,
     })

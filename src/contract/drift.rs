@@ -3,8 +3,14 @@
 //! ```text
 //! Contract ─┐
 //!           ├─ changes ─► one Change for each path and kind, in the order of paths
-//! Observed ─┘
+//! Observed ─┤
+//!           └─ Profile ─ jumps (with those of earlier loads) ─► changes against what is usual
 //! ```
+//!
+//! How bad a change is follows from what it does to rows, see [`Severity`].
+
+pub mod jumps;
+pub mod profile;
 
 use std::fmt;
 
@@ -12,8 +18,12 @@ use super::{
     Column, ColumnType, Contract,
     observed::{Counts, Kind, Observed, PathId, ROOT, write_name},
     plan,
+    sample::{self, Aspect, MASK, Sample, is_classified},
 };
 use crate::config::{OnMismatch, OnUnknown};
+
+/// Most characters of what a change says the contract expects: a list of values may be long.
+const EXPECTED_CHARS_MAX: usize = 200;
 
 /// One difference between a contract and the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +44,49 @@ pub struct Change {
     pub first_record: Option<u64>,
     /// What the stream's policy did about it.
     pub effect: Effect,
+    /// The first values it was seen with.
+    pub samples: Vec<Sample>,
+    /// What makes it the same change when it is seen again: the kinds or values found, without counts.
+    pub nature: Vec<String>,
+}
+
+impl Change {
+    /// How much it matters.
+    pub fn severity(&self) -> Severity {
+        match (self.kind, self.effect) {
+            (_, Effect::Quarantined | Effect::Failed) => Severity::Breaking,
+            (ChangeKind::Unknown, _) | (_, Effect::Coerced) => Severity::Informational,
+            _ => Severity::AtRisk,
+        }
+    }
+}
+
+/// How much a change matters.
+///
+/// | severity | rule |
+/// |---|---|
+/// | breaking | records are set aside or refused: rows are missing from the table |
+/// | at risk | rows are there, but values that were declared or usual are not, or the server says that they will end |
+/// | informational | nothing declared is missing: members nobody declared, values read without loss |
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Rows are missing from the table.
+    Breaking,
+    /// Rows are there, values are not.
+    AtRisk,
+    /// Good to know.
+    Informational,
+}
+
+impl Severity {
+    /// The name used in tables and reports, such as `at_risk`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Breaking => "breaking",
+            Self::AtRisk => "at_risk",
+            Self::Informational => "informational",
+        }
+    }
 }
 
 /// What happened.
@@ -55,9 +108,42 @@ pub enum ChangeKind {
     EnumGrown,
     /// Values against a pattern or a length.
     RuleBroken,
+    /// An optional column that is absent or null far more often than before.
+    NullRateJumped,
+    /// Texts of another format than before, such as moments where dates were.
+    FormatChanged,
+    /// Far more or far fewer records than loads before had.
+    VolumeChanged,
+    /// Full pages of another size than before.
+    PageSizeChanged,
+    /// Responses of a status that was not there before.
+    StatusChanged,
+    /// The server says `Deprecation`.
+    Deprecated,
+    /// The server says when it will end, with `Sunset`.
+    Sunset,
 }
 
 impl ChangeKind {
+    /// Every kind.
+    pub const ALL: [Self; 15] = [
+        Self::Unknown,
+        Self::Missing,
+        Self::RequiredMissing,
+        Self::NullInRequired,
+        Self::TypeChanged,
+        Self::OutOfRange,
+        Self::EnumGrown,
+        Self::RuleBroken,
+        Self::NullRateJumped,
+        Self::FormatChanged,
+        Self::VolumeChanged,
+        Self::PageSizeChanged,
+        Self::StatusChanged,
+        Self::Deprecated,
+        Self::Sunset,
+    ];
+
     /// The name used in tables and reports, such as `type_changed`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -69,6 +155,13 @@ impl ChangeKind {
             Self::OutOfRange => "out_of_range",
             Self::EnumGrown => "enum_grown",
             Self::RuleBroken => "rule_broken",
+            Self::NullRateJumped => "null_rate_jumped",
+            Self::FormatChanged => "format_changed",
+            Self::VolumeChanged => "volume_changed",
+            Self::PageSizeChanged => "page_size_changed",
+            Self::StatusChanged => "status_changed",
+            Self::Deprecated => "deprecated",
+            Self::Sunset => "sunset",
         }
     }
 }
@@ -130,27 +223,34 @@ pub fn changes(
         observed,
         on_mismatch,
         declared: vec![false; observed.len()],
+        masked: vec![false; observed.len()],
         changes: Vec::new(),
     };
     comparison.declared[ROOT as usize] = true;
-    comparison.columns(&contract.columns, ROOT, observed.records());
+    comparison.columns(&contract.columns, ROOT, observed.records(), false);
     let Comparison {
         declared,
+        mut masked,
         mut changes,
         ..
     } = comparison;
     let effect = match on_unknown {
-        OnUnknown::Rescue => Effect::Rescued,
+        OnUnknown::Rescue | OnUnknown::Evolve => Effect::Rescued,
         OnUnknown::Ignore => Effect::Ignored,
         OnUnknown::Quarantine => Effect::Quarantined,
     };
     for (id, counts) in observed.iter() {
         if !declared[id as usize] && counts.seen() > 0 {
+            // What is in something classified is too; a parent comes before what is in it.
+            masked[id as usize] |= masked.get(observed.parent(id) as usize).copied().unwrap_or(false);
+            let hidden = masked[id as usize];
             changes.push(Change {
                 kind: ChangeKind::Unknown,
                 path: observed.path(id),
                 expected: String::new(),
                 found: kinds_words(counts, |_| true),
+                samples: samples(observed, id, counts, Aspect::Unknown, hidden),
+                nature: kinds_nature(counts, |kind| kind != Kind::Null),
                 count: counts.seen(),
                 records: around(observed, id),
                 first_record: counts.first(),
@@ -165,12 +265,14 @@ struct Comparison<'a> {
     observed: &'a Observed,
     on_mismatch: OnMismatch,
     declared: Vec<bool>,
+    /// Paths whose values are not shown.
+    masked: Vec<bool>,
     changes: Vec<Change>,
 }
 
 impl Comparison<'_> {
     /// `objects`: how many times the enclosing object was there.
-    fn columns(&mut self, columns: &[Column], parent: PathId, objects: u64) {
+    fn columns(&mut self, columns: &[Column], parent: PathId, objects: u64, hidden: bool) {
         for column in columns {
             let (mut at, mut around) = (Some(parent), objects);
             for (depth, name) in column.path.iter().enumerate() {
@@ -178,6 +280,7 @@ impl Comparison<'_> {
                 let Some(id) = at else { break };
                 self.declared[id as usize] = true;
                 if depth + 1 < column.path.len() {
+                    self.masked[id as usize] |= hidden;
                     self.passed_through(id);
                     around = self
                         .observed
@@ -186,7 +289,7 @@ impl Comparison<'_> {
                 }
             }
             let path = at.map_or_else(|| self.path_in(parent, column), |id| self.observed.path(id));
-            self.column(column, at, path, around);
+            self.column(column, at, path, around, hidden);
         }
     }
 
@@ -212,6 +315,14 @@ impl Comparison<'_> {
             path,
             expected: "object".to_owned(),
             found: kinds_words(counts, |kind| !matches!(kind, Kind::Object | Kind::Null)),
+            samples: samples(
+                self.observed,
+                id,
+                counts,
+                Aspect::Mismatched,
+                self.masked[id as usize],
+            ),
+            nature: kinds_nature(counts, |kind| !matches!(kind, Kind::Object | Kind::Null)),
             count: counts.mismatched(),
             records: around(self.observed, id),
             first_record: counts.first_unfit(),
@@ -229,7 +340,11 @@ impl Comparison<'_> {
         }
     }
 
-    fn column(&mut self, column: &Column, id: Option<PathId>, path: String, objects: u64) {
+    fn column(&mut self, column: &Column, id: Option<PathId>, path: String, objects: u64, hidden: bool) {
+        let hidden = hidden || is_classified(column);
+        if let Some(id) = id {
+            self.masked[id as usize] |= hidden;
+        }
         let nothing = Counts::default();
         let observed = self.observed;
         let counts = id.and_then(|id| observed.counts(id)).unwrap_or(&nothing);
@@ -245,12 +360,14 @@ impl Comparison<'_> {
         } else {
             objects.saturating_sub(counts.seen())
         };
-        for (kind, found, count) in differences(column, counts, absent) {
+        let name = id.map_or("", |id| named(observed, id));
+        for (kind, found, nature, count) in differences(column, counts, absent, name) {
             let effect = match kind {
                 Difference::Coerced => Effect::Coerced,
                 Difference::Change(ChangeKind::Missing) => Effect::Accepted,
                 Difference::Change(_) => refused,
             };
+            let aspect = aspect(&kind);
             let (kind, first_record) = match kind {
                 Difference::Coerced => (ChangeKind::TypeChanged, counts.first_unfit()),
                 Difference::Change(
@@ -259,7 +376,7 @@ impl Comparison<'_> {
                 Difference::Change(kind) => (kind, counts.first_unfit()),
             };
             if count > 0 {
-                let (path, expected) = (path.clone(), plan::words(&column.kind));
+                let (path, expected) = (path.clone(), expected(column, kind));
                 let records = objects;
                 self.changes.push(Change {
                     kind,
@@ -270,17 +387,22 @@ impl Comparison<'_> {
                     records,
                     first_record,
                     effect,
+                    samples: match (id, aspect) {
+                        (Some(id), Some(aspect)) => samples(observed, id, counts, aspect, hidden),
+                        _ => Vec::new(),
+                    },
+                    nature,
                 });
             }
         }
         let Some(id) = id else { return };
         match &column.kind {
-            ColumnType::Object(columns) => self.columns(columns, id, counts.of(Kind::Object)),
+            ColumnType::Object(columns) => self.columns(columns, id, counts.of(Kind::Object), hidden),
             ColumnType::Array(element) => {
                 if let Some(id) = observed.element(id) {
                     self.declared[id as usize] = true;
                     let elements = observed.counts(id).map_or(0, Counts::seen);
-                    self.column(element, Some(id), observed.path(id), elements);
+                    self.column(element, Some(id), observed.path(id), elements, hidden);
                 }
             }
             _ => {}
@@ -293,18 +415,90 @@ enum Difference {
     Change(ChangeKind),
 }
 
-/// What a column's counts say against it: kind, what was found, how often. Counts may be 0.
-fn differences(column: &Column, counts: &Counts, absent: u64) -> [(Difference, String, u64); 8] {
+/// What the contract says of a column, in words.
+fn expected(column: &Column, kind: ChangeKind) -> String {
+    match (kind, &column.rules.allowed) {
+        (ChangeKind::EnumGrown, Some(allowed)) => {
+            let words = format!("one of {}", allowed.join(", "));
+            match words.char_indices().nth(EXPECTED_CHARS_MAX) {
+                None => words,
+                Some((end, _)) => format!("{}…", &words[..end]),
+            }
+        }
+        _ => plan::words(&column.kind),
+    }
+}
+
+/// The samples that show a difference.
+fn aspect(difference: &Difference) -> Option<Aspect> {
+    Some(match difference {
+        Difference::Coerced => Aspect::Coerced,
+        Difference::Change(ChangeKind::RequiredMissing) => Aspect::Absent,
+        Difference::Change(ChangeKind::NullInRequired) => Aspect::Null,
+        Difference::Change(ChangeKind::TypeChanged) => Aspect::Mismatched,
+        Difference::Change(ChangeKind::OutOfRange) => Aspect::OutOfRange,
+        Difference::Change(ChangeKind::EnumGrown) => Aspect::NotAllowed,
+        Difference::Change(ChangeKind::RuleBroken) => Aspect::RuleBroken,
+        Difference::Change(_) => return None,
+    })
+}
+
+/// The name that is nearest to a path's values.
+fn named(observed: &Observed, id: PathId) -> &str {
+    let mut at = id;
+    while at != ROOT {
+        if let Some(name) = observed.name(at) {
+            return name;
+        }
+        at = observed.parent(at);
+    }
+    ""
+}
+
+fn samples(observed: &Observed, id: PathId, counts: &Counts, aspect: Aspect, hidden: bool) -> Vec<Sample> {
+    let name = named(observed, id);
+    let shown = |value: &str| match value {
+        "" | "null" | "{…}" | "[…]" => value.to_owned(),
+        _ if hidden => MASK.to_owned(),
+        _ => sample::shown(name, value),
+    };
+    counts
+        .samples(aspect)
+        .map(|taken| Sample {
+            at: taken.at,
+            value: shown(&taken.value),
+        })
+        .collect()
+}
+
+/// What a column's counts say against it: kind, what was found, with counts and without, how often. Counts may be 0.
+fn differences(
+    column: &Column,
+    counts: &Counts,
+    absent: u64,
+    name: &str,
+) -> [(Difference, String, Vec<String>, u64); 8] {
+    let natures = |wanted: &dyn Fn(Kind) -> bool| kinds_nature(counts, wanted);
     let all = kinds_words(counts, |kind| kind != Kind::Null);
     let mut foreign = kinds_words(counts, |kind| !is_native(&column.kind, kind));
     if foreign.is_empty() {
         // Text that is no date, say.
         foreign.clone_from(&all);
     }
-    let new_values: Vec<String> = counts
+    let mut foreign_nature = natures(&|kind| !is_native(&column.kind, kind));
+    if foreign_nature.is_empty() {
+        foreign_nature = natures(&|kind| kind != Kind::Null);
+    }
+    let all_nature = natures(&|kind| kind != Kind::Null);
+    let new_values: Vec<(String, u64)> = counts
         .new_values()
+        .map(|(value, count)| (sample::shown(name, value), count))
+        .collect();
+    let new_texts: Vec<String> = new_values
+        .iter()
         .map(|(value, count)| format!("{value} ×{count}"))
         .collect();
+    let new_nature = new_values.into_iter().map(|(value, _)| value).collect();
     let change = Difference::Change;
     let if_required = |count: u64| if column.required { count } else { 0 };
     let missing = if column.required || counts.seen() > 0 {
@@ -316,27 +510,46 @@ fn differences(column: &Column, counts: &Counts, absent: u64) -> [(Difference, S
         (
             change(ChangeKind::RequiredMissing),
             "nothing".to_owned(),
+            Vec::new(),
             if_required(absent),
         ),
-        (change(ChangeKind::Missing), "nothing".to_owned(), missing),
+        (
+            change(ChangeKind::Missing),
+            "nothing".to_owned(),
+            Vec::new(),
+            missing,
+        ),
         (
             change(ChangeKind::NullInRequired),
             "null".to_owned(),
+            Vec::new(),
             if_required(counts.of(Kind::Null)),
         ),
         (
             change(ChangeKind::TypeChanged),
             foreign.clone(),
+            foreign_nature.clone(),
             counts.mismatched(),
         ),
-        (Difference::Coerced, foreign, counts.coerced()),
-        (change(ChangeKind::OutOfRange), all.clone(), counts.out_of_range()),
+        (Difference::Coerced, foreign, foreign_nature, counts.coerced()),
+        (
+            change(ChangeKind::OutOfRange),
+            all.clone(),
+            all_nature.clone(),
+            counts.out_of_range(),
+        ),
         (
             change(ChangeKind::EnumGrown),
-            new_values.join(", "),
+            new_texts.join(", "),
+            new_nature,
             counts.not_allowed(),
         ),
-        (change(ChangeKind::RuleBroken), all, counts.rule_broken()),
+        (
+            change(ChangeKind::RuleBroken),
+            all,
+            all_nature,
+            counts.rule_broken(),
+        ),
     ]
 }
 
@@ -377,6 +590,13 @@ fn kinds_words(counts: &Counts, wanted: impl Fn(Kind) -> bool) -> String {
     words.join(", ")
 }
 
+fn kinds_nature(counts: &Counts, wanted: impl Fn(Kind) -> bool) -> Vec<String> {
+    let seen = Kind::ALL
+        .iter()
+        .filter(|&&kind| counts.of(kind) > 0 && wanted(kind));
+    seen.map(|kind| kind.as_str().to_owned()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
@@ -408,6 +628,7 @@ mod tests {
                 records,
                 first_record,
                 effect,
+                ..
             } = change;
             let first = first_record.map_or_else(String::new, |first| format!(" from {first}"));
             writeln!(
@@ -439,7 +660,7 @@ mod tests {
         insta::assert_snapshot!(report(&contract(), OnMismatch::Quarantine, &records), @r#"
         id: required_missing "integer" found "nothing", 1 of 4, quarantined
         id: null_in_required "integer" found "null", 1 of 4, quarantined
-        status: enum_grown "string" found "\"lost\" ×2", 2 of 4 from 1, quarantined
+        status: enum_grown "one of \"open\", \"paid\"" found "\"lost\" ×2", 2 of 4 from 1, quarantined
         total: type_changed "decimal(10,2)" found "string ×1, boolean ×1", 1 of 4 from 1, quarantined
         total: type_changed "decimal(10,2)" found "string ×1, boolean ×1", 1 of 4 from 1, coerced
         name: missing "string" found "nothing", 4 of 4, accepted

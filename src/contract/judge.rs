@@ -136,6 +136,7 @@ impl Judge {
             keys: &options.keys,
             sequence_by: &options.sequence_by,
             rescue: options.on_mismatch == OnMismatch::Rescue,
+            classified: false,
             observed: Observed::new(),
             targets: vec![Target::Undeclared],
         };

@@ -6,6 +6,7 @@
 //!
 //! Pure: no I/O, no clock. Bad data is a value ([`Violation`]), never an error and never a panic.
 
+pub mod classified;
 pub mod columns;
 pub mod compat;
 pub mod diff;
@@ -18,8 +19,10 @@ mod numbers;
 pub mod observed;
 pub mod odcs;
 pub mod patch;
+pub mod place;
 mod plan;
 mod record;
+pub mod sample;
 mod times;
 mod undeclared;
 mod widening;

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, hash::BuildHasher as _};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use super::sample::{Aspect, Place, SAMPLES_MAX, Taken};
+
 /// Most paths that are told apart beyond those of the contract. Members of further paths go to one common count.
 pub const PATHS_MAX: usize = 10_000;
 
@@ -78,9 +80,15 @@ pub(crate) enum Note {
     NoDouble,
     /// A whole number that no decimal of 38 digits holds.
     NoDecimal,
+    /// Text of a declared column whose format was looked at.
+    Inspected,
+    /// Text that is a UUID.
+    Uuid,
+    /// Text that is a number.
+    Numeric,
 }
 
-const NOTES: usize = Note::NoDecimal as usize + 1;
+const NOTES: usize = Note::Numeric as usize + 1;
 
 /// What was seen at one path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,6 +98,7 @@ pub struct Counts {
     first: Option<u64>,
     first_unfit: Option<u64>,
     new_values: Option<BTreeMap<String, u64>>,
+    samples: Vec<Taken>,
 }
 
 impl Counts {
@@ -150,6 +159,17 @@ impl Counts {
             .map(|(value, &count)| (value.as_str(), count))
     }
 
+    /// The first values that differ in the way of `aspect`.
+    pub(crate) fn samples(&self, aspect: Aspect) -> impl Iterator<Item = &Taken> {
+        self.samples.iter().filter(move |taken| taken.aspect == aspect)
+    }
+
+    fn add_sample(&mut self, taken: Taken) {
+        if self.samples(taken.aspect).count() < SAMPLES_MAX {
+            self.samples.push(taken);
+        }
+    }
+
     fn add_new_value(&mut self, value: &str, count: u64) {
         let values = self.new_values.get_or_insert_default();
         if let Some(known) = values.get_mut(value) {
@@ -171,6 +191,12 @@ impl Counts {
         self.first_unfit = self.first_unfit.or(other.first_unfit.map(later));
         for (value, count) in other.new_values() {
             self.add_new_value(value, count);
+        }
+        for taken in &other.samples {
+            self.add_sample(Taken {
+                row: later(taken.row),
+                ..taken.clone()
+            });
         }
     }
 }
@@ -263,6 +289,15 @@ impl Observed {
         self.rows += other.rows;
         self.records += other.records;
         self.overflowed += other.overflowed;
+    }
+
+    /// Says where the sampled records are: `place` is asked with the number of a record among those observed.
+    pub fn locate(&mut self, place: impl Fn(u64) -> Option<Place>) {
+        for taken in self.nodes.iter_mut().flat_map(|node| &mut node.counts.samples) {
+            if taken.at.is_none() {
+                taken.at = place(taken.row);
+            }
+        }
     }
 
     /// Every path that was seen, a parent before what is in it, such as `lines[].price`.
@@ -428,6 +463,27 @@ impl Observed {
             if (note as usize) <= Note::NotAllowed as usize {
                 node.counts.first_unfit.get_or_insert(row);
             }
+        }
+    }
+
+    /// Whether a value at this path would be kept as a sample.
+    #[inline]
+    pub(crate) fn wants_sample(&self, id: PathId, aspect: Aspect) -> bool {
+        self.nodes
+            .get(id as usize)
+            .is_some_and(|node| node.counts.samples(aspect).count() < SAMPLES_MAX)
+    }
+
+    /// Keeps a value of the row that was counted last.
+    pub(crate) fn add_sample(&mut self, id: PathId, aspect: Aspect, value: String) {
+        let row = self.rows - 1;
+        if let Some(node) = self.nodes.get_mut(id as usize) {
+            node.counts.add_sample(Taken {
+                aspect,
+                row,
+                at: None,
+                value,
+            });
         }
     }
 

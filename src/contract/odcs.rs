@@ -17,9 +17,10 @@ pub mod write;
 mod tests;
 
 use crate::{
-    contract::Contract,
+    contract::{Contract, compat::Mode},
     yaml::{
         Problem, Problems,
+        edit::Spans,
         fields::{Fields, Value},
         parse::parse as parse_yaml,
         quoted,
@@ -62,6 +63,20 @@ pub fn parse(text: &str, file: &str) -> Result<Contract, Vec<Problem>> {
     problems.finish(contract).map(|(contract, _)| contract)
 }
 
+/// The mode of compatibility that a contract asks for in its custom property `compatibility`; `None` if it asks for none.
+///
+/// ```
+/// use landfall::contract::{compat::Mode, odcs::compatibility};
+/// let text = "id: x\ncustomProperties:\n- {property: compatibility, value: full}\n";
+/// assert_eq!(compatibility(text), Some(Mode::FULL));
+/// ```
+pub fn compatibility(text: &str) -> Option<Mode> {
+    let root = Spans::read(text)?;
+    let items = root.get("customProperties")?.items();
+    let is_it = |item: &&Spans| item.get("property").and_then(Spans::text) == Some("compatibility");
+    items.iter().find(is_it)?.get("value")?.text()?.parse().ok()
+}
+
 /// Why `name` cannot be the name of a column, or `None` if it can. `top` is false for fields of nested objects.
 ///
 /// ```
@@ -91,6 +106,7 @@ pub fn name_problem(name: &str, top: bool) -> Option<&'static str> {
 fn contract(value: Value<'_>) -> Option<Contract> {
     let fields = value.fields(&sections::CONTRACT)?;
     fields.required("apiVersion", api_version);
+    fields.optional("customProperties", custom);
     fields.required("kind", |value| value.choice(&[("DataContract", ())], &[]));
     let id = fields.required("id", Value::text);
     let version = fields.required("version", version);
@@ -111,6 +127,30 @@ fn contract(value: Value<'_>) -> Option<Contract> {
         status: status?.to_owned(),
         columns: columns?,
     })
+}
+
+/// Of the custom properties of a whole contract only `compatibility` is ours.
+fn custom(value: Value<'_>) -> Option<()> {
+    let modes = Mode::ALL.map(|(name, _)| (name, ()));
+    for item in value.items()? {
+        let entries = item.entries("a property and its value")?;
+        let find = |key: &str| {
+            entries
+                .iter()
+                .find(|entry| entry.key == key)
+                .map(|entry| item.child(entry))
+        };
+        let is_ours =
+            find("property").is_some_and(|property| property.node.scalar_text() == Some("compatibility"));
+        if let (true, Some(value)) = (is_ours, find("value")) {
+            let value = Value {
+                key: "compatibility",
+                ..value
+            };
+            value.choice(&modes, &[])?;
+        }
+    }
+    Some(())
 }
 
 fn table(value: Value<'_>) -> Option<Vec<crate::contract::Column>> {

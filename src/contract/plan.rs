@@ -9,6 +9,7 @@ use super::{
     columns::Value,
     numbers::{self, Rounding},
     observed::{NO_PATH, Observed, PathId, ROOT},
+    sample::is_classified,
     times,
 };
 use crate::{
@@ -236,6 +237,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) sequence_by: &'a [String],
     /// Whether values that do not fit go to `_rescued`.
     pub(crate) rescue: bool,
+    /// Whether what is around the column at hand is classified.
+    pub(crate) classified: bool,
     pub(crate) observed: Observed,
     /// By path.
     pub(crate) targets: Vec<Target>,
@@ -315,6 +318,8 @@ impl Planner<'_> {
     }
 
     fn slot(&mut self, column: &Column, path: PathId) -> Result<Slot> {
+        let around = self.classified;
+        self.classified |= is_classified(column);
         let kind = match &column.kind {
             ColumnType::String => SlotKind::String,
             ColumnType::Integer => SlotKind::Integer,
@@ -354,10 +359,11 @@ impl Planner<'_> {
             required: column.required,
             rescue: self.rescue && !column.required,
             coerce: column.coercion == Coercion::Lossless,
-            classified: column.classification.is_some(),
+            classified: self.classified,
             expected: words(&column.kind),
             checks: None,
         };
+        self.classified = around;
         if column.rules != Rules::default() {
             slot.checks = Some(Box::new(checks(&slot, column)?));
         }

@@ -7,8 +7,11 @@ use std::ops::Range;
 use super::{
     ViolationClass,
     columns::{Value, Values},
+    numbers,
     observed::{Kind, NEW_VALUES_MAX, NO_PATH, Note, PathId, ROOT, write_escaped, write_name},
     plan::{Role, Slot, SlotKind, Target},
+    sample::{self, Aspect},
+    times,
     work::{Mark, Place, Work},
 };
 use crate::{
@@ -24,6 +27,9 @@ const EXCERPT_CHARS_MAX: usize = 60;
 
 /// Most bytes that one record may have in `_rescued`, where paths stand beside the values.
 pub(crate) const RESCUED_BYTES_MAX: usize = 256 << 20;
+
+/// Texts of one column whose format is looked at, of each batch.
+const FORMAT_TEXTS_MAX: u64 = 64;
 
 /// Reads one record.
 pub(crate) struct Reader<'r> {
@@ -66,6 +72,7 @@ impl<'r> Reader<'r> {
                         Role::Key => ViolationClass::KeyMissing,
                         Role::Other => ViolationClass::RequiredMissing,
                     };
+                    self.work.sample(slot.path, Aspect::Absent, String::new);
                     self.violate(class, slot.path, slot.expected.clone(), "nothing".to_owned());
                 }
             }
@@ -171,6 +178,7 @@ impl<'r> Reader<'r> {
             _ => {
                 let (kind, range) = self.observe(path)?;
                 self.note(path, Note::Mismatched);
+                self.take_sample(path, Aspect::Mismatched, range.clone());
                 // A key or a required column behind it is missing now, and says so itself.
                 if self.rescue_mismatch {
                     self.rescue(path, None, range);
@@ -288,6 +296,9 @@ impl<'r> Reader<'r> {
                 "empty text".to_owned(),
             );
         } else {
+            if matches!(slot.kind, SlotKind::String) {
+                self.inspect_format(slot.path, text);
+            }
             self.judge(slot, column, slot.text(text), Kind::String, range);
         }
         self.work.decoded = decoded;
@@ -300,6 +311,7 @@ impl<'r> Reader<'r> {
                 Role::Key => ViolationClass::KeyMissing,
                 Role::Other => ViolationClass::NullInRequired,
             };
+            self.work.sample(slot.path, Aspect::Null, || "null".to_owned());
             self.violate(class, slot.path, slot.expected.clone(), "null".to_owned());
         }
     }
@@ -321,6 +333,7 @@ impl<'r> Reader<'r> {
                     if coerced {
                         self.work.coerced += 1;
                         self.note(slot.path, Note::Coerced);
+                        self.take_sample(slot.path, Aspect::Coerced, range);
                     }
                     return;
                 }
@@ -371,15 +384,14 @@ impl<'r> Reader<'r> {
     ) {
         let (class, expected, found) = broken;
         column.push_null();
-        self.note(
-            slot.path,
-            match class {
-                ViolationClass::TypeMismatch => Note::Mismatched,
-                ViolationClass::OutOfRange => Note::OutOfRange,
-                ViolationClass::Enum => Note::NotAllowed,
-                _ => Note::RuleBroken,
-            },
-        );
+        let (note, aspect) = match class {
+            ViolationClass::TypeMismatch => (Note::Mismatched, Aspect::Mismatched),
+            ViolationClass::OutOfRange => (Note::OutOfRange, Aspect::OutOfRange),
+            ViolationClass::Enum => (Note::NotAllowed, Aspect::NotAllowed),
+            _ => (Note::RuleBroken, Aspect::RuleBroken),
+        };
+        self.note(slot.path, note);
+        self.take_sample(slot.path, aspect, range.clone());
         if slot.rescue {
             self.rescue(slot.path, None, range);
         } else {
@@ -394,6 +406,33 @@ impl<'r> Reader<'r> {
 
     pub(super) fn note(&mut self, path: PathId, note: Note) {
         self.work.marks.push((path, Mark::Note(note)));
+    }
+
+    fn take_sample(&mut self, path: PathId, aspect: Aspect, range: Range<usize>) {
+        let text = self.text;
+        self.work.sample(path, aspect, || sample::cut(&text[range]));
+    }
+
+    /// Counts the formats of the first texts of a column, so that a change of them can be told.
+    fn inspect_format(&mut self, path: PathId, text: &str) {
+        let texts = self
+            .work
+            .observed
+            .counts(path)
+            .map_or(0, |counts| counts.of(Kind::String));
+        if texts >= FORMAT_TEXTS_MAX {
+            return;
+        }
+        self.note(path, Note::Inspected);
+        if times::timestamp(text, None).is_ok() {
+            self.note(path, Note::Moment);
+        } else if times::date(text).is_ok() {
+            self.note(path, Note::Date);
+        } else if sample::is_uuid(text) {
+            self.note(path, Note::Uuid);
+        } else if numbers::is_number(text) {
+            self.note(path, Note::Numeric);
+        }
     }
 
     pub(super) fn violate(&mut self, class: ViolationClass, path: PathId, expected: String, found: String) {

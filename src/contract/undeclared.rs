@@ -5,8 +5,11 @@ use std::ops::Range;
 use super::{
     ViolationClass, numbers,
     observed::{Kind, NO_PATH, Note, PathId, write_name},
+    plan::Target,
     record::{Reader, decode},
+    sample::{self, Aspect},
     times,
+    work::Place,
 };
 use crate::{
     config::OnUnknown,
@@ -32,7 +35,7 @@ impl Reader<'_> {
     /// Does with an undeclared value what the stream's policy says.
     fn leftover(&mut self, path: PathId, name: Option<&str>, range: Range<usize>) {
         match self.on_unknown {
-            OnUnknown::Rescue => self.rescue(path, name, range),
+            OnUnknown::Rescue | OnUnknown::Evolve => self.rescue(path, name, range),
             OnUnknown::Ignore => {}
             OnUnknown::Quarantine => {
                 let mut place = self.path(path);
@@ -87,7 +90,14 @@ impl Reader<'_> {
             _ => return self.scanner.defect(),
         };
         self.mark(path, kind);
-        Ok((kind, start..self.scanner.at()))
+        let range = start..self.scanner.at();
+        let is_undeclared = |place: &Place| place.target == Target::Undeclared;
+        if self.work.places.get(path as usize).is_some_and(is_undeclared) {
+            let text = self.text;
+            self.work
+                .sample(path, Aspect::Unknown, || sample::cut(&text[range.clone()]));
+        }
+        Ok((kind, range))
     }
 
     fn observe_object(&mut self, path: PathId) -> Result<(), Defect> {

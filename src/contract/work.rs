@@ -10,6 +10,7 @@ use super::{
     observed::{Kind, NO_PATH, Note, Observed, PathId},
     plan::Target,
     record::excerpt,
+    sample::Aspect,
 };
 
 /// Most characters of a violation's `expected`, so that a long enum does not fill the quarantine.
@@ -18,6 +19,9 @@ const EXPECTED_CHARS_MAX: usize = 200;
 /// Most violations of one class that are kept of one record. Counted by class, because the caller passes over some
 /// classes in deletions and must still see whether there are others.
 pub(crate) const VIOLATIONS_MAX: usize = 100;
+
+/// Most values of one record that are kept as samples.
+const SAMPLES_PER_RECORD_MAX: usize = 256;
 
 /// What is remembered between the records of one batch.
 pub(crate) struct Work {
@@ -28,6 +32,7 @@ pub(crate) struct Work {
     /// Values of the record with what they turned out to be, counted once it is known to be well-formed.
     pub(crate) marks: Vec<(PathId, Mark)>,
     pub(crate) new_values: Vec<(PathId, String)>,
+    samples: Vec<(PathId, Aspect, String)>,
     pub(crate) overflowed: u64,
     pub(crate) places: Vec<Place>,
     /// Numbers of the array elements around the current value, outermost first.
@@ -82,6 +87,7 @@ impl Work {
             rescued: String::new(),
             marks: Vec::new(),
             new_values: Vec::new(),
+            samples: Vec::new(),
             overflowed: 0,
             indices: Vec::new(),
             serial: 0,
@@ -102,6 +108,7 @@ impl Work {
         self.rescued.clear();
         self.marks.clear();
         self.new_values.clear();
+        self.samples.clear();
         self.indices.clear();
         self.further.clear();
         self.overflowed = 0;
@@ -125,6 +132,9 @@ impl Work {
         for (path, value) in &self.new_values {
             self.observed.count_new_value(*path, value);
         }
+        for (path, aspect, value) in self.samples.drain(..) {
+            self.observed.add_sample(path, aspect, value);
+        }
     }
 
     /// Forgets the record but for one violation of the whole.
@@ -134,6 +144,14 @@ impl Work {
         self.violations.truncate(self.first_violation);
         self.violate(class, String::new(), expected, found);
         self.rows += 1;
+    }
+
+    /// Keeps what `value` makes as a sample, if there are not enough of them yet. Nothing is allocated otherwise.
+    #[inline]
+    pub(crate) fn sample(&mut self, path: PathId, aspect: Aspect, value: impl FnOnce() -> String) {
+        if self.samples.len() < SAMPLES_PER_RECORD_MAX && self.observed.wants_sample(path, aspect) {
+            self.samples.push((path, aspect, value()));
+        }
     }
 
     pub(crate) fn violate(&mut self, class: ViolationClass, path: String, expected: String, found: String) {

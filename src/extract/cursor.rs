@@ -69,6 +69,13 @@ pub fn moment(format: &CursorFormat, moment: &Moment, now: Timestamp) -> Option<
     }
 }
 
+/// The moment before which the API keeps nothing, if `watermark` lies before it; as seen at `now`.
+pub fn forgotten(incremental: &Incremental, watermark: Option<&str>, now: Timestamp) -> Option<String> {
+    let format = &incremental.format;
+    let (oldest, text) = moment(format, &Moment::Ago(incremental.retained?), now)?;
+    (format.rank(watermark?)? < oldest).then_some(text)
+}
+
 /// What a watermark of `incremental` is a value of: the path of the cursor and its format.
 pub fn identity(incremental: &Incremental) -> String {
     format!("{} {}", incremental.cursor, incremental.format.as_str())
@@ -170,6 +177,7 @@ mod tests {
             filter: Filter::Api,
             skew: Incremental::SKEW_DEFAULT,
             on_expired: OnExpired::Stop,
+            retained: None,
         }
     }
 

@@ -16,12 +16,12 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use object_store::ObjectStore;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tracing::warn;
 use url::Url;
 
 use crate::{
-    config::{files::Files, text::Vars},
+    config::{files::Files, request::Request, text::Vars},
     error::{Error, ErrorKind, Result},
     extract::{
         client::{Framing, Head},
@@ -32,7 +32,7 @@ use crate::{
         request::{Ask, PageRequest},
     },
     format::{Piece, Recipe, part::Section},
-    json,
+    json::{self, JsonPath},
     raw::{FileFact, Page, PageFacts},
 };
 
@@ -170,14 +170,55 @@ impl Filing {
         })
     }
 
-    async fn download(&self, url: &str, declared: bool) -> Result<(Head, Download), Lost> {
+    /// What fetches a file, and as what kind of request.
+    async fn asked(&self, url: &str) -> Result<(PageRequest, Request), Lost> {
         let source = &self.fetcher.source;
-        let url = url_of(&source.base_url, url)?;
+        let vars = Ask::default().vars(source);
+        let url = match (&self.settings.request, &self.settings.target) {
+            (None, _) => url_of(&source.base_url, url)?,
+            (Some(settings), target) => {
+                let request =
+                    PageRequest::of(source, settings, vars.clone().with("file", &json!({"url": url})))?;
+                match target {
+                    None => return Ok((request, settings.clone())),
+                    Some(target) => self.target(settings, &request, target).await?,
+                }
+            }
+        };
         let settings = errand::plain_get();
-        let mut request = PageRequest::of(source, &settings, Ask::default().vars(source))?;
+        let mut request = PageRequest::of(source, &settings, vars)?;
         request.hosts = self.settings.hosts.clone();
-        let request = request.at(&source.base_url, url)?;
-        let fetcher = errand::about(&self.fetcher, &settings, Reads::Anything)?;
+        Ok((request.at(&source.base_url, url)?, settings))
+    }
+
+    /// The URL that the answer to `request` holds.
+    async fn target(
+        &self,
+        settings: &Request,
+        request: &PageRequest,
+        target: &JsonPath,
+    ) -> Result<Url, Lost> {
+        let fetcher = errand::about(&self.fetcher, settings, Reads::Json);
+        let answer = fetcher
+            .fetch(request, 0, None, None)
+            .await
+            .map_err(|lost| lost_by(lost.error))?;
+        let value = target.first(&answer.response.body).ok().flatten();
+        let found = value.and_then(json::text);
+        let found = found.filter(|text| !text.trim().is_empty());
+        let Some(text) = found.filter(|_| answer.verdict == Verdict::Page) else {
+            let error = Error::new(ErrorKind::Refused, "find URL of a file")
+                .with("url", answer.masks.url(answer.response.head.url.as_str()))
+                .with("status", answer.response.head.status)
+                .with("target", target);
+            return Err(error.into());
+        };
+        Ok(url_of(&answer.response.head.url, text.trim())?)
+    }
+
+    async fn download(&self, url: &str, declared: bool) -> Result<(Head, Download), Lost> {
+        let (request, settings) = self.asked(url).await?;
+        let fetcher = errand::about(&self.fetcher, &settings, Reads::Anything);
         let dir = fetcher.channel.client().spool_dir();
         let opened = Download::open(dir, self.settings.bytes_max).await;
         let mut download = opened.map_err(|cause| {
@@ -186,9 +227,8 @@ impl Filing {
         })?;
         let answer = fetcher.fetch_file(&request, &mut download).await;
         let answer = answer.map_err(|lost| match lost.error.kind() {
-            ErrorKind::Config | ErrorKind::Internal => Lost::Ours(lost.error),
             _ if download.is_broken() => Lost::Ours(lost.error),
-            _ => Lost::File(lost.error),
+            _ => lost_by(lost.error),
         })?;
         check(&answer, declared)?;
         Ok((answer.response.head, download))
@@ -211,6 +251,14 @@ enum Lost {
     File(Error),
     /// Because of us: there is no place for it, or no way to ask. Other files would fare no better.
     Ours(Error),
+}
+
+/// Whose fault it is that something was not answered.
+fn lost_by(error: Error) -> Lost {
+    match error.kind() {
+        ErrorKind::Config | ErrorKind::Internal => Lost::Ours(error),
+        _ => Lost::File(error),
+    }
 }
 
 impl From<Error> for Lost {
@@ -265,7 +313,13 @@ fn wanted_by(settings: &Files, record: &[u8], vars: &Vars) -> Result<Option<Want
         let value = path.first(record).ok().flatten()?;
         json::text(value).filter(|text| !text.trim().is_empty())
     };
-    let Some(url) = text(&settings.url) else {
+    // What a request is made of may be a number.
+    let number = || {
+        let value = settings.url.first(record).ok().flatten()?;
+        let number = settings.request.is_some() && matches!(value.first(), Some(b'-' | b'0'..=b'9'));
+        number.then(|| String::from_utf8_lossy(value))
+    };
+    let Some(url) = text(&settings.url).or_else(number) else {
         return Ok(None);
     };
     if let Some(only) = &settings.only {
@@ -305,6 +359,8 @@ mod tests {
     fn a_record_without_a_url_has_no_file() {
         let settings = Files {
             url: path("$.file.url"),
+            request: None,
+            target: None,
             checksum: Some(path("$.file.sha")),
             only: Some(Expr::parse("record.kind == 'image' and config.wanted").unwrap()),
             bytes_max: 1,

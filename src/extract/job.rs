@@ -285,7 +285,7 @@ impl Export {
         request: &PageRequest,
         reads: Reads,
     ) -> Result<Answer, Box<Unanswered>> {
-        let fetcher = about(&self.fetcher, settings, reads).map_err(unsent)?;
+        let fetcher = about(&self.fetcher, settings, reads);
         let answer = fetcher.fetch(request, 1, None, None).await?;
         match answer.reading {
             Ok(_) => Ok(answer),

@@ -21,6 +21,7 @@ use crate::{
     json::{self, JsonPath},
     raw::{
         BatchNumber, Bookmark,
+        expire::Expired,
         log::{LogEntry, RawLog},
         read::{PageRead, RawPage, read_object},
     },
@@ -48,6 +49,7 @@ pub async fn slices(
         Some(slicing) => (slicing.by.as_slice(), slicing.combine),
         None => (&[][..], Combine::Product),
     };
+    let source = &source.seen_by(stream);
     let mut parents = BTreeMap::new();
     let mut reads = Vec::new();
     for by in by {
@@ -248,6 +250,8 @@ impl ParentRead {
         let Some((first, last)) = self.range else {
             return Ok(());
         };
+        let expired = Expired::of(&self.log).await?;
+        expired.refuse(&self.log, &(first..=last), "read parent stream")?;
         let mut group = Vec::new();
         let mut entries = self.log.entries(first..=last);
         while let Some(entry) = entries.try_next().await? {
@@ -319,7 +323,7 @@ async fn first_batch(
             .get(parent.stream.as_str())
             .map_or(BatchNumber::FIRST, |last| last.next())),
         ParentRecords::All if stream.incremental.is_some() => Ok(BatchNumber::FIRST),
-        ParentRecords::All => log.last_pass(head).await,
+        ParentRecords::All => Ok(log.last_pass(head).await?.unwrap_or(BatchNumber::FIRST)),
     }
 }
 

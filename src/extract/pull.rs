@@ -4,6 +4,7 @@ mod decide;
 mod export;
 mod look;
 mod remedy;
+mod whole;
 mod windows;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -160,6 +161,7 @@ impl Pull {
         scope: Scope,
         mut mark: Mark,
     ) -> Result<Option<Self>> {
+        let (scope, doom) = whole::scope(&fetcher, scope, &mark);
         let changes = |window: &Window| window.complete != Some(true);
         let job = mark.window.as_ref().and_then(|window| window.job.clone());
         if scope == Scope::Complete
@@ -169,6 +171,7 @@ impl Pull {
             // A window over changes is no part of a pass over everything, which asks for those too.
             mark.window = None;
         }
+        fetcher = whole::fetcher(fetcher, &scope, &mark);
         let name = fetcher.stream.name.clone();
         let shape = shape::of(&fetcher.source, &fetcher.stream);
         if let (Paginate::Auto, Some(text)) = (&fetcher.stream.paginate.next, &mark.paginator) {
@@ -247,7 +250,7 @@ impl Pull {
             remedies: 0,
             earlier: VecDeque::new(),
             fetched: None,
-            doom: None,
+            doom,
         }))
     }
 

@@ -318,7 +318,7 @@ mod tests {
     fn stream(format: CursorFormat) -> Stream {
         let base = "http://127.0.0.1:1".parse().unwrap();
         let mut stream = source(&base, Paginate::Single).streams.remove(0);
-        stream.records = JsonPath::parse("$[*]").unwrap();
+        stream.records = JsonPath::parse("$[*]").unwrap().into();
         stream.incremental = Some(Incremental {
             format,
             ..incremental(Duration::ZERO)

@@ -166,7 +166,7 @@ impl Extraction {
     ) -> Result<Self> {
         let progress = Arc::new(Progress::default());
         let fetcher = Fetcher {
-            source: Arc::new(source.clone()),
+            source: Arc::new(source.seen_by(stream)),
             stream: Arc::new(stream.clone()),
             channel,
             clock,

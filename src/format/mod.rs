@@ -33,6 +33,7 @@ use crate::{
     config::{
         self, Stream,
         format::{Container, Encoding, Format, Syntax},
+        records::RecordPaths,
     },
     format::{
         container::Allowance,
@@ -168,7 +169,7 @@ pub struct Recipe {
     /// What bodies are written in.
     pub format: Format,
     /// Where the records are.
-    pub records: JsonPath,
+    pub records: RecordPaths,
     /// Slice values put into every record.
     pub include: Vec<String>,
     /// The member that a record gets for the file it points to; none if none gets one.
@@ -214,8 +215,8 @@ impl Recipe {
 
 /// Calls `visit` with every record of `body`, in order.
 ///
-/// Records of plain JSON and plain JSON Lines are ranges of the body; nothing is copied. `path` means nothing to
-/// syntaxes whose records need none: JSON Lines, lines and CSV. In XML every step stands for all elements of its name:
+/// Records of plain JSON and plain JSON Lines are ranges of the body; nothing is copied. Several paths are several ways
+/// through the body, one after the other. `paths` mean nothing to syntaxes whose records need none: JSON Lines, lines and CSV. In XML every step stands for all elements of its name:
 /// `$.rss.channel.item[*]` and `$.rss.channel.item` find the same, be there one item or many.
 ///
 /// # Errors
@@ -224,7 +225,7 @@ impl Recipe {
 /// ```
 /// use landfall::{config::format::{Format, Syntax}, format, json::{Found, JsonPath}};
 /// let lines = Format { syntax: Syntax::JsonLines, ..Format::JSON };
-/// let path = JsonPath::parse("$").unwrap();
+/// let path = JsonPath::parse("$").unwrap().into();
 /// let body = bytes::Bytes::from_static(b"{\"id\":1}\n{\"id\":2}\n");
 /// let mut records = Vec::new();
 /// let found = format::records(&lines, &path, &body, &format::Limits::DEFAULT, &mut |piece| {
@@ -234,6 +235,17 @@ impl Recipe {
 /// assert_eq!(records[1], "{\"id\":2}");
 /// ```
 pub fn records(
+    format: &Format,
+    paths: &RecordPaths,
+    body: &Bytes,
+    limits: &Limits,
+    visit: &mut dyn FnMut(Piece<'_>),
+) -> Result<Found, Defect> {
+    paths.each(|path| records_at(format, path, body, limits, visit))
+}
+
+/// As [`records`], of one path.
+fn records_at(
     format: &Format,
     path: &JsonPath,
     body: &Bytes,

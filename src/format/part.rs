@@ -13,7 +13,10 @@ use std::{mem, ops::Range};
 use bytes::Bytes;
 
 use crate::{
-    config::format::{Container, Encoding, Format, Syntax},
+    config::{
+        format::{Container, Encoding, Format, Syntax},
+        records::RecordPaths,
+    },
     format::{Defect, Piece, as_it_stands, lines},
     json::{
         self, Found, JsonPath,
@@ -35,16 +38,19 @@ impl Streamed {
     ///
     /// ```
     /// use landfall::{config::format::Format, format::part::Streamed, json::JsonPath};
-    /// let of = |path: &str| Streamed::of(&Format::JSON, &JsonPath::parse(path).unwrap());
+    /// let of = |path: &str| Streamed::of(&Format::JSON, &JsonPath::parse(path).unwrap().into());
     /// assert!(of("$.data[*]").is_some());
     /// assert!(of("$.data[*].item").is_none());
     /// ```
-    pub fn of(format: &Format, path: &JsonPath) -> Option<Self> {
+    pub fn of(format: &Format, paths: &RecordPaths) -> Option<Self> {
         if format.container != Container::Plain || format.encoding != Encoding::Utf8 {
             return None;
         }
         match format.syntax {
-            Syntax::Json => Splitter::new(path).map(|_| Self::Elements(path.clone())),
+            Syntax::Json => {
+                let path = paths.only()?;
+                Splitter::new(path).map(|_| Self::Elements(path.clone()))
+            }
             Syntax::JsonLines => Some(Self::Lines),
             Syntax::Lines | Syntax::Csv(_) | Syntax::Xml(_) => None,
         }
@@ -313,7 +319,7 @@ pub struct Section<'a> {
 /// [`Defect`] of the part.
 pub fn section(
     format: &Format,
-    path: &JsonPath,
+    paths: &RecordPaths,
     body: &Bytes,
     section: &Section<'_>,
     visit: &mut dyn FnMut(Piece<'_>),
@@ -328,7 +334,7 @@ pub fn section(
     let bound = |bound: u64| usize::try_from(bound).unwrap_or(usize::MAX).min(body.len());
     let (start, end) = (bound(records.start).min(bound(records.end)), bound(records.end));
     let known = section.path.map(JsonPath::parse).transpose().ok().flatten();
-    match (Streamed::of(format, path), known) {
+    match (Streamed::of(format, paths), known) {
         (Some(Streamed::Lines), None) => Ok(Found::Values(lines::ranges(&body[..end], start, visit))),
         (Some(Streamed::Elements(path)), Some(known)) if path.segments() == known.segments() => {
             let found = json::elements(&body[start..end], &mut |range| {
@@ -360,7 +366,12 @@ mod tests {
     }
 
     /// The records of all parts as text, or the first defect.
-    fn read(streamed: &Streamed, path: &JsonPath, body: &[u8], cuts: &Cuts) -> Result<Vec<String>, Defect> {
+    fn read(
+        streamed: &Streamed,
+        path: &RecordPaths,
+        body: &[u8],
+        cuts: &Cuts,
+    ) -> Result<Vec<String>, Defect> {
         let mut texts = Vec::new();
         for (number, cut) in cuts.parts.iter().enumerate() {
             let start = usize::try_from(cut.offset).unwrap();
@@ -378,13 +389,13 @@ mod tests {
         Ok(texts)
     }
 
-    fn elements(path: &str) -> (Streamed, JsonPath) {
-        let path = JsonPath::parse(path).unwrap();
+    fn elements(path: &str) -> (Streamed, RecordPaths) {
+        let path = RecordPaths::from(JsonPath::parse(path).unwrap());
         (Streamed::of(&Format::JSON, &path).unwrap(), path)
     }
 
-    fn lines() -> (Streamed, JsonPath) {
-        (Streamed::Lines, JsonPath::ROOT)
+    fn lines() -> (Streamed, RecordPaths) {
+        (Streamed::Lines, JsonPath::ROOT.into())
     }
 
     #[test]
@@ -438,7 +449,7 @@ mod tests {
             br#"{"d":[1,2],"e":tru}"#,
             b"{\"d\":[1,2],\"e\":\"\xff\"}",
         ] {
-            let whole = path.select(body, &mut |_| {}).unwrap_err();
+            let whole = path.only().unwrap().select(body, &mut |_| {}).unwrap_err();
             assert_eq!(
                 cuts(&streamed, body, 4, ANY_SIZE, 5).around,
                 Err(Defect::Json(whole))
@@ -475,7 +486,7 @@ mod tests {
             records: Some(0..3),
             first: true,
         };
-        let path = |text: &str| JsonPath::parse(text).unwrap();
+        let path = |text: &str| RecordPaths::from(JsonPath::parse(text).unwrap());
         let lines = Streamed::Lines.format();
         let table = [
             (&Format::JSON, "$.d[*]", Some("$['d'][*]"), Found::Values(2)),
@@ -507,7 +518,7 @@ mod tests {
         let body = b"\xef\xbb\xbf1\n2\n3";
         let parts = cuts(&Streamed::Lines, body, 2, ANY_SIZE, 4);
         assert_eq!(
-            read(&Streamed::Lines, &JsonPath::ROOT, body, &parts).unwrap(),
+            read(&Streamed::Lines, &JsonPath::ROOT.into(), body, &parts).unwrap(),
             ["1", "2", "3"]
         );
         let size = PartBytes { least: 1, most: 9 };

@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 use super::*;
-use crate::config::format::{Csv, Xml};
+use crate::config::{
+    format::{Csv, Xml},
+    records::Several,
+};
 
 const LIMITS: Limits = Limits::DEFAULT;
 
@@ -41,7 +44,7 @@ fn read_within(
     path: &str,
     body: impl Into<Bytes>,
 ) -> Result<Vec<Vec<u8>>, Defect> {
-    let (path, body) = (JsonPath::parse(path).unwrap(), body.into());
+    let (path, body) = (RecordPaths::from(JsonPath::parse(path).unwrap()), body.into());
     let mut found = Vec::new();
     let count = records(format, &path, &body, limits, &mut |piece| {
         found.push(piece.bytes(&body).to_vec());
@@ -56,7 +59,7 @@ fn read_within(
 /// The records, one a line; `missing`, or the defect in words.
 fn read(format: &Format, path: &str, body: impl Into<Bytes>) -> String {
     let body = body.into();
-    let parsed = JsonPath::parse(path).unwrap();
+    let parsed = RecordPaths::from(JsonPath::parse(path).unwrap());
     let found = records(format, &parsed, &body, &LIMITS, &mut |_| {});
     match (found, read_bytes(format, path, body)) {
         (Ok(Found::Missing), _) => "missing".to_owned(),
@@ -102,7 +105,7 @@ const PACKED: [Container; 3] = [Container::Gzip, Container::Zstd, Container::Zip
 #[test]
 fn r003_json_is_read_where_it_stands() {
     let body = Bytes::from_static(br#"{"data": [{"id":1}, 7, {"id" : 2.50}]}"#);
-    let path = JsonPath::parse("$.data[*]").unwrap();
+    let path = RecordPaths::from(JsonPath::parse("$.data[*]").unwrap());
     let mut pieces = Vec::new();
     let found = records(&Format::JSON, &path, &body, &LIMITS, &mut |piece| match piece {
         Piece::Range(range) => pieces.push(range),
@@ -112,6 +115,47 @@ fn r003_json_is_read_where_it_stands() {
     assert_eq!(&body[pieces[2].clone()], br#"{"id" : 2.50}"#);
     assert_eq!(read(&Format::JSON, "$.none[*]", body), "missing");
     assert_eq!(read(&Format::JSON, "$[*]", "[1,"), "not JSON at byte 3");
+}
+
+#[test]
+fn records_at_several_paths_are_all_of_them_or_the_first_that_has_any() {
+    let read = |several: Several, format: &Format, paths: &[&str], body: &str| {
+        let paths = paths.iter().map(|path| JsonPath::parse(path).unwrap());
+        let paths = RecordPaths::several(several, paths.collect()).unwrap();
+        let (body, mut texts) = (Bytes::copy_from_slice(body.as_bytes()), Vec::new());
+        let found = records(format, &paths, &body, &LIMITS, &mut |piece| {
+            texts.push(String::from_utf8_lossy(piece.bytes(&body)).into_owned());
+        });
+        match found {
+            Ok(Found::Values(count)) => assert_eq!(count, texts.len()),
+            Ok(Found::Missing) => texts.push("missing".to_owned()),
+            Err(defect) => texts = vec![defect.to_string()],
+        }
+        texts.join(" ")
+    };
+    let table = [
+        (r#"{"a":[1],"b":[2,3]}"#, "2 3 1", "2 3"),
+        (r#"{"a":[1],"b":[]}"#, "1", "1"),
+        (r#"{"a":[1]}"#, "1", "1"),
+        (r#"{"a":[],"c":[9]}"#, "", ""),
+        (r#"{"c":[9]}"#, "missing", "missing"),
+        (r#"{"a":[1],"#, "not JSON at byte 9", "not JSON at byte 9"),
+    ];
+    let paths = ["$.b[*]", "$.a[*]"];
+    for (body, union, first) in table {
+        assert_eq!(read(Several::Union, &Format::JSON, &paths, body), union, "{body}");
+        assert_eq!(
+            read(Several::FirstMatch, &Format::JSON, &paths, body),
+            first,
+            "{body}"
+        );
+    }
+    let elements = "<r><a><i>1</i></a><b><i>2</i></b></r>";
+    let paths = ["$.r.b", "$.r.a"];
+    assert_eq!(
+        read(Several::Union, &xml(), &paths, elements),
+        r#"{"i":"2"} {"i":"1"}"#
+    );
 }
 
 #[test]
@@ -132,7 +176,7 @@ fn f098_a_byte_order_mark_does_not_make_json_something_else() {
             .unwrap();
         assert_eq!(document, text);
     }
-    let path = JsonPath::parse("$[*]").unwrap();
+    let path = RecordPaths::from(JsonPath::parse("$[*]").unwrap());
     let mut ranges = Vec::new();
     records(
         &Format::JSON,

@@ -46,6 +46,9 @@ use crate::{
 /// Rows of one identity that are shown; a table that someone else wrote may have any number of them.
 const ROWS_OF_KEY_MAX: usize = 20;
 
+/// Part of the memory that each of the two sorts sets aside for merging what it has spilled.
+const MERGING_SHARE: u64 = 8;
+
 /// When a row was loaded is the one thing about it that a replay does not repeat.
 pub const LOADED_AT: &str = "_lf_loaded_at";
 
@@ -183,7 +186,14 @@ pub fn context(memory_bytes_max: u64) -> Result<SessionContext> {
         .with_memory_pool(Arc::new(pool))
         .build_arc()
         .map_err(|source| Error::new(ErrorKind::Internal, "set up comparison").caused_by(source))?;
-    Ok(SessionContext::new_with_config_rt(SessionConfig::new(), runtime))
+    let defaults = SessionConfig::new();
+    let merging = usize::try_from(memory_bytes_max / MERGING_SHARE).unwrap_or(usize::MAX);
+    let merging = merging.min(defaults.options().execution.sort_spill_reservation_bytes);
+    // One sort for each table: merging the parts of several takes memory that they have taken already.
+    let config = defaults
+        .with_repartition_sorts(false)
+        .with_sort_spill_reservation_bytes(merging);
+    Ok(SessionContext::new_with_config_rt(config, runtime))
 }
 
 /// Compares the rows of `live` and `rebuilt`; of each kind of difference up to `limit` rows are shown.
@@ -314,4 +324,72 @@ fn pair(
 
 fn reading(source: DataFusionError) -> Error {
     sql_error("compare tables", source)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{ArrayRef, Int64Array, RecordBatch, StringArray},
+        datatypes::{DataType, Field, Schema},
+    };
+    use datafusion::{catalog::memory::MemTable, prelude::DataFrame};
+
+    use super::*;
+
+    fn frame(context: &SessionContext, ids: impl Iterator<Item = i64>, odd: i64) -> DataFrame {
+        let ids: Vec<i64> = ids.collect();
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("id", DataType::Utf8, true),
+            Field::new("value", DataType::Int64, true),
+        ]));
+        let batches = ids.chunks(1024).map(|chunk| {
+            let values = chunk.iter().map(|id| if *id % 12_500 == odd { -1 } else { *id });
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(StringArray::from_iter_values(
+                    chunk.iter().map(|id| format!("{id:0>100}")),
+                )),
+                Arc::new(Int64Array::from_iter_values(values)),
+            ];
+            RecordBatch::try_new(Arc::clone(&schema), columns).unwrap()
+        });
+        let table = MemTable::try_new(Arc::clone(&schema), vec![batches.collect()]).unwrap();
+        context.read_table(Arc::new(table)).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tables_larger_than_the_memory_for_sorting_are_compared_on_disk() {
+        const ROWS: i64 = 50_000;
+        let context = context(8 << 20).unwrap();
+        let live = frame(&context, 0..ROWS, 7);
+        let rebuilt = frame(&context, (1..=ROWS).rev(), 8);
+        let common = Common::of(live.schema().as_arrow(), rebuilt.schema().as_arrow());
+        let pairing = Pairing {
+            common,
+            identity: vec!["id".to_owned()],
+            compared: vec!["value".to_owned()],
+        };
+        let comparison = compare(&context, live, rebuilt, &pairing, 3).await.unwrap();
+        let counts = (
+            comparison.equal,
+            comparison.changed,
+            comparison.only_live,
+            comparison.only_rebuilt,
+        );
+        assert_eq!(counts, (ROWS as u64 - 9, 8, 1, 1));
+        let shown: Vec<Kind> = comparison
+            .differences
+            .iter()
+            .map(|difference| difference.kind)
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                Kind::OnlyLive,
+                Kind::Changed,
+                Kind::Changed,
+                Kind::Changed,
+                Kind::OnlyRebuilt
+            ]
+        );
+    }
 }

@@ -1,6 +1,11 @@
-//! Contract files: read, or drafted from raw for a stream that has none yet.
+//! Contract files: read, or drafted from raw for a stream that has none yet; their versions, and what is proposed for them.
 
-use std::{fs::File, io::Write as _, path::Path};
+pub mod evolve;
+pub mod propose;
+pub mod registry;
+pub mod rehearse;
+
+use std::{fs::File, io::Write as _, ops::RangeInclusive, path::Path};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use datafusion::{
@@ -13,7 +18,8 @@ use tracing::info;
 use crate::{
     config::Stream,
     contract::{
-        Contract, infer,
+        Contract,
+        evidence::{Guesses, Study, study},
         judge::{Judge, JudgeOptions},
         odcs,
     },
@@ -21,6 +27,7 @@ use crate::{
     ops::Workspace,
     raw::{BatchNumber, log::RawLog},
     transform::scan,
+    yaml::Problem,
 };
 
 /// Largest record judged, in bytes; a larger one is quarantined as `too_large`.
@@ -37,23 +44,33 @@ const INFER_BYTES_MAX: u64 = 64 << 20;
 /// # Errors
 /// [`ErrorKind::Config`] with every problem of the file, one a line.
 pub fn read(path: &Path) -> Result<Option<Contract>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(Error::new(ErrorKind::Config, "read contract")
-                .with("path", path.display())
-                .caused_by(source));
-        }
-    };
-    odcs::parse(&text, &path.display().to_string())
-        .map(Some)
-        .map_err(|problems| {
-            let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            Error::new(ErrorKind::Config, "read contract")
-                .with("path", path.display())
-                .caused_by(list.join("\n"))
-        })
+    match text_of(path)? {
+        Some(text) => parse(&text, &path.display().to_string()).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The text of a file; `None` if there is none.
+fn text_of(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::new(ErrorKind::Config, "read contract")
+            .with("path", path.display())
+            .caused_by(source)),
+    }
+}
+
+fn parse(text: &str, file: &str) -> Result<Contract> {
+    odcs::parse(text, file).map_err(|problems| wrong(Path::new(file), &problems))
+}
+
+/// Every problem of a file, one a line.
+fn wrong(path: &Path, problems: &[Problem]) -> Error {
+    let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Error::new(ErrorKind::Config, "read contract")
+        .with("path", path.display())
+        .caused_by(list.join("\n"))
 }
 
 /// The judge of `stream` by `contract`.
@@ -81,10 +98,44 @@ pub async fn draft(
     log: &RawLog,
     head: BatchNumber,
 ) -> Result<Option<Contract>> {
+    let sample = sample(workspace, stream, log, BatchNumber::FIRST..=head).await?;
+    let records = records_of(&sample);
+    let id = stream.name.to_string();
+    let Some(Study { contract, notes }) = study(&id, &stream.table.keys, records, Guesses::Suggested) else {
+        return Ok(None);
+    };
+    replace(&stream.contract, &odcs::write::write_with(&contract, &id, &notes))?;
+    info!(stream = %stream.name, path = %stream.contract.display(), columns = contract.columns.len(), "contract drafted");
+    Ok(Some(contract))
+}
+
+/// Writes a contract file so that it stands as a whole or not at all.
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let write_error = |source: std::io::Error| {
+        Error::new(ErrorKind::Unavailable, "write contract")
+            .with("path", path.display())
+            .caused_by(source)
+    };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(write_error)?;
+    }
+    // Under another name first: half a contract may still read as one.
+    let staged = path.with_extension("yaml.new");
+    let mut file = File::create(&staged).map_err(write_error)?;
+    file.write_all(text.as_bytes()).map_err(write_error)?;
+    file.sync_all().map_err(write_error)?;
+    std::fs::rename(&staged, path).map_err(write_error)
+}
+
+/// Records of raw, from the first batch of `range` on, as batches of the scan. Pages without records are left out.
+async fn sample(
+    workspace: &Workspace,
+    stream: &Stream,
+    log: &RawLog,
+    range: RangeInclusive<BatchNumber>,
+) -> Result<Vec<RecordBatch>> {
     let session = SessionContext::new();
-    let entries = log
-        .entries_within(BatchNumber::FIRST..=head, INFER_BYTES_MAX)
-        .await?;
+    let entries = log.entries_within(range, INFER_BYTES_MAX).await?;
     let raw = scan::table(&workspace.store, workspace.recipe(stream)?, entries, 1)?;
     let plan_error =
         |source: DataFusionError| Error::new(ErrorKind::Internal, "sample raw records").caused_by(source);
@@ -102,29 +153,13 @@ pub async fn draft(
             break;
         }
     }
-    let records = sample.iter().flat_map(|batch| {
+    Ok(sample)
+}
+
+/// The bytes of each record.
+fn records_of(sample: &[RecordBatch]) -> impl Iterator<Item = &[u8]> + Clone {
+    sample.iter().flat_map(|batch| {
         let bodies = batch.column(scan::column::BODY).as_binary_view();
         (0..batch.num_rows()).map(move |row| bodies.value(row))
-    });
-    let id = stream.name.to_string();
-    let Some(contract) = infer::infer(&id, &stream.table.keys, records) else {
-        return Ok(None);
-    };
-    let write_error = |source: std::io::Error| {
-        Error::new(ErrorKind::Unavailable, "write draft contract")
-            .with("path", stream.contract.display())
-            .caused_by(source)
-    };
-    if let Some(dir) = stream.contract.parent() {
-        std::fs::create_dir_all(dir).map_err(write_error)?;
-    }
-    // Under another name first: half a contract may still read as one.
-    let staged = stream.contract.with_extension("yaml.new");
-    let mut file = File::create(&staged).map_err(write_error)?;
-    file.write_all(odcs::write::write(&contract, &id).as_bytes())
-        .map_err(write_error)?;
-    file.sync_all().map_err(write_error)?;
-    std::fs::rename(&staged, &stream.contract).map_err(write_error)?;
-    info!(stream = %stream.name, path = %stream.contract.display(), columns = contract.columns.len(), "contract drafted");
-    Ok(Some(contract))
+    })
 }

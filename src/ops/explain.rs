@@ -19,13 +19,14 @@ use serde_json::value::RawValue;
 
 use crate::{
     config::{Stream, StreamName},
-    contract::Contract,
+    contract::{Contract, classified::Classified},
     error::{Error, ErrorKind, Result},
     format::{Piece, Recipe},
     ops::{Workspace, contract},
     query::{Session, sql_error},
     raw::{
         BatchNumber, PageFacts,
+        expire::Expired,
         log::{LogEntry, RawLog},
         read,
     },
@@ -109,7 +110,7 @@ async fn load_of(session: &Session, stream: &StreamName, batch: i64) -> Result<V
     Ok(found.unwrap_or_default())
 }
 
-/// The record of `stream` that was set aside at `position`, `None` if none was.
+/// The record of `stream` that was set aside at `position`, `None` if none was. Its reasons do not show what is `classified`.
 ///
 /// # Errors
 /// Those of reading the lake.
@@ -117,6 +118,7 @@ pub async fn set_aside(
     workspace: &Workspace,
     stream: &StreamName,
     position: Position,
+    classified: &Classified,
 ) -> Result<Option<Explained>> {
     let (_, settings) = workspace.project.stream(stream)?;
     let record = position
@@ -128,7 +130,7 @@ pub async fn set_aside(
         .and(col(PLACE[2]).eq(lit(record)));
     let rows = workspace.session()?.quarantine_of(stream).await?.filter(place);
     let rows = collect(rows).await?;
-    let Some((mut values, reasons, position)) = quarantined(&rows)?.into_iter().next() else {
+    let Some((mut values, reasons, position)) = quarantined(&rows, classified)?.into_iter().next() else {
         return Ok(None);
     };
     values.retain(|(name, _)| name != RECORD);
@@ -253,7 +255,7 @@ async fn set_aside_with_key(
         .and_then(|rows| rows.sort(newest))
         .and_then(|rows| rows.limit(0, Some(CANDIDATES_MAX)));
     let rows = collect(rows).await?;
-    let mut found = quarantined(&rows)?;
+    let mut found = quarantined(&rows, &Classified::default())?;
     found.retain(|(values, ..)| {
         let record = values
             .iter()
@@ -286,15 +288,21 @@ fn holds(record: &str, path: &[String], value: &str) -> bool {
 }
 
 /// Rows of a quarantine table: values, reasons, place.
-fn quarantined(batches: &[RecordBatch]) -> Result<Vec<(Values, Vec<String>, Position)>> {
+fn quarantined(
+    batches: &[RecordBatch],
+    classified: &Classified,
+) -> Result<Vec<(Values, Vec<String>, Position)>> {
     let mut found = Vec::new();
     for batch in batches {
         for (row, values) in rows::named_texts(batch)?.into_iter().enumerate() {
-            let reasons = values
-                .iter()
-                .find(|(name, _)| name == "violations")
-                .and_then(|(_, value)| value.as_deref());
-            let reasons = reasons.map(reasons_of).unwrap_or_default();
+            let text = |name: &str| {
+                let value = values.iter().find(|(own, _)| own == name);
+                value.and_then(|(_, value)| value.as_deref())
+            };
+            let reasons = match text("violations") {
+                Some(violations) => reasons_of(violations, classified),
+                None => vec![without_evidence(text("class"), text("path"))],
+            };
             // The list of reasons and the evidence say these again, in full.
             let shown = |name: &str| {
                 !REASON.contains(&name)
@@ -308,7 +316,15 @@ fn quarantined(batches: &[RecordBatch]) -> Result<Vec<(Values, Vec<String>, Posi
     Ok(found)
 }
 
-fn reasons_of(violations: &str) -> Vec<String> {
+/// The reason of a record that is no sample of its load.
+fn without_evidence(class: Option<&str>, path: Option<&str>) -> String {
+    let place = path.filter(|path| !path.is_empty());
+    let place = place.map(|path| format!(" at {path}")).unwrap_or_default();
+    let class = class.unwrap_or_default();
+    format!("{class}{place}: what was expected and found is kept of the first records of a load only")
+}
+
+fn reasons_of(violations: &str, classified: &Classified) -> Vec<String> {
     let list: Vec<serde_json::Value> = serde_json::from_str(violations).unwrap_or_default();
     let reason = |reason: &serde_json::Value| {
         let text = |name: &str| {
@@ -319,6 +335,11 @@ fn reasons_of(violations: &str) -> Vec<String> {
                 .to_owned()
         };
         let [class, path, expected, found] = REASON.map(text);
+        let found = if classified.covers(&path) {
+            "***".to_owned()
+        } else {
+            found
+        };
         let place = if path.is_empty() {
             String::new()
         } else {
@@ -389,7 +410,15 @@ async fn evidence(workspace: &Workspace, stream: &Stream, position: Position) ->
     let Some(entry) = log.entry(BatchNumber::new(position.batch)?).await? else {
         return Err(missing("find raw batch"));
     };
-    let (facts, body) = read::page(workspace.store.as_ref(), &entry, position.page).await?;
+    let (facts, body) = match read::page(workspace.store.as_ref(), &entry, position.page).await {
+        Ok(page) => page,
+        Err(error) => {
+            // What has expired is not lost.
+            let expired = Expired::of(&log).await?;
+            expired.refuse(&log, &(entry.number..=entry.number), "read raw page")?;
+            return Err(error);
+        }
+    };
     let record = match position.record {
         Some(number) => {
             let recipe = workspace.recipe(stream)?;
@@ -511,7 +540,7 @@ mod tests {
     fn the_nth_record_is_the_bytes_as_they_stand() {
         let recipe = Recipe {
             format: Format::JSON,
-            records: JsonPath::parse("$.data[*]").unwrap(),
+            records: JsonPath::parse("$.data[*]").unwrap().into(),
             include: vec!["order".to_owned()],
             file_column: None,
             limits: Limits::DEFAULT,

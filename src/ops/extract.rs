@@ -23,7 +23,10 @@ use crate::{
     },
     failpoint,
     format::part::Streamed,
-    ops::{Workspace, contract, extract::adopt::adopt},
+    ops::{
+        Workspace, contract,
+        extract::{adopt::adopt, groups::Groups},
+    },
     raw::{
         Backfill, Bookmark,
         log::{BatchKind, RawLog},
@@ -33,6 +36,7 @@ use crate::{
 };
 
 mod adopt;
+mod groups;
 
 /// Most streams extracted at the same time, however much memory there is.
 pub const STREAMS_AT_ONCE_MAX: usize = 8;
@@ -96,9 +100,12 @@ pub struct Outcome {
     pub result: Result<Extracted>,
 }
 
-/// What the streams of each source share: connections, credentials and budgets. To be kept as long as the program runs,
-/// or what was spent of a budget is forgotten.
-pub struct Channels(HashMap<Name, Arc<Channel>>);
+/// What the streams of each source share: connections, credentials, budgets, and whose turn it is in a group. To be kept
+/// as long as the program runs, or what was spent of a budget is forgotten.
+pub struct Channels {
+    of_sources: HashMap<Name, Arc<Channel>>,
+    groups: Groups,
+}
 
 impl Channels {
     /// A channel for every source that can have one; a source that cannot says why to each of its streams.
@@ -107,13 +114,16 @@ impl Channels {
             let channel = open(workspace, source).ok()?;
             Some((source.name.clone(), channel))
         });
-        Self(channels.collect())
+        Self {
+            of_sources: channels.collect(),
+            groups: Groups::of(&workspace.project),
+        }
     }
 
     /// The state of the circuit to each host, in order of source and host.
     pub(super) fn circuits(&self) -> Vec<Circuit> {
         let mut circuits: Vec<Circuit> = self
-            .0
+            .of_sources
             .iter()
             .flat_map(|(source, channel)| {
                 channel.circuits().into_iter().map(|(host, state)| Circuit {
@@ -158,7 +168,7 @@ pub async fn extract(
             async move {
                 let result = async {
                     let (source, stream) = workspace.project.stream(name)?;
-                    let channel = match channels.0.get(&source.name) {
+                    let channel = match channels.of_sources.get(&source.name) {
                         Some(channel) => Arc::clone(channel),
                         None => open(workspace, source)?,
                     };
@@ -168,6 +178,7 @@ pub async fn extract(
                             let _ = sender.subscribe().wait_for(|ended| *ended).await;
                         }
                     }
+                    let _turn = channels.groups.turn(source, stream).await;
                     let _held = memory.take(source, stream).await;
                     let run = Run {
                         workspace,

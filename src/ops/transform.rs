@@ -1,6 +1,7 @@
 //! `landfall transform`: from raw batches to tables. Needs no network but the lake's.
 
-mod load;
+mod drift;
+pub(super) mod load;
 mod pass;
 pub mod target;
 
@@ -112,7 +113,7 @@ pub async fn preview(workspace: &Workspace, stream: &StreamName) -> Result<Trans
     Ok(done)
 }
 
-fn raw_log(workspace: &Workspace, stream: &StreamName) -> RawLog {
+pub(super) fn raw_log(workspace: &Workspace, stream: &StreamName) -> RawLog {
     RawLog {
         store: Arc::clone(&workspace.store),
         stream: stream.clone(),
@@ -142,6 +143,7 @@ async fn transform_stream(workspace: &Workspace, name: &StreamName) -> Result<Tr
             contract
         }
     };
+    Box::pin(contract::registry::register(workspace, stream)).await?;
     let mut loader = Loader::open(workspace, stream, log, pinned, Target::live(name)).await?;
     // Ends at the head seen above: each load moves the watermark by at least one batch.
     while let Some(range) = loader.next_range(head.number).await? {

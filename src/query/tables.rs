@@ -28,10 +28,11 @@ use crate::{
     query::sql_error,
     raw::{
         BatchNumber,
+        expire::Expired,
         layout::{self, SystemTable},
-        log::RawLog,
+        log::{LogEntry, RawLog},
     },
-    table::{AppId, Tables, side::SHARED_BY, system},
+    table::{AppId, Tables, acknowledged, contracts, profiles, side::SHARED_BY, system},
     transform::{quarantine, scan},
 };
 
@@ -39,7 +40,14 @@ use crate::{
 const OPEN_AT_ONCE: usize = 16;
 
 /// Names of the shared tables.
-const SYSTEM_TABLES: [&str; 3] = ["drift", "loads", "quarantine"];
+const SYSTEM_TABLES: [&str; 6] = [
+    "acknowledged",
+    "contracts",
+    "drift",
+    "loads",
+    "profiles",
+    "quarantine",
+];
 
 const QUARANTINE_SUFFIX: &str = "__quarantine";
 const RAW_SUFFIX: &str = "__raw";
@@ -103,7 +111,7 @@ impl Lake {
             store: Arc::clone(&self.store),
             stream: stream.clone(),
         };
-        let entries = match log.head().await? {
+        let mut entries: Vec<LogEntry> = match log.head().await? {
             Some(head) => {
                 log.entries(BatchNumber::FIRST..=head.number)
                     .try_collect()
@@ -111,6 +119,8 @@ impl Lake {
             }
             None => Vec::new(),
         };
+        let expired = Expired::of(&log).await?;
+        entries.retain(|entry| !expired.contains(entry.number));
         let partitions = self.session.state().config().target_partitions();
         let scan = scan::table(&self.store, Recipe::of(source, settings), entries, partitions)?;
         let schema = scan::schema();
@@ -128,6 +138,14 @@ impl Lake {
             .read_table(Arc::new(scan))
             .and_then(|rows| rows.select(columns));
         Ok(rows.map_err(planning)?.into_view())
+    }
+
+    /// All rows of a table that all streams share: they belong to no load, so no watermark hides them.
+    async fn whole(&self, table: SystemTable, schema: SchemaRef) -> Result<Arc<dyn TableProvider>> {
+        match self.open(&layout::system(table)).await? {
+            Some(rows) => Ok(rows.into_view()),
+            None => empty(schema),
+        }
     }
 
     /// A table that all streams share, each stream's rows up to its watermark.
@@ -272,9 +290,24 @@ impl Names {
         let stream = |name: &str| self.streams.iter().find(|stream| stream.stream.as_str() == name);
         if self.system && SYSTEM_TABLES.contains(&name) {
             return match name {
+                "contracts" => self
+                    .lake
+                    .whole(SystemTable::Contracts, contracts::schema()?)
+                    .await
+                    .map(Some),
                 "drift" => self
                     .lake
                     .shared(SystemTable::Drift, system::drift_schema()?)
+                    .await
+                    .map(Some),
+                "profiles" => self
+                    .lake
+                    .shared(SystemTable::Profiles, profiles::profiles_schema()?)
+                    .await
+                    .map(Some),
+                "acknowledged" => self
+                    .lake
+                    .whole(SystemTable::Acknowledged, acknowledged::acknowledged_schema()?)
                     .await
                     .map(Some),
                 "loads" => self

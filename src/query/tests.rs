@@ -19,7 +19,7 @@ use crate::{
         write::Landing,
     },
     table::{AppId, CommitNote, merge::MergeOptions, side::Side, system::LoadRow},
-    transform::quarantine::{LoadFacts, Origin, Rows},
+    transform::quarantine::{LoadFacts, Origin, Rows, Samples},
 };
 
 const PROJECT: &str = "
@@ -145,7 +145,7 @@ impl Lake {
             expected: "one of \"paid\"".to_owned(),
             found: "string \"lost\"".to_owned(),
         };
-        rows.push(origin, Some(br#"{"id":1}"#), &[reason]);
+        rows.push(origin, Some(br#"{"id":1}"#), &[reason], &mut Samples::of_part(1));
         let side = Side {
             path: layout::quarantine(&stream()),
             shared: false,
@@ -166,6 +166,7 @@ impl Lake {
             merged: 1,
             superseded: 0,
             quarantined: 1,
+            released: 0,
             deleted: 0,
             rescued: 0,
             replaced: 0,
@@ -258,7 +259,7 @@ async fn everything_else_is_empty_before_the_first_load() {
     assert_eq!(
         lake.count("information_schema.columns WHERE table_name = 'loads'")
             .await,
-        18
+        19
     );
 }
 

@@ -10,6 +10,7 @@ use crate::{
     error::{ErrorKind, Result},
     raw::{
         BatchNumber,
+        expire::Expired,
         frame::hex,
         layout::{self, Key},
         log::{LogEntry, ObjectEntry, RawLog},
@@ -28,6 +29,8 @@ pub const FLAWS_KEPT_MAX: usize = 100;
 pub struct Checked {
     /// Log entries read.
     pub entries: u64,
+    /// Batches whose objects have expired, and are not looked for.
+    pub expired: u64,
     /// Objects read.
     pub objects: u64,
     /// Their bytes as stored.
@@ -72,6 +75,7 @@ impl RawLog {
     /// is damaged or gone is no error but a flaw.
     pub async fn check(&self) -> Result<Checked> {
         let mut checked = Checked::default();
+        let expired = Expired::of(self).await?;
         let numbers = self.numbers().await?;
         let mut next = BatchNumber::FIRST.get();
         for number in numbers {
@@ -87,6 +91,10 @@ impl RawLog {
             match self.entry(number).await {
                 Ok(Some(entry)) => {
                     checked.entries += 1;
+                    if expired.contains(number) {
+                        checked.expired += 1;
+                        continue;
+                    }
                     self.check_objects(&entry, &mut checked).await?;
                 }
                 Ok(None) => {

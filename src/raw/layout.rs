@@ -49,6 +49,18 @@ pub enum Key {
         /// The SHA-256 of the file's bytes, lowercase hex.
         sha256: String,
     },
+    /// `raw/<source>/<stream>/_log/_expired/<20 digits>-<20 digits>.json`, the word that the objects of these batches are
+    /// past their retention; the same with `.done` once they are deleted.
+    Expired {
+        /// The log's owner.
+        stream: StreamName,
+        /// The first of them.
+        first: BatchNumber,
+        /// The last of them.
+        last: BatchNumber,
+        /// Whether their objects are deleted.
+        done: bool,
+    },
     /// `tables/<source>/<stream>`, the main table.
     Table {
         /// The stream the table is made from.
@@ -78,17 +90,32 @@ pub enum SystemTable {
     Drift,
     /// The history of loads.
     Loads,
+    /// The versions of every stream's contract.
+    Contracts,
+    /// What the records of each load were like.
+    Profiles,
+    /// Drift that somebody has seen and said so.
+    Acknowledged,
 }
 
 impl SystemTable {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Drift, Self::Loads];
+    pub const ALL: [Self; 5] = [
+        Self::Drift,
+        Self::Loads,
+        Self::Contracts,
+        Self::Profiles,
+        Self::Acknowledged,
+    ];
 
     /// Its name, under `system/` and in SQL.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Drift => "drift",
             Self::Loads => "loads",
+            Self::Contracts => "contracts",
+            Self::Profiles => "profiles",
+            Self::Acknowledged => "acknowledged",
         }
     }
 }
@@ -107,6 +134,15 @@ impl Key {
             } => object(stream, *hour, *batch_id, *index),
             Self::File { stream, sha256 } => file(stream, sha256),
             Self::Condemned { stream, sha256 } => condemned(stream, sha256),
+            Self::Expired {
+                stream,
+                first,
+                last,
+                done,
+            } => {
+                let end = if *done { "done" } else { "json" };
+                expired(stream).join(format!("{:020}-{:020}.{end}", first.get(), last.get()))
+            }
             Self::Table { stream } => table(stream),
             Self::Quarantine { stream } => quarantine(stream),
             Self::Tombstones { stream } => tombstones(stream),
@@ -141,6 +177,16 @@ impl Key {
                 stream: stream_name(source, stream)?,
                 sha256: sha256.to_owned(),
             },
+            ["raw", source, stream, "_log", "_expired", file] => {
+                let (range, end) = file.split_once('.')?;
+                let (first, last) = range.split_once('-')?;
+                Self::Expired {
+                    stream: stream_name(source, stream)?,
+                    first: BatchNumber::new(first.parse().ok()?).ok()?,
+                    last: BatchNumber::new(last.parse().ok()?).ok()?,
+                    done: end == "done",
+                }
+            }
             ["raw", source, stream, date, hour, file] => {
                 let (batch_id, index) = file.strip_suffix(".jsonl.zst")?.rsplit_once('-')?;
                 let date: NaiveDate = date.strip_prefix("dt=")?.parse().ok()?;
@@ -193,6 +239,18 @@ pub fn entry(stream: &StreamName, number: BatchNumber) -> Path {
 /// The best-effort pointer to the newest log entry.
 pub fn hint(stream: &StreamName) -> Path {
     raw(stream).join("_log").join("_last")
+}
+
+/// The folder of the words that say which batches have expired; see [`expire`](crate::raw::expire).
+pub fn expired(stream: &StreamName) -> Path {
+    log(stream).join("_expired")
+}
+
+/// Objects that forbid, while one of them is there, that raw of `stream` expires: of the lake, the source, the stream.
+pub fn holds(stream: &StreamName) -> [Path; 3] {
+    let lake = Path::from("raw");
+    let source = lake.clone().join(stream.source.as_str());
+    [lake, source, raw(stream)].map(|folder| folder.join("_hold"))
 }
 
 /// The object number `index` of a batch, for pages fetched in the hour of `fetched_at`.
@@ -263,7 +321,12 @@ pub fn system(table: SystemTable) -> Path {
 
 /// A key that only the start-up self test of a store uses. Not a table's name, so nothing can collide with it.
 pub fn probe(id: BatchId) -> Path {
-    Path::from("system").join("_probe").join(id.to_string())
+    probes().join(id.to_string())
+}
+
+/// The folder of what a start-up self test leaves behind if it is stopped.
+pub fn probes() -> Path {
+    Path::from("system").join("_probe")
 }
 
 fn under(zone: &'static str, stream: &StreamName) -> Path {
@@ -306,6 +369,15 @@ mod tests {
             }),
             (stream(), "[0-9a-f]{64}").prop_map(|(stream, sha256)| Key::File { stream, sha256 }),
             (stream(), "[0-9a-f]{64}").prop_map(|(stream, sha256)| Key::Condemned { stream, sha256 }),
+            (stream(), 0..=i64::MAX, 0..=i64::MAX, any::<bool>()).prop_map(|(stream, first, last, done)| {
+                let number = |number| BatchNumber::new(number).unwrap();
+                Key::Expired {
+                    stream,
+                    first: number(first),
+                    last: number(last),
+                    done,
+                }
+            }),
             stream().prop_map(|stream| Key::Table { stream }),
             stream().prop_map(|stream| Key::Quarantine { stream }),
             stream().prop_map(|stream| Key::Tombstones { stream }),

@@ -295,11 +295,12 @@ impl RawLog {
             .boxed()
     }
 
-    /// Where the last complete pass of a stream that is always read whole began; its first batch if it never completed one.
+    /// Where the last complete pass of a stream that is always read whole began; its first batch if it never completed
+    /// one. `None` if that is further back than is looked.
     ///
     /// # Errors
     /// Whatever the store says about the raw log.
-    pub async fn last_pass(&self, head: &LogEntry) -> Result<BatchNumber> {
+    pub async fn last_pass(&self, head: &LogEntry) -> Result<Option<BatchNumber>> {
         // What a producer pushed, and evidence, carry the last success on as it was; only the end of a pass moves it.
         let success = |entry: &LogEntry| {
             entry
@@ -320,11 +321,12 @@ impl RawLog {
             }
             // The entry after this one ended a pass. The last pass began behind the end of the one before it.
             if ended {
-                return BatchNumber::new(number + 2);
+                return BatchNumber::new(number + 2).map(Some);
             }
             (ended, last) = (true, before);
         }
-        BatchNumber::new(oldest + 1)
+        // Looked to the beginning: there was none before it.
+        Ok((oldest < 0).then_some(BatchNumber::FIRST))
     }
 
     /// The entries of `range` in order, up to and including the first that brings their bodies to `body_bytes`.

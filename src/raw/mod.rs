@@ -8,8 +8,10 @@
 
 pub mod check;
 pub mod durable;
+pub mod expire;
 pub mod frame;
 pub mod layout;
+pub mod links;
 pub mod log;
 pub mod orphans;
 pub mod pass;

@@ -22,7 +22,9 @@ use crate::{
     config::StreamName,
     error::{Error, ErrorKind, Result},
     raw::{
-        BatchId, BatchNumber, PageFacts, frame,
+        BatchId, BatchNumber, PageFacts,
+        expire::Expired,
+        frame,
         layout::{self, Key},
         log::{LogEntry, ObjectEntry, RawLog},
         store::lower,
@@ -218,10 +220,17 @@ impl Candidates {
             log.head().await?
         };
         if let Some(newest) = newest {
+            let expired = Expired::of(log).await?;
+            if self.has_files() {
+                // Nobody can read any more what expired pages refer to; the rows made from them still do.
+                for sha256 in expired.files(log).await? {
+                    self.0.remove(&Name::File(sha256));
+                }
+            }
             let mut entries = log.entries(BatchNumber::FIRST..=newest.number);
             while let Some(entry) = entries.try_next().await? {
                 self.strike(&entry);
-                if self.has_files() {
+                if self.has_files() && !expired.contains(entry.number) {
                     for object in &entry.objects {
                         self.strike_files(&facts(log, object).await?);
                     }
@@ -283,7 +292,7 @@ async fn markers(log: &RawLog) -> Result<HashMap<Path, Timestamp>> {
 }
 
 /// The facts of every page of `object`, without its bodies.
-async fn facts(log: &RawLog, object: &ObjectEntry) -> Result<Vec<PageFacts>> {
+pub(super) async fn facts(log: &RawLog, object: &ObjectEntry) -> Result<Vec<PageFacts>> {
     let key = Path::from(object.path.as_str());
     let mut starts: Vec<(u64, u64)> = object
         .pages

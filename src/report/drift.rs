@@ -1,229 +1,487 @@
-//! What the data did that the contracts did not say.
+//! What the data did that the contracts did not say, and what somebody said to it.
+//!
+//! ```text
+//! landfall.drift, .loads, .acknowledged ─ sql/reports/drift*.sql ─ gather ─► StreamDrift ─┬─ text (people)
+//!                                                                                         ├─ grid (json, csv)
+//!                                                                                         └─ page (one HTML file)
+//! ```
+//!
+//! One [`Finding`] is one alert, however often it comes and goes. It is
+//!
+//! - **acknowledged** if somebody said so and nothing else has been seen of it since: another kind of value, another new
+//!   value of a list or another effect on rows opens it again;
+//! - **resolved** if it is gone: [`QUIET_DAYS`] days without it, or a load by a newer contract that did not show it;
+//! - **open** otherwise.
 
-use arrow::array::RecordBatch;
-use datafusion::dataframe::DataFrame;
+pub mod page;
+pub mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use datafusion::scalar::ScalarValue;
 use serde_json::{Map, Value};
 
 use crate::{
+    clock::Timestamp,
     config::StreamName,
     error::Result,
     query::{Session, sql_error},
-    report::{count, grid::write_table, names, rows, seconds},
+    report::{names, rows},
 };
 
-const DRIFT: &str = include_str!("../../sql/reports/drift.sql");
+const CHANGES: &str = include_str!("../../sql/reports/drift.sql");
+const ACKNOWLEDGED: &str = include_str!("../../sql/reports/drift_acknowledged.sql");
+const LOADS: &str = include_str!("../../sql/reports/drift_loads.sql");
+const BY_LOAD: &str = include_str!("../../sql/reports/drift_by_load.sql");
 
-/// The columns of the report for people.
-const COLUMNS: [&str; 8] = [
-    "change",
-    "path",
-    "expected",
-    "found",
-    "how often",
-    "effect",
-    "first seen",
-    "last seen",
-];
+/// Days without a change after which it is resolved.
+pub const QUIET_DAYS: i64 = 7;
 
-/// The effect of values that were taken as the declared type, exactly. Nothing has to be done about them.
+/// Loads shown of each stream, the newest.
+pub const LOADS_MAX: u32 = 60;
+
+/// Values shown of each change.
+const SAMPLES_MAX: usize = 5;
+
+/// The effect of values that were taken as the declared type, exactly.
 const COERCED: &str = "coerced";
 
-/// The drift of `streams`, one row per path and kind of change.
+/// What is known about the drift of one stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamDrift {
+    /// The stream, `source.stream`.
+    pub stream: String,
+    /// Its newest loads, the oldest first; at most [`LOADS_MAX`].
+    pub loads: Vec<Load>,
+    /// Every change, the most severe first.
+    pub findings: Vec<Finding>,
+}
+
+/// One load.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Its id.
+    pub load_id: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// The contract it judged by.
+    pub contract_version: String,
+    /// Records read.
+    pub read: u64,
+    /// Records that went into the table.
+    pub merged: u64,
+    /// Records that lost against a newer version.
+    pub superseded: u64,
+    /// Records set aside.
+    pub quarantined: u64,
+    /// Records with values in `_rescued`.
+    pub rescued: u64,
+}
+
+/// How much a change matters, the most first. The rule is that of the contract's changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Rows are missing from the table.
+    Breaking,
+    /// Rows are there, values are not.
+    AtRisk,
+    /// Good to know.
+    Informational,
+}
+
+impl Severity {
+    /// Every severity, the most severe first.
+    pub const ALL: [Self; 3] = [Self::Breaking, Self::AtRisk, Self::Informational];
+
+    /// The name used in tables, such as `at_risk`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Breaking => "breaking",
+            Self::AtRisk => "at_risk",
+            Self::Informational => "informational",
+        }
+    }
+
+    /// The name for people, such as `at risk`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::AtRisk => "at risk",
+            other => other.as_str(),
+        }
+    }
+}
+
+/// Whether a change waits for somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It does.
+    Open,
+    /// Somebody said that it is known.
+    Acknowledged,
+    /// It is gone.
+    Resolved,
+}
+
+impl State {
+    /// The name used in tables, such as `open`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Acknowledged => "acknowledged",
+            Self::Resolved => "resolved",
+        }
+    }
+}
+
+/// One change of one stream over all its loads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// Where; empty for the record itself or for the load as a whole.
+    pub path: String,
+    /// What happened, such as `type_changed`.
+    pub kind: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Whether it waits for somebody.
+    pub state: State,
+    /// What was done about it last, such as `quarantined`.
+    pub effect: String,
+    /// What the contract said last, or what was usual; empty if nothing.
+    pub expected: String,
+    /// What was found last, with counts.
+    pub found: String,
+    /// How many values or records, over all loads.
+    pub seen: u64,
+    /// Of how many, in those loads.
+    pub records: u64,
+    /// Loads that showed it.
+    pub loads: u64,
+    /// How many times it came, the first time included: after a load without it, it comes again.
+    pub times: u64,
+    /// Loads with records since the last that showed it.
+    pub loads_since: u64,
+    /// When it was seen first.
+    pub first_seen: Timestamp,
+    /// When it was seen last.
+    pub last_seen: Timestamp,
+    /// The contract it was seen against first.
+    pub contract_first: String,
+    /// The contract it was seen against last.
+    pub contract_last: String,
+    /// Values it was seen with, cut and masked.
+    pub samples: Vec<Sample>,
+    /// What makes it the same change: kinds or values without counts, and the effect on rows.
+    pub nature: BTreeSet<String>,
+    /// When it was acknowledged last.
+    pub acknowledged_at: Option<Timestamp>,
+    /// What was said when it was.
+    pub note: String,
+    /// An unknown member that came when this declared one went, if there is just one: perhaps a new name.
+    pub renamed_to: Option<String>,
+    /// How many values or records in each of [`StreamDrift::loads`].
+    pub by_load: Vec<u64>,
+}
+
+/// A value a change was seen with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Its place in raw, `batch/page/record`.
+    pub at: Option<String>,
+    /// The value as JSON text; empty if it is about absence.
+    pub value: String,
+}
+
+impl Finding {
+    /// Whether values were only read as the declared type, exactly.
+    pub fn is_coerced(&self) -> bool {
+        self.effect == COERCED
+    }
+
+    /// Whether a contract can say something else about it.
+    pub fn is_for_contract(&self) -> bool {
+        !matches!(
+            self.kind.as_str(),
+            "null_rate_jumped"
+                | "format_changed"
+                | "volume_changed"
+                | "page_size_changed"
+                | "status_changed"
+                | "deprecated"
+                | "sunset"
+        )
+    }
+
+    /// The path for people.
+    pub fn place(&self) -> &str {
+        match (self.path.as_str(), self.kind.as_str()) {
+            ("", "volume_changed") => "(the load)",
+            ("", "page_size_changed" | "status_changed" | "deprecated" | "sunset") => "(the responses)",
+            ("", _) => "(the record itself)",
+            (path, _) => path,
+        }
+    }
+
+    fn key(&self) -> Key {
+        (self.path.clone(), self.kind.clone(), self.is_coerced())
+    }
+}
+
+/// Path, kind, and whether values were only coerced.
+type Key = (String, String, bool);
+
+/// What somebody said about the changes of a path and kind.
+#[derive(Default)]
+struct Said {
+    nature: BTreeSet<String>,
+    at: Option<Timestamp>,
+    note: String,
+}
+
+/// The drift of `streams` at `now`, in their order; streams that were never loaded are left out.
 ///
 /// # Errors
-/// Those of the query.
-pub async fn frame(session: &Session, streams: &[StreamName]) -> Result<DataFrame> {
-    session
-        .with_params(DRIFT, vec![("streams", names(streams))])
-        .await
-}
-
-/// The drift of `streams` for people.
-///
-/// # Errors
-/// Those of the query.
-pub async fn text(session: &Session, streams: &[StreamName]) -> Result<String> {
-    let rows = frame(session, streams).await?.collect().await;
-    render(&rows.map_err(|source| sql_error("report drift", source))?)
-}
-
-/// Rows of the report as text, a table for each stream.
-fn render(batches: &[RecordBatch]) -> Result<String> {
-    let rows = rows::objects(batches)?;
-    if rows.is_empty() {
-        return Ok("no drift: every load was as its contract says\n".to_owned());
+/// Those of the queries.
+pub async fn gather(session: &Session, streams: &[StreamName], now: Timestamp) -> Result<Vec<StreamDrift>> {
+    let mut all: BTreeMap<String, StreamDrift> = BTreeMap::new();
+    let loads = vec![
+        ("streams", names(streams)),
+        ("loads_max", ScalarValue::from(i64::from(LOADS_MAX))),
+    ];
+    for row in table(session, LOADS, loads).await? {
+        let stream = text(&row, "stream");
+        let drift = all.entry(stream.clone()).or_insert_with(|| StreamDrift {
+            stream,
+            loads: Vec::new(),
+            findings: Vec::new(),
+        });
+        drift.loads.push(load(&row));
     }
-    let mut text = Vec::new();
-    for of_stream in rows.chunk_by(|a, b| a.get("stream") == b.get("stream")) {
-        if !text.is_empty() {
-            text.push(b'\n');
-        }
-        text.extend(string(&of_stream[0], "stream").into_bytes());
-        text.push(b'\n');
-        let (coerced, other): (Vec<_>, Vec<_>) =
-            of_stream.iter().partition(|row| string(row, "effect") == COERCED);
-        if !other.is_empty() {
-            let cells = other.into_iter().map(cells).collect();
-            write_table(
-                &COLUMNS.map(str::to_owned),
-                &[false; COLUMNS.len()],
-                cells,
-                &mut text,
-            )?;
-        }
-        if !coerced.is_empty() {
-            let paths: Vec<String> = coerced.into_iter().map(coercion).collect();
-            text.extend(
-                format!("read without loss as the declared type: {}\n", paths.join("; ")).into_bytes(),
-            );
+    let mut said: BTreeMap<(String, String, String), Said> = BTreeMap::new();
+    for row in table(session, ACKNOWLEDGED, vec![("streams", names(streams))]).await? {
+        let key = (text(&row, "stream"), text(&row, "path"), text(&row, "kind"));
+        let said = said.entry(key).or_default();
+        said.nature.extend(texts(&text(&row, "nature")));
+        said.at = Some(moment(&row, "acknowledged_at"));
+        said.note = text(&row, "note");
+    }
+    for row in table(session, CHANGES, vec![("streams", names(streams))]).await? {
+        if let Some(drift) = all.get_mut(&text(&row, "stream")) {
+            let finding = finding(&row);
+            let key = (drift.stream.clone(), finding.path.clone(), finding.kind.clone());
+            drift.findings.push(judged(finding, &row, said.get(&key), now));
         }
     }
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    count_by_load(session, streams, &mut all).await?;
+    for drift in all.values_mut() {
+        find_renamed(&mut drift.findings);
+        drift.findings.sort_by(|a, b| {
+            let order = |finding: &Finding| (finding.state, finding.severity, finding.is_coerced());
+            order(a).cmp(&order(b)).then_with(|| a.key().cmp(&b.key()))
+        });
+    }
+    Ok(streams
+        .iter()
+        .filter_map(|stream| all.remove(&stream.to_string()))
+        .collect())
 }
 
-fn cells(row: &Map<String, Value>) -> Vec<String> {
-    let path = string(row, "path");
-    vec![
-        string(row, "kind"),
-        if path.is_empty() {
-            "(the record itself)".to_owned()
-        } else {
-            path
-        },
-        string(row, "expected"),
-        times(&string(row, "found")),
-        of(row),
-        string(row, "effect"),
-        seconds(&string(row, "first_seen")),
-        seconds(&string(row, "last_seen")),
-    ]
+async fn table(
+    session: &Session,
+    sql: &str,
+    params: Vec<(&str, ScalarValue)>,
+) -> Result<Vec<Map<String, Value>>> {
+    let batches = session.with_params(sql, params).await?.collect().await;
+    rows::objects(&batches.map_err(|source| sql_error("report drift", source))?)
 }
 
-fn coercion(row: &Map<String, Value>) -> String {
-    let (path, expected) = (string(row, "path"), string(row, "expected"));
-    format!("{path} ({expected}, {})", of(row))
+/// Fills in how much of each change the loads shown had.
+async fn count_by_load(
+    session: &Session,
+    streams: &[StreamName],
+    all: &mut BTreeMap<String, StreamDrift>,
+) -> Result<()> {
+    let oldest = all.values().filter_map(|drift| drift.loads.first());
+    let Some(since) = oldest.map(|load| load.started_at).min() else {
+        return Ok(());
+    };
+    let since = ScalarValue::TimestampMicrosecond(Some(since.timestamp_micros()), Some("UTC".into()));
+    let params = vec![("streams", names(streams)), ("since", since)];
+    let mut counts: BTreeMap<(String, Key), BTreeMap<String, u64>> = BTreeMap::new();
+    for row in table(session, BY_LOAD, params).await? {
+        let coerced = row.get("coerced").and_then(Value::as_bool).unwrap_or_default();
+        let key = (text(&row, "path"), text(&row, "kind"), coerced);
+        let of_change = counts.entry((text(&row, "stream"), key)).or_default();
+        of_change.insert(text(&row, "load_id"), number(&row, "seen"));
+    }
+    for drift in all.values_mut() {
+        for finding in &mut drift.findings {
+            let of_change = counts.get(&(drift.stream.clone(), finding.key()));
+            let in_load = |load: &Load| of_change.and_then(|counts| counts.get(&load.load_id)).copied();
+            finding.by_load = drift
+                .loads
+                .iter()
+                .map(|load| in_load(load).unwrap_or(0))
+                .collect();
+        }
+    }
+    Ok(())
 }
 
-fn of(row: &Map<String, Value>) -> String {
-    let number = |name: &str| row.get(name).and_then(Value::as_u64).unwrap_or_default();
-    format!("{} of {}", count(number("seen")), count(number("records")))
+fn load(row: &Map<String, Value>) -> Load {
+    Load {
+        load_id: text(row, "load_id"),
+        started_at: moment(row, "started_at"),
+        contract_version: text(row, "contract_version"),
+        read: number(row, "records_read"),
+        merged: number(row, "merged"),
+        superseded: number(row, "superseded"),
+        quarantined: number(row, "quarantined"),
+        rescued: number(row, "rescued"),
+    }
 }
 
-/// `string 80, null 3` as `string ×80, null ×3`: a kind or a value beside a number reads like a value.
-fn times(found: &str) -> String {
-    let parts: Vec<String> = found
-        .split(", ")
-        .map(|part| match part.rsplit_once(' ') {
-            Some((what, number)) if number.parse::<u64>().is_ok() => format!("{what} ×{number}"),
-            _ => part.to_owned(),
-        })
+fn finding(row: &Map<String, Value>) -> Finding {
+    let severity = text(row, "severity");
+    let effect = text(row, "effect");
+    let mut nature: BTreeSet<String> = row
+        .get("natures")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .flat_map(texts)
         .collect();
-    parts.join(", ")
+    nature.insert(format!("rows {effect}"));
+    let mut samples = samples(&text(row, "samples_first"));
+    for sample in self::samples(&text(row, "samples_last")) {
+        if samples.len() < SAMPLES_MAX && !samples.contains(&sample) {
+            samples.push(sample);
+        }
+    }
+    Finding {
+        path: text(row, "path"),
+        kind: text(row, "kind"),
+        severity: Severity::ALL
+            .into_iter()
+            .find(|known| known.as_str() == severity)
+            .unwrap_or(Severity::Informational),
+        state: State::Open,
+        effect,
+        expected: text(row, "expected"),
+        found: text(row, "found"),
+        seen: number(row, "seen"),
+        records: number(row, "records"),
+        loads: number(row, "loads"),
+        times: number(row, "times"),
+        loads_since: number(row, "loads_since"),
+        first_seen: moment(row, "first_seen"),
+        last_seen: moment(row, "last_seen"),
+        contract_first: text(row, "contract_first"),
+        contract_last: text(row, "contract_last"),
+        samples,
+        nature,
+        acknowledged_at: None,
+        note: String::new(),
+        renamed_to: None,
+        by_load: Vec::new(),
+    }
 }
 
-fn string(row: &Map<String, Value>, name: &str) -> String {
+/// Says whether a finding waits for somebody.
+fn judged(mut finding: Finding, row: &Map<String, Value>, said: Option<&Said>, now: Timestamp) -> Finding {
+    if let Some(said) = said {
+        finding.acknowledged_at = said.at;
+        finding.note.clone_from(&said.note);
+    }
+    let contract_now = text(row, "contract_now");
+    let is_quiet = now - finding.last_seen >= TimeDelta::days(QUIET_DAYS);
+    let is_agreed = finding.is_for_contract() && contract_now != finding.contract_last;
+    finding.state = if finding.loads_since > 0 && (is_quiet || is_agreed) {
+        State::Resolved
+    } else if said.is_some_and(|said| finding.nature.is_subset(&said.nature)) {
+        State::Acknowledged
+    } else {
+        State::Open
+    };
+    finding
+}
+
+/// A declared member that went in the load in which just one unknown member came beside it may have a new name.
+fn find_renamed(findings: &mut [Finding]) {
+    let parent = |path: &str| path.rsplit_once('.').map_or("", |(parent, _)| parent).to_owned();
+    let new: Vec<(String, String, Timestamp)> = findings
+        .iter()
+        .filter(|finding| finding.kind == "unknown")
+        .map(|finding| (parent(&finding.path), finding.path.clone(), finding.first_seen))
+        .collect();
+    for finding in findings
+        .iter_mut()
+        .filter(|finding| matches!(finding.kind.as_str(), "missing" | "required_missing"))
+    {
+        let mut beside = new
+            .iter()
+            .filter(|(around, _, first)| *around == parent(&finding.path) && *first == finding.first_seen);
+        if let (Some((_, path, _)), None) = (beside.next(), beside.next()) {
+            finding.renamed_to = Some(path.clone());
+        }
+    }
+}
+
+fn text(row: &Map<String, Value>, name: &str) -> String {
     row.get(name)
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned()
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
+fn number(row: &Map<String, Value>, name: &str) -> u64 {
+    row.get(name).and_then(Value::as_u64).unwrap_or_default()
+}
 
-    use arrow::{
-        array::{ArrayRef, Int64Array, StringArray},
-        datatypes::{Field, Schema},
-    };
+fn moment(row: &Map<String, Value>, name: &str) -> Timestamp {
+    DateTime::parse_from_rfc3339(&text(row, name)).map_or(Timestamp::UNIX_EPOCH, |at| at.with_timezone(&Utc))
+}
 
-    use super::*;
+/// A JSON list of texts.
+fn texts(list: &str) -> Vec<String> {
+    serde_json::from_str(list).unwrap_or_default()
+}
 
-    fn batch(rows: &[[&str; 6]]) -> RecordBatch {
-        let text = |at: usize| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row[at])))
-        };
-        let number = |value: i64| -> ArrayRef { Arc::new(Int64Array::from_value(value, rows.len())) };
-        let moment = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text; rows.len()])) };
-        let columns = [
-            ("stream", text(0)),
-            ("path", text(1)),
-            ("kind", text(2)),
-            ("effect", text(3)),
-            ("expected", text(4)),
-            ("found", text(5)),
-            ("seen", number(80)),
-            ("records", number(1_414)),
-            ("loads", number(2)),
-            ("first_seen", moment("2026-01-01T00:00:00.123456Z")),
-            ("last_seen", moment("2026-01-02T00:00:00.654321Z")),
-        ];
-        let fields: Vec<Field> = columns
-            .iter()
-            .map(|(name, array)| Field::new(*name, array.data_type().clone(), true))
-            .collect();
-        let arrays = columns.into_iter().map(|(_, array)| array).collect();
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()
-    }
+fn samples(list: &str) -> Vec<Sample> {
+    let list: Vec<Value> = serde_json::from_str(list).unwrap_or_default();
+    let samples = list.iter().map(|sample| Sample {
+        at: sample.get("at").and_then(Value::as_str).map(str::to_owned),
+        value: sample
+            .get("value")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
+    });
+    samples.collect()
+}
 
-    #[test]
-    fn r009_drift_is_told_by_stream_with_counts_and_moments() {
-        let rows = batch(&[
-            [
-                "shop.customers",
-                "tier",
-                "enum_grown",
-                "quarantined",
-                "string",
-                "\"platinum\" 1",
-            ],
-            [
-                "shop.orders",
-                "lines[].quantity",
-                "type_changed",
-                "quarantined",
-                "integer",
-                "string 80",
-            ],
-            ["shop.orders", "note", "missing", "accepted", "string", "nothing"],
-            [
-                "shop.orders",
-                "shipping.carrier",
-                "unknown",
-                "rescued",
-                "",
-                "string 84",
-            ],
-            [
-                "shop.orders",
-                "total",
-                "type_changed",
-                "coerced",
-                "decimal(12,2)",
-                "string 80",
-            ],
-        ]);
-        insta::assert_snapshot!(render(&[rows]).unwrap(), @r#"
-        shop.customers
-        change      path  expected  found          how often    effect       first seen            last seen
-        ──────────  ────  ────────  ─────────────  ───────────  ───────────  ────────────────────  ────────────────────
-        enum_grown  tier  string    "platinum" ×1  80 of 1,414  quarantined  2026-01-01T00:00:00Z  2026-01-02T00:00:00Z
+/// What of a report is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Filter {
+    /// Whether acknowledged and resolved changes are shown too.
+    pub all: bool,
+    /// Only changes seen since then.
+    pub since: Option<Timestamp>,
+}
 
-        shop.orders
-        change        path              expected  found       how often    effect       first seen            last seen
-        ────────────  ────────────────  ────────  ──────────  ───────────  ───────────  ────────────────────  ────────────────────
-        type_changed  lines[].quantity  integer   string ×80  80 of 1,414  quarantined  2026-01-01T00:00:00Z  2026-01-02T00:00:00Z
-        missing       note              string    nothing     80 of 1,414  accepted     2026-01-01T00:00:00Z  2026-01-02T00:00:00Z
-        unknown       shipping.carrier            string ×84  80 of 1,414  rescued      2026-01-01T00:00:00Z  2026-01-02T00:00:00Z
-        read without loss as the declared type: total (decimal(12,2), 80 of 1,414)
-        "#);
-    }
-
-    #[test]
-    fn no_drift_is_said() {
-        assert_eq!(
-            render(&[]).unwrap(),
-            "no drift: every load was as its contract says\n"
-        );
+impl Filter {
+    /// Leaves out what is not wanted.
+    pub fn apply(self, mut streams: Vec<StreamDrift>) -> Vec<StreamDrift> {
+        for drift in &mut streams {
+            drift.findings.retain(|finding| {
+                (self.all || finding.state == State::Open)
+                    && self.since.is_none_or(|since| finding.last_seen >= since)
+            });
+        }
+        streams
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,136 +1,247 @@
 //! What was set aside, and why.
 
 use arrow::array::RecordBatch;
-use datafusion::{dataframe::DataFrame, scalar::ScalarValue};
+use datafusion::scalar::ScalarValue;
 use serde_json::{Map, Value};
 
 use crate::{
     config::StreamName,
     error::Result,
     query::{Session, sql_error},
-    report::{counted, grid::shown, names, rows},
+    report::{
+        counted,
+        grid::{Grid, shown},
+        names, rows,
+    },
 };
 
 const CLASSES: &str = include_str!("../../sql/reports/quarantine_classes.sql");
 
-/// The quarantine of `streams`, one row per class and place with one sample, at most `rows_max`.
+/// Longest sample shown to people, in characters.
+const SAMPLE_CHARS_MAX: usize = 160;
+
+/// Records that were set aside for one reason at one place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reason {
+    /// The stream.
+    pub stream: String,
+    /// The reason's class.
+    pub class: String,
+    /// Where in the record, list positions left out; empty for the record itself.
+    pub place: String,
+    /// How many records.
+    pub records: u64,
+    /// Bytes of them together.
+    pub bytes: u64,
+    /// What the contract said, of the sample.
+    pub expected: String,
+    /// What was there, of the sample.
+    pub found: String,
+    /// When the first of them was set aside.
+    pub first_seen: String,
+    /// When the last of them was.
+    pub last_seen: String,
+    /// The sample's place in raw.
+    pub sample: String,
+    /// The sample's text, as far as it is kept.
+    pub record: Option<String>,
+}
+
+/// The reasons of what is in the quarantine of `streams`, at most `rows_max`; nothing is masked.
 ///
 /// # Errors
 /// Those of the query.
-pub async fn frame(session: &Session, streams: &[StreamName], rows_max: u32) -> Result<DataFrame> {
+pub async fn reasons(session: &Session, streams: &[StreamName], rows_max: u32) -> Result<Vec<Reason>> {
     let params = vec![
         ("streams", names(streams)),
         ("rows_max", ScalarValue::from(i64::from(rows_max))),
     ];
-    session.with_params(CLASSES, params).await
+    let rows = session.with_params(CLASSES, params).await?.collect().await;
+    read(&rows.map_err(|source| sql_error("report quarantine", source))?)
 }
 
-/// The quarantine of `streams` for people.
-///
-/// # Errors
-/// Those of the query.
-pub async fn text(session: &Session, streams: &[StreamName], rows_max: u32) -> Result<String> {
-    let rows = frame(session, streams, rows_max).await?.collect().await;
-    render(
-        &rows.map_err(|source| sql_error("report quarantine", source))?,
-        rows_max,
-    )
-}
-
-fn render(batches: &[RecordBatch], rows_max: u32) -> Result<String> {
+fn read(batches: &[RecordBatch]) -> Result<Vec<Reason>> {
     let rows = rows::objects(batches)?;
-    if rows.is_empty() {
-        return Ok("nothing is quarantined\n".to_owned());
+    Ok(rows.iter().map(Reason::of).collect())
+}
+
+/// The reasons for programs.
+pub fn grid(reasons: &[Reason]) -> Grid {
+    let mut grid = Grid::new(&[
+        "stream",
+        "class",
+        "place",
+        "records",
+        "record_bytes",
+        "expected",
+        "found",
+        "first_seen",
+        "last_seen",
+        "sample",
+        "record",
+        "hint",
+    ]);
+    for reason in reasons {
+        grid.rows.push(vec![
+            reason.stream.as_str().into(),
+            reason.class.as_str().into(),
+            reason.place.as_str().into(),
+            reason.records.into(),
+            reason.bytes.into(),
+            reason.expected.as_str().into(),
+            reason.found.as_str().into(),
+            reason.first_seen.as_str().into(),
+            reason.last_seen.as_str().into(),
+            reason.sample.as_str().into(),
+            reason.record.clone().into(),
+            reason.hint().into(),
+        ]);
+    }
+    grid
+}
+
+/// The reasons for people.
+pub fn text(reasons: &[Reason], rows_max: u32) -> String {
+    if reasons.is_empty() {
+        return "nothing is quarantined\n".to_owned();
     }
     let mut text = String::new();
-    let mut stream = String::new();
-    for row in &rows {
-        let own = string(row, "stream");
-        if own != stream {
+    let mut stream = "";
+    for reason in reasons {
+        if reason.stream != stream {
             if !stream.is_empty() {
                 text.push('\n');
             }
-            text.push_str(&format!("{own}\n"));
-            stream = own;
+            text.push_str(&format!("{}\n", reason.stream));
+            stream = &reason.stream;
         }
-        text.push_str(&reason(row, &stream));
+        text.push_str(&reason.text());
     }
-    if rows.len() >= rows_max as usize {
+    if reasons.len() >= rows_max as usize {
         text.push_str(&format!(
             "\nonly the first {rows_max} reasons are listed: see --limit\n"
         ));
     }
-    Ok(text)
+    text
 }
 
-fn reason(row: &Map<String, Value>, stream: &str) -> String {
-    let records = row.get("records").and_then(Value::as_u64).unwrap_or_default();
-    let place = string(row, "place");
-    let place = if place.is_empty() {
-        String::new()
-    } else {
-        format!(" at {}", shown(&place, 80))
-    };
-    format!(
-        "  {}: {}{place}: expected {}, found {}\n      landfall quarantine show {stream} {}\n",
-        counted(records, "record", "records"),
-        string(row, "class"),
-        shown(&string(row, "expected"), 80),
-        shown(&string(row, "found"), 80),
-        string(row, "sample"),
-    )
-}
+impl Reason {
+    fn of(row: &Map<String, Value>) -> Self {
+        let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
+        let number = |name: &str| row.get(name).and_then(Value::as_u64).unwrap_or_default();
+        Self {
+            stream: text("stream").unwrap_or_default(),
+            class: text("class").unwrap_or_default(),
+            place: text("place").unwrap_or_default(),
+            records: number("records"),
+            bytes: number("record_bytes"),
+            expected: text("expected").unwrap_or_default(),
+            found: text("found").unwrap_or_default(),
+            first_seen: text("first_seen").unwrap_or_default(),
+            last_seen: text("last_seen").unwrap_or_default(),
+            sample: text("sample").unwrap_or_default(),
+            record: text("record"),
+        }
+    }
 
-fn string(row: &Map<String, Value>, name: &str) -> String {
-    row.get(name)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned()
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        let stream = &self.stream;
+        let place = if self.place.is_empty() {
+            String::new()
+        } else {
+            format!(" --path {}", self.place)
+        };
+        let release = format!(
+            "landfall quarantine release {stream} --class {}{place}",
+            self.class
+        );
+        match self.class.as_str() {
+            "raw_corrupt" | "raw_missing" => {
+                format!("bring the object back as it was landed, then: {release}")
+            }
+            "not_json" | "records_path_missing" => {
+                format!(
+                    "look at the answer; if the recipe misread it, mend `records:` or `format:`, then: {release}"
+                )
+            }
+            "too_deep" | "too_large" | "not_an_object" | "duplicate_key" | "key_missing" => {
+                "to be mended at the source: no contract takes it".to_owned()
+            }
+            "rule_failed" => format!("mend the source, or the rule in the contract, then: {release}"),
+            _ => format!(
+                "mend the source; or let the contract take it (landfall contract patch {stream}), then: {release}"
+            ),
+        }
+    }
+
+    fn text(&self) -> String {
+        let place = if self.place.is_empty() {
+            String::new()
+        } else {
+            format!(" at {}", shown(&self.place, 80))
+        };
+        let mut text = format!(
+            "  {}: {}{place}: expected {}, found {}\n",
+            counted(self.records, "record", "records"),
+            self.class,
+            shown(&self.expected, 80),
+            shown(&self.found, 80),
+        );
+        if let Some(record) = &self.record {
+            text.push_str(&format!("      {}\n", shown(record, SAMPLE_CHARS_MAX)));
+        }
+        text.push_str(&format!(
+            "      landfall quarantine show {} {}\n      {}\n",
+            self.stream,
+            self.sample,
+            self.hint()
+        ));
+        text
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use arrow::{
-        array::{ArrayRef, Int64Array, StringArray},
-        datatypes::{Field, Schema},
-    };
-
     use super::*;
 
     #[test]
-    fn reasons_are_told_with_a_sample_to_look_at() {
-        let text = |values: [&str; 2]| -> ArrayRef { Arc::new(StringArray::from(values.to_vec())) };
-        let columns = [
-            ("stream", text(["shop.customers", "shop.orders"])),
-            ("class", text(["enum", "not_json"])),
-            ("place", text(["tier", ""])),
-            ("records", Arc::new(Int64Array::from(vec![1_200, 1])) as ArrayRef),
-            ("expected", text(["one of \"gold\"", "JSON"])),
-            ("found", text(["string \"platinum\"", "not JSON at byte 7"])),
-            ("sample", text(["1/4/5", "0/2/-1"])),
+    fn reasons_are_told_with_a_sample_to_look_at_and_what_to_do() {
+        let reasons = [
+            Reason {
+                stream: "shop.customers".to_owned(),
+                class: "enum".to_owned(),
+                place: "tier".to_owned(),
+                records: 1_200,
+                expected: "one of \"gold\"".to_owned(),
+                found: "string \"platinum\"".to_owned(),
+                sample: "1/4/5".to_owned(),
+                record: Some(r#"{"tier":"platinum"}"#.to_owned()),
+                ..Reason::default()
+            },
+            Reason {
+                stream: "shop.orders".to_owned(),
+                class: "not_json".to_owned(),
+                records: 1,
+                expected: "JSON".to_owned(),
+                found: "not JSON at byte 7".to_owned(),
+                sample: "0/2/-1".to_owned(),
+                ..Reason::default()
+            },
         ];
-        let fields: Vec<Field> = columns
-            .iter()
-            .map(|(name, array)| Field::new(*name, array.data_type().clone(), true))
-            .collect();
-        let arrays = columns.into_iter().map(|(_, array)| array).collect();
-        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
-        insta::assert_snapshot!(render(std::slice::from_ref(&rows), 50).unwrap(), @r#"
+        insta::assert_snapshot!(text(&reasons, 50), @r#"
         shop.customers
           1,200 records: enum at tier: expected one of "gold", found string "platinum"
+              {"tier":"platinum"}
               landfall quarantine show shop.customers 1/4/5
+              mend the source; or let the contract take it (landfall contract patch shop.customers), then: landfall quarantine release shop.customers --class enum --path tier
 
         shop.orders
           1 record: not_json: expected JSON, found not JSON at byte 7
               landfall quarantine show shop.orders 0/2/-1
+              look at the answer; if the recipe misread it, mend `records:` or `format:`, then: landfall quarantine release shop.orders --class not_json
         "#);
-        assert!(
-            render(&[rows], 2)
-                .unwrap()
-                .ends_with("only the first 2 reasons are listed: see --limit\n")
-        );
-        assert_eq!(render(&[], 50).unwrap(), "nothing is quarantined\n");
+        assert!(text(&reasons, 2).ends_with("only the first 2 reasons are listed: see --limit\n"));
+        assert_eq!(text(&[], 50), "nothing is quarantined\n");
     }
 }

@@ -1,11 +1,14 @@
 //! What a finished pass over everything an API has says about rows that it did not bring.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::{Array as _, AsArray as _, BooleanArray, Int32Array, Int64Array, RecordBatch},
-    compute::{concat_batches, filter_record_batch},
-    datatypes::{DataType, Field, Int64Type, Schema},
+    compute::filter_record_batch,
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
 };
 use deltalake::kernel::schema::cast_record_batch;
 use futures::{TryStreamExt as _, stream::BoxStream};
@@ -16,9 +19,9 @@ use super::{
     file::DataFile,
     latest::{Converter, Latest, arrow_error, with_column},
     lower,
-    merge::POSITION,
+    merge::{MergeOptions, POSITION},
 };
-use crate::{error::Result, raw::BatchNumber};
+use crate::{config::Deletes, error::Result, raw::BatchNumber};
 
 /// A finished pass over everything an API has, as the end of a load.
 pub struct Absence<'a> {
@@ -28,6 +31,8 @@ pub struct Absence<'a> {
     pub until: BatchNumber,
     /// Largest part of the live rows that may be deleted by it, from 0 to 1.
     pub delete_ratio_max: f64,
+    /// Most absent rows that are held in memory, about 256 bytes each. If there are more, none is deleted.
+    pub rows_max: usize,
     /// Records of the pass that are not among the rows to be merged: of loads before this one, or quarantined.
     pub seen: BoxStream<'a, Result<Seen>>,
 }
@@ -44,7 +49,7 @@ pub enum Seen {
 /// What the pass found missing. `deleted + held` rows were in the table and are not in the API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AbsentCounts {
-    /// Rows in the table before that were not deleted.
+    /// Rows that would be in the table and not deleted if none were absent.
     pub live: u64,
     /// Rows that the pass did not bring and that are deleted now.
     pub deleted: u64,
@@ -75,70 +80,165 @@ impl Absent {
     }
 }
 
-/// Places of candidate rows: file, row, and where their values are kept.
-struct Candidate {
-    file: usize,
-    row: u64,
-    kept: (usize, usize),
-}
-
 impl Table {
-    /// Finds the rows of `files` that `absence` says are gone: live, older than the pass, and seen neither by `latest` nor otherwise.
+    /// Finds the rows of `files` that `absence` says are gone: live, older than the pass, and seen neither by `latest` nor
+    /// otherwise. `edits` are what the merge does to the files, and `written` the live rows that it adds.
     pub(super) async fn find_absent(
         &self,
         files: &[DataFile],
         latest: &Latest,
-        keys: &[&str],
+        options: &MergeOptions,
         absence: Absence<'_>,
+        edits: &[Edits],
+        written: u64,
     ) -> Result<Absent> {
         let mut fields: Vec<Arc<Field>> = latest.probe_schema.fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new("_deleted", DataType::Boolean, true)));
         let schema = Arc::new(Schema::new(fields));
-        let mut counts = AbsentCounts::default();
-        let mut candidates: HashMap<Vec<u8>, Vec<Candidate>> = HashMap::new();
-        let mut kept: Vec<RecordBatch> = Vec::new();
+        let mut found = Found {
+            live: written,
+            ..Found::default()
+        };
         for (number, file) in files.iter().enumerate() {
+            let dropped: HashSet<u64> = edits[number].drops.iter().copied().collect();
             let mut start = 0_u64;
             let mut batches = std::pin::pin!(self.read(file, Arc::clone(&schema)).await?);
             while let Some(batch) = batches.try_next().await? {
                 let rows = latest.key_of(&batch)?;
                 let deleted = batch["_deleted"].as_boolean();
                 let numbers = batch[POSITION[0]].as_primitive::<Int64Type>();
-                let (mut chosen, mut count) = (vec![false; batch.num_rows()], 0);
-                for (row, chosen) in chosen.iter_mut().enumerate() {
-                    if deleted.is_valid(row) && deleted.value(row) {
+                for row in 0..batch.num_rows() {
+                    let place = start + row as u64;
+                    if deleted.is_valid(row) && deleted.value(row) || dropped.contains(&place) {
                         continue;
                     }
-                    counts.live += 1;
+                    found.live += 1;
                     let key = rows.row(row).data();
-                    if numbers.value(row) >= absence.since.get() || latest.find(key).is_some() {
-                        continue;
+                    if numbers.value(row) < absence.since.get() && latest.find(key).is_none() {
+                        found.add(key, (number, place), absence.rows_max);
                     }
-                    *chosen = true;
-                    candidates.entry(key.to_vec()).or_default().push(Candidate {
-                        file: number,
-                        row: start + row as u64,
-                        kept: (kept.len(), count),
-                    });
-                    count += 1;
                 }
                 start += batch.num_rows() as u64;
-                kept.push(filter_record_batch(&batch, &BooleanArray::from(chosen)).map_err(arrow_error)?);
             }
         }
-        let key_schema = Arc::new(
-            latest
-                .probe_schema
-                .project(&(0..keys.len()).collect::<Vec<_>>())
-                .map_err(arrow_error)?,
-        );
-        let converter = Converter::new(keys, &key_schema)?;
-        let mut seen = absence.seen;
-        let mut known = true;
-        while let Some(records) = seen.try_next().await? {
-            if candidates.is_empty() {
-                break;
+        let known = found
+            .strike_out(absence.seen, &latest.probe_schema, &options.keys())
+            .await?;
+        let mut counts = AbsentCounts {
+            live: found.live,
+            ..AbsentCounts::default()
+        };
+        let mut rows: Vec<(usize, u64)> = std::mem::take(&mut found.candidates)
+            .into_values()
+            .flatten()
+            .collect();
+        let absent = found.beyond + rows.len() as u64;
+        if !known || found.beyond > 0 || absent as f64 > absence.delete_ratio_max * counts.live as f64 {
+            counts.held = absent;
+            rows.clear();
+        }
+        counts.deleted = rows.len() as u64;
+        rows.sort_unstable();
+        let tombstones = match options.deletes {
+            Deletes::Hard => {
+                self.bury(files, &rows, &latest.probe_schema, absence.until)
+                    .await?
             }
+            Deletes::Soft => Vec::new(),
+        };
+        Ok(Absent {
+            counts,
+            rows,
+            tombstones,
+        })
+    }
+
+    /// Keys and sequence of `rows`, with the position behind everything in the batch `until`.
+    async fn bury(
+        &self,
+        files: &[DataFile],
+        rows: &[(usize, u64)],
+        schema: &SchemaRef,
+        until: BatchNumber,
+    ) -> Result<Vec<RecordBatch>> {
+        let mut buried = Vec::new();
+        for of_file in rows.chunk_by(|a, b| a.0 == b.0) {
+            let mut wanted = of_file.iter().map(|(_, row)| *row).peekable();
+            let mut start = 0_u64;
+            let mut batches = std::pin::pin!(self.read(&files[of_file[0].0], Arc::clone(schema)).await?);
+            while let Some(batch) = batches.try_next().await? {
+                let end = start + batch.num_rows() as u64;
+                let mut chosen = vec![false; batch.num_rows()];
+                while let Some(row) = wanted.next_if(|row| *row < end) {
+                    chosen[(row - start) as usize] = true;
+                }
+                start = end;
+                let rows = filter_record_batch(&batch, &BooleanArray::from(chosen)).map_err(arrow_error)?;
+                if rows.num_rows() > 0 {
+                    buried.push(behind(&rows, until)?);
+                }
+            }
+        }
+        Ok(buried)
+    }
+}
+
+/// `rows` with the position behind everything in the batch `until`.
+fn behind(rows: &RecordBatch, until: BatchNumber) -> Result<RecordBatch> {
+    let count = rows.num_rows();
+    let mut rows = with_column(
+        rows,
+        POSITION[0],
+        Arc::new(Int64Array::from_value(until.get(), count)),
+    )?;
+    for name in &POSITION[1..] {
+        rows = with_column(&rows, name, Arc::new(Int32Array::from_value(i32::MAX, count)))?;
+    }
+    Ok(rows)
+}
+
+/// Rows of the table that may be absent.
+#[derive(Default)]
+struct Found {
+    live: u64,
+    /// Their places, file and row, by key.
+    candidates: HashMap<Vec<u8>, Vec<(usize, u64)>>,
+    held: usize,
+    /// Those that there was no room for.
+    beyond: u64,
+}
+
+impl Found {
+    fn add(&mut self, key: &[u8], place: (usize, u64), rows_max: usize) {
+        if self.held >= rows_max {
+            self.beyond += 1;
+            return;
+        }
+        self.held += 1;
+        match self.candidates.get_mut(key) {
+            Some(places) => places.push(place),
+            None => {
+                self.candidates.insert(key.to_vec(), vec![place]);
+            }
+        }
+    }
+
+    /// Takes out what was seen; `false` if some of that cannot be told.
+    async fn strike_out(
+        &mut self,
+        mut seen: BoxStream<'_, Result<Seen>>,
+        schema: &Schema,
+        keys: &[&str],
+    ) -> Result<bool> {
+        let key_schema = schema
+            .project(&(0..keys.len()).collect::<Vec<_>>())
+            .map_err(arrow_error)?;
+        let key_schema = Arc::new(key_schema);
+        let converter = Converter::new(keys, &key_schema)?;
+        let mut known = true;
+        while !self.candidates.is_empty()
+            && let Some(records) = seen.try_next().await?
+        {
             let Seen::Keys(batch) = records else {
                 known = false;
                 continue;
@@ -146,60 +246,9 @@ impl Table {
             let batch = cast_record_batch(&batch, Arc::clone(&key_schema), false, true)
                 .map_err(|source| lower(source, "shape keys"))?;
             for key in &converter.convert(&batch)? {
-                candidates.remove(key.data());
+                self.candidates.remove(key.data());
             }
         }
-        let mut places: Vec<Candidate> = candidates.into_values().flatten().collect();
-        places.sort_unstable_by_key(|candidate| (candidate.file, candidate.row));
-        let found = places.len() as u64;
-        let allowed = absence.delete_ratio_max * counts.live as f64;
-        if !known || found as f64 > allowed {
-            counts.held = found;
-            places.clear();
-        }
-        counts.deleted = places.len() as u64;
-        Ok(Absent {
-            counts,
-            tombstones: tombstones(&kept, &places, &latest.probe_schema, absence.until)?,
-            rows: places.iter().map(|place| (place.file, place.row)).collect(),
-        })
+        Ok(known)
     }
-}
-
-/// The rows of `places` with the position behind everything in the batch `until`.
-fn tombstones(
-    kept: &[RecordBatch],
-    places: &[Candidate],
-    schema: &Arc<Schema>,
-    until: BatchNumber,
-) -> Result<Vec<RecordBatch>> {
-    if places.is_empty() {
-        return Ok(Vec::new());
-    }
-    let whole = concat_batches(&kept[0].schema(), kept).map_err(arrow_error)?;
-    let offsets: Vec<usize> = kept
-        .iter()
-        .scan(0, |sum, batch| {
-            let start = *sum;
-            *sum += batch.num_rows();
-            Some(start)
-        })
-        .collect();
-    let rows = places
-        .iter()
-        .map(|place| (offsets[place.kept.0] + place.kept.1) as u64);
-    let rows = arrow::array::UInt64Array::from_iter_values(rows);
-    let taken = arrow::compute::take_record_batch(&whole, &rows).map_err(arrow_error)?;
-    let columns = (0..schema.fields().len()).collect::<Vec<_>>();
-    let mut batch = taken.project(&columns).map_err(arrow_error)?;
-    let count = batch.num_rows();
-    batch = with_column(
-        &batch,
-        POSITION[0],
-        Arc::new(Int64Array::from_value(until.get(), count)),
-    )?;
-    for name in &POSITION[1..] {
-        batch = with_column(&batch, name, Arc::new(Int32Array::from_value(i32::MAX, count)))?;
-    }
-    Ok(vec![batch])
 }

@@ -120,6 +120,11 @@ impl Table {
 
     /// A writer for new data files of this table in the shape of `schema`.
     pub(super) fn writer(&self, schema: SchemaRef) -> Result<DeltaWriter> {
+        self.writer_of(schema, FILE_BYTES_TARGET)
+    }
+
+    /// The same for files of about `target_bytes`.
+    pub(super) fn writer_of(&self, schema: SchemaRef, target_bytes: u64) -> Result<DeltaWriter> {
         let level = ZstdLevel::try_new(1)
             .map_err(|source| Error::new(ErrorKind::Internal, "set compression").caused_by(source))?;
         let properties = WriterProperties::builder()
@@ -131,7 +136,7 @@ impl Table {
             schema,
             self.partition_by()?,
             Some(properties),
-            NonZeroU64::new(FILE_BYTES_TARGET),
+            NonZeroU64::new(target_bytes),
             None,
             state.table_config().num_indexed_cols(),
             None,

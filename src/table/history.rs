@@ -315,6 +315,8 @@ fn spans(
                 .is_some_and(|before| before.sequence == version.sequence)
                 && let Some(beaten) = last.pop()
             {
+                let same = beaten.position == version.position;
+                spans.counts.present += u64::from(same && matches!(beaten.place, Place::Load(_)));
                 spans.beaten(beaten.place, probed);
             }
             last.push(version);

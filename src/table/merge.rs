@@ -23,7 +23,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{ObjectStoreExt as _, path::Path};
 
 use super::{
-    CommitNote, Committed, Table,
+    CommitNote, Committed, Standing, Table,
     absent::{Absence, Absent, AbsentCounts},
     edit::{Edits, Patches},
     evolve,
@@ -55,8 +55,9 @@ pub struct MergeOptions {
     pub scd_type: ScdType,
     /// What a deletion does.
     pub deletes: Deletes,
-    /// Deletions whose rows are not in the table any more, if there are any.
-    pub tombstones: Option<Table>,
+    /// Deletions whose rows are not in the table any more, if there are any, and where the main table stands: those of
+    /// loads that are not in it do not count.
+    pub tombstones: Option<(Table, Standing)>,
 }
 
 impl MergeOptions {
@@ -81,6 +82,8 @@ pub struct MergeCounts {
     pub merged: u64,
     /// Rows that lost against a newer version, in the load or in the table.
     pub superseded: u64,
+    /// Those of them that are in the table already, at the same raw position.
+    pub present: u64,
     /// Rows of the table that a merged row replaces.
     pub replaced: u64,
     /// Those of them that had another sequence. The others were read again; without a sequence nobody can tell, and all count.
@@ -269,11 +272,14 @@ impl Table {
         let hits = self.probe_all(&files, &candidates, &latest).await?;
         // A winner is written once, also where its key stands in several rows because the keys of the table were others before.
         let mut settled = vec![false; latest.winners.len()];
+        let mut present = vec![false; latest.winners.len()];
         for hit in hits.iter().flatten() {
             settled[hit.winner] |= !hit.newer;
+            present[hit.winner] |= hit.same;
         }
-        if let Some(tombstones) = &options.tombstones {
-            let files = tombstones.files()?;
+        if let Some((tombstones, standing)) = &options.tombstones {
+            let mut files = tombstones.files()?;
+            files.retain(|file| standing.counts(file));
             let candidates = tombstones.candidates(&files, &options.keys, &latest);
             for hit in tombstones
                 .probe_all(&files, &candidates, &latest)
@@ -282,11 +288,13 @@ impl Table {
                 .flatten()
             {
                 settled[hit.winner] |= !hit.newer;
+                present[hit.winner] |= hit.same;
             }
         }
         counts.superseded = latest.total() - latest.winners.len() as u64;
         // Counted for themselves, not as what is left over: the caller checks that the two add up to what it gave.
         counts.superseded += settled.iter().filter(|stale| **stale).count() as u64;
+        counts.present = present.iter().filter(|same| **same).count() as u64;
         let gone = match options.deletes {
             Deletes::Hard => latest.deletions(),
             Deletes::Soft => vec![false; latest.winners.len()],
@@ -317,8 +325,11 @@ impl Table {
             }
         }
         if let Some(absence) = absence {
+            let marks = latest.deletions();
+            let written = replacing.iter().flatten().chain(&new);
+            let written = written.filter(|winner| !marks[**winner]).count() as u64;
             let absent: Absent = self
-                .find_absent(&files, &latest, &options.keys(), absence)
+                .find_absent(&files, &latest, options, absence, &edits, written)
                 .await?;
             counts.absent = absent.counts;
             counts.files_probed = files.len() as u64;
@@ -371,7 +382,7 @@ impl Table {
             .collect()
     }
 
-    async fn probe_all(
+    pub(super) async fn probe_all(
         &self,
         files: &[DataFile],
         candidates: &[usize],
@@ -403,6 +414,7 @@ impl Table {
                         winner,
                         row: start + row as u64,
                         newer: new > old.data(),
+                        same: new == old.data(),
                         changed: sequence(new).is_empty() || sequence(new) != sequence(old.data()),
                     });
                 }
@@ -415,12 +427,14 @@ impl Table {
 
 /// A winner's key found in a data file.
 #[derive(Debug)]
-struct Match {
-    winner: usize,
+pub(super) struct Match {
+    pub(super) winner: usize,
     /// Row number in the file.
     row: u64,
     /// Whether the winner is newer than that row.
     newer: bool,
+    /// Whether the winner is that row.
+    same: bool,
     /// Whether its sequence is another one.
     changed: bool,
 }
@@ -443,7 +457,7 @@ fn since_batch(batch: &RecordBatch, since: BatchNumber) -> Result<RecordBatch> {
     filter_record_batch(batch, &keep).map_err(arrow_error)
 }
 
-fn append() -> DeltaOperation {
+pub(super) fn append() -> DeltaOperation {
     DeltaOperation::Write {
         mode: SaveMode::Append,
         partition_by: None,

@@ -8,15 +8,21 @@
 //! A load becomes visible by one atomic step: the Delta commit of the main table, whose `txn` is the watermark.
 
 pub mod absent;
+pub mod acknowledged;
 pub mod align;
+pub mod aside;
+pub mod contracts;
 mod edit;
 mod evolve;
 mod file;
 pub mod history;
 mod latest;
+pub mod maintain;
 pub mod merge;
+pub mod profiles;
 pub mod promote;
 mod prune;
+pub mod release;
 pub mod side;
 pub mod system;
 #[cfg(test)]

@@ -4,21 +4,29 @@
 //! it belongs to a load that never became visible, or has not yet. Such rows are void; the next load removes them first,
 //! after a fence on the main table that makes a load still under way notice and write them again.
 
-use arrow::array::RecordBatch;
+use std::sync::Arc;
+
+use arrow::{
+    array::{AsArray as _, RecordBatch},
+    datatypes::Schema,
+};
 use deltalake::{
     kernel::{
         Action,
         transaction::{CommitBuilder, CommitProperties},
     },
-    protocol::{DeltaOperation, SaveMode},
+    protocol::DeltaOperation,
 };
+use futures::TryStreamExt as _;
 use object_store::path::Path;
 use serde_json::Value;
 
 use super::{
-    Standing, Tables,
+    Standing, Table, Tables,
     file::{DataFile, close, write},
+    latest::arrow_error,
     lower,
+    merge::append,
 };
 use crate::{
     config::StreamName,
@@ -68,15 +76,10 @@ impl Tables {
             actions.push(table.metadata_with(schema)?);
         }
         for _ in 0..COMMIT_ATTEMPTS_MAX {
-            let operation = DeltaOperation::Write {
-                mode: SaveMode::Append,
-                partition_by: None,
-                predicate: None,
-            };
             // Appends rarely conflict with each other, and delta-rs moves them to the next version by itself.
             let appended = CommitBuilder::from(CommitProperties::default())
                 .with_actions(actions.clone())
-                .build(Some(table.state()?), table.delta.log_store(), operation)
+                .build(Some(table.state()?), table.delta.log_store(), append())
                 .await;
             let Err(source) = appended else { return Ok(()) };
             let before = table.version();
@@ -85,6 +88,49 @@ impl Tables {
                 return Err(lower(source, "append to side table").with("table", &side.path));
             }
             // Should the commit stand although its reply was lost: a file added twice is in the table once.
+        }
+        Err(Error::new(ErrorKind::Conflict, "append to side table")
+            .with("table", &side.path)
+            .with("attempts_max", COMMIT_ATTEMPTS_MAX))
+    }
+
+    /// Appends `row`, the only one of the load `load_id`, unless it is there. False if it was.
+    ///
+    /// # Errors
+    /// As [`Tables::append_side`].
+    pub async fn append_side_once(&self, side: &Side, row: &RecordBatch, load_id: &str) -> Result<bool> {
+        let partition_by: Vec<String> = if side.shared {
+            SHARED_BY.map(str::to_owned).to_vec()
+        } else {
+            Vec::new()
+        };
+        let mut table = self
+            .open_or_create(&side.path, &row.schema(), &partition_by)
+            .await?;
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
+            if table.has_load(load_id).await? {
+                return Ok(false);
+            }
+            let shaped = table.shaped(std::slice::from_ref(row))?;
+            let mut writer = table.writer(shaped.schema)?;
+            for batch in &shaped.rows {
+                write(&mut writer, batch).await?;
+            }
+            let mut actions = close(writer).await?;
+            if let Some(schema) = &shaped.changed {
+                actions.push(table.metadata_with(schema)?);
+            }
+            // That the row is not there is known of this version and of no other.
+            let appended = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
+                .with_actions(actions)
+                .build(Some(table.state()?), table.delta.log_store(), append())
+                .await;
+            let Err(source) = appended else { return Ok(true) };
+            let before = table.version();
+            table.refresh().await?;
+            if table.version() == before {
+                return Err(lower(source, "append to side table").with("table", &side.path));
+            }
         }
         Err(Error::new(ErrorKind::Conflict, "append to side table")
             .with("table", &side.path)
@@ -105,11 +151,7 @@ impl Tables {
             let Some((batch, load_id)) = load_of(file) else {
                 continue;
             };
-            let beyond = standing.watermark.is_none_or(|mark| batch > mark.get());
-            let doubled = standing
-                .last
-                .as_ref()
-                .is_some_and(|last| batch >= last.from.get() && load_id != last.load_id);
+            let (beyond, doubled) = standing.voids(batch, &load_id);
             if beyond {
                 void.beyond = true;
             }
@@ -178,6 +220,48 @@ impl Tables {
     }
 }
 
+impl Table {
+    /// Whether a side table has a row of the load `load_id`.
+    async fn has_load(&self, load_id: &str) -> Result<bool> {
+        let schema = self.schema()?;
+        let column = schema.field_with_name("load_id").map_err(arrow_error)?.clone();
+        let column = Arc::new(Schema::new(vec![column]));
+        for file in self.files()?.iter().filter(|file| may_have_load(file, load_id)) {
+            let mut rows = std::pin::pin!(self.read(file, Arc::clone(&column)).await?);
+            while let Some(batch) = rows.try_next().await? {
+                if batch
+                    .column(0)
+                    .as_string::<i32>()
+                    .iter()
+                    .flatten()
+                    .any(|id| id == load_id)
+                {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Standing {
+    /// Whether side rows of the load `load_id`, which ended with `batch`, do not count: because they are beyond the
+    /// watermark, or because another load brought it there.
+    fn voids(&self, batch: i64, load_id: &str) -> (bool, bool) {
+        let beyond = self.watermark.is_none_or(|mark| batch > mark.get());
+        let doubled = self
+            .last
+            .as_ref()
+            .is_some_and(|last| batch >= last.from.get() && load_id != last.load_id);
+        (beyond, doubled)
+    }
+
+    /// Whether the rows of `file` count.
+    pub(super) fn counts(&self, file: &DataFile) -> bool {
+        load_of(file).is_none_or(|(batch, load_id)| self.voids(batch, &load_id) == (false, false))
+    }
+}
+
 /// Files of a side table whose rows do not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Void {
@@ -187,13 +271,27 @@ pub struct Void {
     pub beyond: bool,
 }
 
-fn of_stream(file: &DataFile, side: &Side, stream: &StreamName) -> bool {
+pub(super) fn of_stream(file: &DataFile, side: &Side, stream: &StreamName) -> bool {
     let is = |name: &str, value: &str| {
         file.partition
             .iter()
             .any(|(column, found)| column == name && found.as_deref() == Some(value))
     };
     !side.shared || (is(SHARED_BY[0], stream.source.as_str()) && is(SHARED_BY[1], stream.stream.as_str()))
+}
+
+/// Whether `file` can have rows of that load, as far as its statistics tell. Those of a long text are cut.
+fn may_have_load(file: &DataFile, load_id: &str) -> bool {
+    let stats: Option<Value> = file
+        .stats
+        .as_deref()
+        .and_then(|text| serde_json::from_str(text).ok());
+    let bound = |name: &str| {
+        let value = stats.as_ref()?.get(name)?.get("load_id")?.as_str()?;
+        Some(value.to_owned())
+    };
+    bound("minValues").is_none_or(|least| least.as_str() <= load_id)
+        && bound("maxValues").is_none_or(|greatest| load_id <= greatest.as_str())
 }
 
 /// The last raw batch of the load that wrote `file`, and the load.

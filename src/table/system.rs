@@ -7,6 +7,8 @@ use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
 
+use serde_json::{Value, json};
+
 use crate::{
     clock::Timestamp,
     config::StreamName,
@@ -15,6 +17,8 @@ use crate::{
 };
 
 /// One load, as it stands in `landfall.loads`. `read = merged + superseded + quarantined`.
+///
+/// A release stands there too, as what it changes of these sums: with its records fewer quarantined, and none more read.
 #[derive(Clone, Debug)]
 pub struct LoadRow {
     /// The stream.
@@ -39,6 +43,8 @@ pub struct LoadRow {
     pub superseded: u64,
     /// Records set aside.
     pub quarantined: u64,
+    /// Records and pages that a release took out of the quarantine; 0 for a load.
+    pub released: u64,
     /// Records that are deletions, superseded ones included.
     pub deleted: u64,
     /// Records with values kept in `_rescued`, superseded ones included.
@@ -54,12 +60,17 @@ pub struct LoadRow {
 }
 
 impl LoadRow {
+    /// The batch number of a release: it loads no batch, and its row is void with no load.
+    pub const NO_BATCH: i64 = -1;
+
     /// The row as an Arrow batch.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] if Arrow refuses it.
     pub fn to_batch(&self) -> Result<RecordBatch> {
-        let count = |name: &'static str, value: u64| (name, number(i64::try_from(value).unwrap_or(i64::MAX)));
+        let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let count = |name: &'static str, value: u64| (name, number(whole(value)));
+        let net = |name: &'static str, value: u64| (name, number(whole(value) - whole(self.released)));
         build(vec![
             ("source", text(self.stream.source.as_str())),
             ("stream", text(self.stream.stream.as_str())),
@@ -69,16 +80,17 @@ impl LoadRow {
             ("started_at", moments([self.started_at])),
             ("finished_at", moments([self.finished_at])),
             ("contract_version", text(&self.contract_version)),
-            count("records_read", self.read),
+            net("records_read", self.read),
             count("merged", self.merged),
             count("superseded", self.superseded),
-            count("quarantined", self.quarantined),
+            net("quarantined", self.quarantined),
             count("deleted", self.deleted),
             count("rescued", self.rescued),
             count("replaced", self.replaced),
             count("files_rewritten", self.files_rewritten),
             count("absent", self.absent),
             count("absent_held", self.absent_held),
+            count("released", self.released),
         ])
     }
 }
@@ -110,7 +122,22 @@ pub fn drift_rows(load: &LoadRow, changes: &[Change]) -> Result<RecordBatch> {
         ("effect", texts(&|change| change.effect.as_str().to_owned())),
         ("count", numbers(&|change| count(change.count))),
         ("records", numbers(&|change| count(change.records))),
+        ("severity", texts(&|change| change.severity().as_str().to_owned())),
+        (
+            "nature",
+            texts(&|change| Value::from(change.nature.clone()).to_string()),
+        ),
+        ("samples", texts(&samples)),
     ])
+}
+
+/// The samples of a change as a JSON list of `{"at": "batch/page/record", "value": …}`, the value as JSON text.
+fn samples(change: &Change) -> String {
+    let samples = change
+        .samples
+        .iter()
+        .map(|sample| json!({"at": sample.at.map(|at| at.to_string()), "value": sample.value}));
+    Value::Array(samples.collect()).to_string()
 }
 
 /// The columns of `landfall.loads`.
@@ -130,7 +157,7 @@ pub fn drift_schema() -> Result<SchemaRef> {
 }
 
 /// A load that never was: the rows above know their columns, so nobody else has to.
-fn blank() -> Result<LoadRow> {
+pub(super) fn blank() -> Result<LoadRow> {
     Ok(LoadRow {
         stream: StreamName::parse("none.none")?,
         load_id: String::new(),
@@ -143,6 +170,7 @@ fn blank() -> Result<LoadRow> {
         merged: 0,
         superseded: 0,
         quarantined: 0,
+        released: 0,
         deleted: 0,
         rescued: 0,
         replaced: 0,
@@ -152,7 +180,7 @@ fn blank() -> Result<LoadRow> {
     })
 }
 
-fn text(value: &str) -> ArrayRef {
+pub(super) fn text(value: &str) -> ArrayRef {
     Arc::new(StringArray::from_iter_values([value]))
 }
 
@@ -160,12 +188,12 @@ fn number(value: i64) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values([value]))
 }
 
-fn moments(values: impl IntoIterator<Item = Timestamp>) -> ArrayRef {
+pub(super) fn moments(values: impl IntoIterator<Item = Timestamp>) -> ArrayRef {
     let micros = values.into_iter().map(|moment| moment.timestamp_micros());
     Arc::new(TimestampMicrosecondArray::from_iter_values(micros).with_timezone("UTC"))
 }
 
-fn build(columns: Vec<(&'static str, ArrayRef)>) -> Result<RecordBatch> {
+pub(super) fn build(columns: Vec<(&'static str, ArrayRef)>) -> Result<RecordBatch> {
     let fields: Vec<Field> = columns
         .iter()
         .map(|(name, array)| {

@@ -17,13 +17,13 @@ use crate::{
 };
 
 /// Key, sequence and value of an event.
-type Event = (i64, i64, u32);
+pub(super) type Event = (i64, i64, u32);
 
-fn app() -> AppId {
+pub(super) fn app() -> AppId {
     AppId::new(&StreamName::parse("shop.orders").unwrap(), 0)
 }
 
-fn note(batch: i64, load_id: &str) -> CommitNote {
+pub(super) fn note(batch: i64, load_id: &str) -> CommitNote {
     CommitNote {
         app: app(),
         from: BatchNumber::new(batch).unwrap(),
@@ -32,7 +32,7 @@ fn note(batch: i64, load_id: &str) -> CommitNote {
     }
 }
 
-fn options(scd_type: ScdType) -> MergeOptions {
+pub(super) fn options(scd_type: ScdType) -> MergeOptions {
     MergeOptions {
         keys: vec!["id".to_owned()],
         sequence_by: vec!["seq".to_owned()],
@@ -42,7 +42,7 @@ fn options(scd_type: ScdType) -> MergeOptions {
     }
 }
 
-fn schema() -> Schema {
+pub(super) fn schema() -> Schema {
     Schema::new(vec![
         Field::new("id", DataType::Int64, true),
         Field::new("seq", DataType::Int64, true),
@@ -53,7 +53,7 @@ fn schema() -> Schema {
     ])
 }
 
-fn rows(batch: i64, events: &[Event]) -> RecordBatch {
+pub(super) fn rows(batch: i64, events: &[Event]) -> RecordBatch {
     let count = events.len();
     RecordBatch::try_new(
         Arc::new(schema()),
@@ -71,7 +71,7 @@ fn rows(batch: i64, events: &[Event]) -> RecordBatch {
     .unwrap()
 }
 
-async fn table() -> Table {
+pub(super) async fn table() -> Table {
     let tables = Tables::new(Arc::new(InMemory::new())).unwrap();
     tables
         .open_or_create(&Path::from("tables/shop/orders"), &schema(), &[])
@@ -79,7 +79,12 @@ async fn table() -> Table {
         .unwrap()
 }
 
-async fn merge(table: &mut Table, batch: i64, events: &[Event], scd_type: ScdType) -> merge::MergeCounts {
+pub(super) async fn merge(
+    table: &mut Table,
+    batch: i64,
+    events: &[Event],
+    scd_type: ScdType,
+) -> merge::MergeCounts {
     let planned = table
         .plan_merge(vec![rows(batch, events)], &options(scd_type), None)
         .await
@@ -93,7 +98,7 @@ async fn merge(table: &mut Table, batch: i64, events: &[Event], scd_type: ScdTyp
     counts
 }
 
-async fn read(table: &Table) -> Vec<Event> {
+pub(super) async fn read(table: &Table) -> Vec<Event> {
     let session = SessionContext::new();
     session
         .register_table("t", table.provider(&session).await.unwrap())

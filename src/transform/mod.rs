@@ -11,3 +11,4 @@ pub mod quarantine;
 pub mod runs;
 pub mod scan;
 pub mod split;
+pub mod wanted;

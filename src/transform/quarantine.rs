@@ -1,6 +1,9 @@
 //! Records set aside, with the evidence a person needs to judge them.
+//!
+//! Every record has its row with position, class and path, so that counts are exact and each can be released. What was
+//! found and the record's text are kept of samples: a source that breaks as a whole must not fill the lake twice.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, Int32Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder},
@@ -10,12 +13,21 @@ use serde_json::json;
 
 use crate::{
     clock::Timestamp,
-    contract::Violation,
+    contract::{Violation, ViolationClass, place::without_positions},
     error::{Error, ErrorKind, Result},
 };
 
 /// Longest record text kept in the quarantine table, in bytes. The whole record is in raw.
 pub const RECORD_BYTES_KEPT: usize = 64 * 1024;
+
+/// Records of one class and place that one load keeps with their text. The others can be read in raw.
+pub const SAMPLES_MAX: usize = 1_000;
+
+/// Bytes of text that one load keeps.
+pub const SAMPLE_BYTES_MAX: usize = 64 << 20;
+
+/// Classes and places that samples are counted by; of others that a load meets no text is kept.
+const REASONS_MAX: usize = 10_000;
 
 /// What all rows of one load share.
 #[derive(Clone, Debug)]
@@ -65,6 +77,45 @@ pub struct Origin<'a> {
     pub object: &'a str,
 }
 
+/// How many samples a part of a load may still keep.
+#[derive(Debug)]
+pub struct Samples {
+    per_reason: usize,
+    bytes: usize,
+    kept: HashMap<(ViolationClass, String), usize>,
+}
+
+impl Samples {
+    /// What one of `parts` parts of a load may keep.
+    ///
+    /// Each has its share, and of each reason one sample at least: which are kept does not depend on who comes first.
+    pub fn of_part(parts: usize) -> Self {
+        let parts = parts.max(1);
+        Self {
+            per_reason: (SAMPLES_MAX / parts).max(1),
+            bytes: SAMPLE_BYTES_MAX / parts,
+            kept: HashMap::new(),
+        }
+    }
+
+    /// Whether a record of so many bytes that was set aside for `reason` is kept as a sample.
+    fn take(&mut self, reason: &Violation, record: usize) -> bool {
+        let bytes = record.min(RECORD_BYTES_KEPT);
+        let key = (reason.class, without_positions(&reason.path));
+        if self.kept.len() >= REASONS_MAX && !self.kept.contains_key(&key) {
+            return false;
+        }
+        let kept = self.kept.entry(key).or_default();
+        // The first of a reason is always kept; their number is limited, too.
+        if *kept > 0 && (*kept >= self.per_reason || bytes > self.bytes) {
+            return false;
+        }
+        *kept += 1;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        true
+    }
+}
+
 /// Rows of the quarantine table in the making.
 #[derive(Debug)]
 pub struct Rows {
@@ -101,29 +152,34 @@ impl Rows {
         self.count == 0
     }
 
-    /// Adds one record with every reason found; `reasons` is never empty.
-    pub fn push(&mut self, origin: Origin<'_>, record: Option<&[u8]>, reasons: &[Violation]) {
+    /// Adds one record with every reason found, as far as `samples` allow; `reasons` is never empty.
+    pub fn push(
+        &mut self,
+        origin: Origin<'_>,
+        record: Option<&[u8]>,
+        reasons: &[Violation],
+        samples: &mut Samples,
+    ) {
+        let first = reasons.first();
+        let sample = first.filter(|first| samples.take(first, record.map_or(0, <[u8]>::len)));
         self.batch.append_value(origin.batch);
         self.page.append_value(origin.page);
         self.record.append_value(origin.record);
-        let all: Vec<_> = reasons
-            .iter()
-            .map(|reason| {
-                json!({
-                    "class": reason.class.as_str(), "path": reason.path,
-                    "expected": reason.expected, "found": reason.found,
-                })
+        let told = |reason: &Violation| {
+            json!({
+                "class": reason.class.as_str(), "path": reason.path,
+                "expected": reason.expected, "found": reason.found,
             })
-            .collect();
-        let first = reasons.first();
+        };
+        let all = sample.map(|_| serde_json::Value::from_iter(reasons.iter().map(told)).to_string());
         let [class, path, expected, found, violations, text, object] = &mut self.texts;
         class.append_option(first.map(|reason| reason.class.as_str()));
         path.append_option(first.map(|reason| reason.path.as_str()));
-        expected.append_option(first.map(|reason| reason.expected.as_str()));
-        found.append_option(first.map(|reason| reason.found.as_str()));
-        violations.append_value(serde_json::Value::from(all).to_string());
-        text.append_option(record.map(excerpt));
-        object.append_value(origin.object);
+        expected.append_option(sample.map(|reason| reason.expected.as_str()));
+        found.append_option(sample.map(|reason| reason.found.as_str()));
+        violations.append_option(all);
+        text.append_option(record.filter(|_| sample.is_some()).map(excerpt));
+        object.append_option(sample.map(|_| origin.object));
         self.record_bytes
             .append_option(record.and_then(|record| i64::try_from(record.len()).ok()));
         self.count += 1;
@@ -180,10 +236,9 @@ fn excerpt(record: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::AsArray as _;
+    use arrow::array::{Array as _, AsArray as _};
 
     use super::*;
-    use crate::contract::ViolationClass;
 
     #[test]
     fn r005_a_row_holds_record_reason_and_place() {
@@ -206,7 +261,12 @@ mod tests {
             record: 3,
             object: "raw/shop/orders/x",
         };
-        rows.push(origin, Some(br#"{"id":1,"total":true}"#), &[reason]);
+        rows.push(
+            origin,
+            Some(br#"{"id":1,"total":true}"#),
+            &[reason],
+            &mut Samples::of_part(1),
+        );
         let batch = rows.finish().unwrap();
         let text = |name: &str| {
             batch
@@ -220,6 +280,60 @@ mod tests {
         assert_eq!(text("record"), r#"{"id":1,"total":true}"#);
         assert_eq!(text("object"), "raw/shop/orders/x");
         assert!(text("violations").contains(r#""expected":"decimal(12,2)""#));
+    }
+
+    fn reason(path: &str) -> Violation {
+        Violation {
+            class: ViolationClass::Enum,
+            path: path.to_owned(),
+            expected: "a".to_owned(),
+            found: "b".to_owned(),
+        }
+    }
+
+    #[test]
+    fn f141_beyond_the_samples_a_row_keeps_its_place_and_class() {
+        let facts = LoadFacts {
+            load_id: "load".to_owned(),
+            loaded_at: Timestamp::UNIX_EPOCH,
+            contract_version: "1.2.0".to_owned(),
+            batch_to: 9,
+        };
+        let (mut rows, mut samples) = (Rows::new(facts), Samples::of_part(4));
+        for record in 0..600 {
+            let origin = Origin {
+                batch: 0,
+                page: 0,
+                record,
+                object: "x",
+            };
+            let reason = reason(&format!("lines[{record}].sku"));
+            rows.push(origin, Some(b"{}"), &[reason], &mut samples);
+        }
+        let batch = rows.finish().unwrap();
+        let nulls = |name: &str| batch.column_by_name(name).unwrap().null_count();
+        for name in ["record", "found", "violations", "object", "expected"] {
+            assert_eq!(nulls(name), 350, "{name}");
+        }
+        for name in ["_lf_record", "class", "path", "load_id", "record_bytes"] {
+            assert_eq!(nulls(name), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn f141_samples_end_with_their_bytes_but_each_reason_has_one() {
+        let mut samples = Samples::of_part(1);
+        let most = SAMPLE_BYTES_MAX / RECORD_BYTES_KEPT;
+        let record = 10 * RECORD_BYTES_KEPT;
+        let kept = (0..2 * most)
+            .filter(|_| samples.take(&reason("a"), record))
+            .count();
+        assert_eq!(kept, most.min(SAMPLES_MAX));
+        while samples.bytes > 0 {
+            let name = format!("n{}", samples.kept.len());
+            assert!(samples.take(&reason(&name), record));
+        }
+        assert!(samples.take(&reason("b"), record) && !samples.take(&reason("b"), record));
     }
 
     #[test]

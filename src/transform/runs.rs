@@ -221,7 +221,7 @@ mod tests {
     fn recipe(format: Format, include: &[&str]) -> Recipe {
         Recipe {
             format,
-            records: JsonPath::parse("$[*]").unwrap(),
+            records: JsonPath::parse("$[*]").unwrap().into(),
             include: include.iter().map(|&name| name.to_owned()).collect(),
             file_column: None,
             limits: Limits::DEFAULT,

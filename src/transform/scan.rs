@@ -1,6 +1,6 @@
 //! The raw zone as a DataFusion table: one row per record, in raw order within a partition.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::{
     array::{
@@ -19,7 +19,7 @@ use object_store::ObjectStore;
 use tokio::sync::mpsc::Sender;
 
 use crate::{
-    contract::ViolationClass,
+    contract::{ViolationClass, drift::profile::Responses},
     error::{Error, ErrorKind, Result},
     format::{Defect, Recipe},
     json::{self, Found},
@@ -28,7 +28,10 @@ use crate::{
         log::LogEntry,
         read::{Loss, PageRead, RawPage, read_object},
     },
-    transform::runs::{Run, runs},
+    transform::{
+        runs::{Run, runs},
+        wanted::{Records, Wanted},
+    },
 };
 
 /// Batches a partition may be ahead of its reader.
@@ -86,16 +89,42 @@ pub fn table(
     entries: Vec<LogEntry>,
     partitions: usize,
 ) -> Result<StreamingTable> {
+    chosen(store, recipe, entries, partitions, None, &Arc::default())
+}
+
+/// What the pages of a scan were like, as far as it has come.
+pub type Watch = Arc<Mutex<Responses>>;
+
+/// What was seen of the pages of a scan that has ended.
+pub fn seen(watch: &Watch) -> Responses {
+    watch.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// As [`table`], with only the `wanted` records; of a page that cannot be read there is one row all the same. What the pages
+/// are like is noted in `watch`.
+///
+/// # Errors
+/// As [`table`].
+pub fn chosen(
+    store: &Arc<dyn ObjectStore>,
+    recipe: Recipe,
+    entries: Vec<LogEntry>,
+    partitions: usize,
+    wanted: Option<Arc<Wanted>>,
+    watch: &Watch,
+) -> Result<StreamingTable> {
     let schema = schema();
     let recipe = Arc::new(recipe);
-    let parts = groups(entries, partitions.max(1))
+    let parts = groups(entries, partitions.max(1), wanted.as_deref())
         .into_iter()
         .map(|objects| {
             Arc::new(RawPartition {
                 schema: Arc::clone(&schema),
                 store: Arc::clone(store),
                 recipe: Arc::clone(&recipe),
+                wanted: wanted.clone(),
                 objects,
+                watch: Arc::clone(watch),
             }) as Arc<dyn PartitionStream>
         })
         .collect();
@@ -103,8 +132,12 @@ pub fn table(
         .map_err(|source| Error::new(ErrorKind::Internal, "plan raw scan").caused_by(source))
 }
 
-/// Cuts the objects of `entries` into runs of about equal bytes, in raw order.
-fn groups(entries: Vec<LogEntry>, partitions: usize) -> Vec<Vec<(Arc<LogEntry>, usize)>> {
+/// Cuts the objects of `entries`, those with something wanted, into runs of about equal bytes, in raw order.
+fn groups(
+    entries: Vec<LogEntry>,
+    partitions: usize,
+    wanted: Option<&Wanted>,
+) -> Vec<Vec<(Arc<LogEntry>, usize)>> {
     let total: u64 = entries
         .iter()
         .flat_map(|entry| &entry.objects)
@@ -114,7 +147,13 @@ fn groups(entries: Vec<LogEntry>, partitions: usize) -> Vec<Vec<(Arc<LogEntry>, 
     let mut groups = vec![Vec::new()];
     let mut filled = 0;
     for entry in entries.into_iter().map(Arc::new) {
+        let mut first = 0;
         for (index, object) in entry.objects.iter().enumerate() {
+            let pages = first..first + object.pages.len() as u32;
+            first = pages.end;
+            if wanted.is_some_and(|wanted| !wanted.any(entry.number.get(), pages)) {
+                continue;
+            }
             if filled >= share && groups.len() < partitions {
                 groups.push(Vec::new());
                 filled = 0;
@@ -134,7 +173,10 @@ struct RawPartition {
     schema: SchemaRef,
     store: Arc<dyn ObjectStore>,
     recipe: Arc<Recipe>,
+    /// Which records are meant, if not all.
+    wanted: Option<Arc<Wanted>>,
     objects: Vec<(Arc<LogEntry>, usize)>,
+    watch: Watch,
 }
 
 impl PartitionStream for RawPartition {
@@ -150,7 +192,8 @@ impl PartitionStream for RawPartition {
             Arc::clone(&self.recipe),
             self.objects.clone(),
         );
-        let schema = Arc::clone(&self.schema);
+        let (schema, wanted) = (Arc::clone(&self.schema), self.wanted.clone());
+        let watch = Arc::clone(&self.watch);
         builder.spawn(async move {
             for (entry, index) in objects {
                 let pages = read_object(store.as_ref(), &entry, index)
@@ -158,11 +201,21 @@ impl PartitionStream for RawPartition {
                     .map_err(external)?;
                 let path: Arc<str> = entry.objects[index].path.as_str().into();
                 let (sender, recipe, schema) = (sender.clone(), Arc::clone(&recipe), Arc::clone(&schema));
+                let wanted = wanted.clone();
                 // Decompressing and scanning is work for a thread that may block.
+                let watch = Arc::clone(&watch);
                 let open = tokio::task::spawn_blocking(move || {
-                    pages
-                        .into_iter()
-                        .try_fold((), |(), page| send_page(&sender, &schema, &recipe, &path, page))
+                    let wanted = wanted.as_deref();
+                    let mut responses = Responses::default();
+                    let sent = pages.into_iter().try_fold((), |(), page| {
+                        count_page(&page, &mut responses);
+                        send_page(&sender, &schema, &recipe, &path, wanted, page, &mut responses)
+                    });
+                    watch
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .merge(responses);
+                    sent
                 });
                 if open
                     .await
@@ -179,6 +232,16 @@ impl PartitionStream for RawPartition {
     }
 }
 
+/// Notes the status and the headers of a page.
+fn count_page(page: &PageRead, responses: &mut Responses) {
+    let PageRead::Page(page) = page else { return };
+    let headers = page.facts.iter().flat_map(|facts| &facts.headers);
+    responses.count(
+        page.status,
+        headers.map(|(name, value)| (name.as_str(), value.as_str())),
+    );
+}
+
 /// The reader of a partition went away.
 struct Closed;
 
@@ -187,7 +250,9 @@ fn send_page(
     schema: &SchemaRef,
     recipe: &Recipe,
     object: &str,
+    wanted: Option<&Wanted>,
     page: PageRead,
+    responses: &mut Responses,
 ) -> Result<(), Closed> {
     let send = |batch: arrow::error::Result<RecordBatch>| {
         sender
@@ -201,6 +266,9 @@ fn send_page(
                 Loss::Missing => ViolationClass::RawMissing.as_str(),
             };
             for page in lost.pages {
+                if wanted.is_some_and(|wanted| wanted.of(lost.batch.get(), page).is_none()) {
+                    continue;
+                }
                 let rows = Rows {
                     object,
                     batch: lost.batch.get(),
@@ -213,6 +281,11 @@ fn send_page(
             Ok(())
         }
         PageRead::Page(page) => {
+            let records = match wanted.map(|wanted| wanted.of(page.batch.get(), page.page)) {
+                None => &Records::All,
+                Some(Some(records)) => records,
+                Some(None) => return Ok(()),
+            };
             let rows = Rows {
                 object,
                 batch: page.batch.get(),
@@ -220,7 +293,21 @@ fn send_page(
                 facts: page.facts.as_ref(),
                 status: Some(page.status),
             };
-            match runs(recipe, &page, &mut |run| send(rows.records(schema, run))) {
+            let mut count = 0;
+            let found = runs(recipe, &page, &mut |run| {
+                let first = run.first;
+                count += run.rows as u64;
+                match rows.records(schema, run).and_then(|run| records.cut(first, run)) {
+                    Ok(run) if run.num_rows() == 0 => Ok(()),
+                    run => send(run),
+                }
+            });
+            // Another page followed, so this one was full.
+            let is_followed = |facts: &PageFacts| facts.token_returned.is_some();
+            if page.facts.as_ref().is_some_and(is_followed) {
+                responses.full_page(count);
+            }
+            match found {
                 Ok(Ok(Found::Values(_))) => Ok(()),
                 // Nothing is missing: what came in its place was landed too.
                 Ok(Ok(Found::Missing)) | Err(_)

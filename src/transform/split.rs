@@ -17,13 +17,15 @@ use futures::StreamExt as _;
 use crate::{
     contract::{
         Violation, ViolationClass,
+        drift::profile::Responses,
         judge::{Judge, Judging},
         observed::Observed,
+        sample::Place,
     },
     error::{Error, ErrorKind, Result},
     transform::{
         condition::Condition,
-        quarantine::{LoadFacts, Origin, Rows},
+        quarantine::{LoadFacts, Origin, Rows, Samples},
         scan::column,
     },
 };
@@ -79,6 +81,8 @@ pub struct Split {
     pub keyless: u64,
     /// What the records were like.
     pub observed: Observed,
+    /// What the pages were like, if somebody watched.
+    pub responses: Responses,
     /// What deletions did without, by path: observed, and no drift.
     pub excused: BTreeMap<String, u64>,
     /// How many went where.
@@ -113,9 +117,10 @@ pub async fn split(session: &SessionContext, raw: StreamingTable, options: &Spli
         .map_err(|source| Error::new(ErrorKind::Internal, "plan raw scan").caused_by(source))?;
     let streams = execute_stream_partitioned(plan, session.task_ctx())
         .map_err(|source| Error::new(ErrorKind::Internal, "start raw scan").caused_by(source))?;
+    let parts = streams.len();
     let tasks: Vec<_> = streams
         .into_iter()
-        .map(|records| tokio::spawn(split_partition(records, options.clone())))
+        .map(|records| tokio::spawn(split_partition(records, options.clone(), Samples::of_part(parts))))
         .collect();
     let mut whole = Split {
         accepted: Vec::new(),
@@ -123,6 +128,7 @@ pub async fn split(session: &SessionContext, raw: StreamingTable, options: &Spli
         keys_aside: Vec::new(),
         keyless: 0,
         observed: Observed::default(),
+        responses: Responses::default(),
         excused: BTreeMap::new(),
         counts: SplitCounts::default(),
     };
@@ -147,8 +153,12 @@ pub async fn split(session: &SessionContext, raw: StreamingTable, options: &Spli
     Ok(whole)
 }
 
-async fn split_partition(mut records: SendableRecordBatchStream, options: SplitOptions) -> Result<Split> {
-    let mut partition = Partition::new(&options);
+async fn split_partition(
+    mut records: SendableRecordBatchStream,
+    options: SplitOptions,
+    samples: Samples,
+) -> Result<Split> {
+    let mut partition = Partition::new(&options, samples);
     while let Some(batch) = records.next().await {
         partition.take(batch.map_err(read_error)?)?;
     }
@@ -173,13 +183,15 @@ struct Partition<'a> {
     /// Scan batches whose records are in `judging`.
     pending: Vec<RecordBatch>,
     quarantine: Rows,
+    samples: Samples,
     split: Split,
 }
 
 impl<'a> Partition<'a> {
-    fn new(options: &'a SplitOptions) -> Self {
+    fn new(options: &'a SplitOptions, samples: Samples) -> Self {
         Self {
             options,
+            samples,
             schema: row_schema(&options.judge, options.deleted_column),
             judging: options.judge.start(),
             pending: Vec::new(),
@@ -190,6 +202,7 @@ impl<'a> Partition<'a> {
                 keys_aside: Vec::new(),
                 keyless: 0,
                 observed: Observed::default(),
+                responses: Responses::default(),
                 excused: BTreeMap::new(),
                 counts: SplitCounts::default(),
             },
@@ -232,7 +245,8 @@ impl<'a> Partition<'a> {
                 found: found.value(row).to_owned(),
             };
             let body = bodies.is_valid(row).then(|| bodies.value(row));
-            self.quarantine.push(origin(batch, row), body, &[reason]);
+            self.quarantine
+                .push(origin(batch, row), body, &[reason], &mut self.samples);
         }
         self.split.counts.quarantined += batch.num_rows() as u64;
         self.split.keyless += batch.num_rows() as u64;
@@ -249,8 +263,9 @@ impl<'a> Partition<'a> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let judged = std::mem::replace(&mut self.judging, self.options.judge.start()).finish()?;
+        let mut judged = std::mem::replace(&mut self.judging, self.options.judge.start()).finish()?;
         let pending = std::mem::take(&mut self.pending);
+        judged.observed.locate(|row| place(&pending, row));
         let rows = judged.batch.num_rows();
         if rows == 0 {
             return Ok(());
@@ -278,7 +293,8 @@ impl<'a> Partition<'a> {
                 let (batch, at) = offsets.find(row);
                 let body = batch.column(column::BODY).as_binary_view().value(at);
                 let reasons: Vec<Violation> = reasons.into_iter().cloned().collect();
-                self.quarantine.push(origin(batch, at), Some(body), &reasons);
+                self.quarantine
+                    .push(origin(batch, at), Some(body), &reasons, &mut self.samples);
             }
         }
         self.keep_keys(&judged.batch, &keep)?;
@@ -408,6 +424,21 @@ fn origin(batch: &RecordBatch, row: usize) -> Origin<'_> {
             .value(row),
         object: batch.column(column::OBJECT).as_string::<i32>().value(row),
     }
+}
+
+/// Where the judged row number `row` is in raw.
+fn place(pending: &[RecordBatch], row: u64) -> Option<Place> {
+    let mut rest = usize::try_from(row).ok()?;
+    for batch in pending {
+        if rest < batch.num_rows() {
+            let Origin {
+                batch, page, record, ..
+            } = origin(batch, rest);
+            return Some(Place { batch, page, record });
+        }
+        rest -= batch.num_rows();
+    }
+    None
 }
 
 /// Finds the scan batch of a judged row; rows are asked for in order.

@@ -363,26 +363,18 @@ last: end
         -a: 1 # one
         +a: 2 # one
         "#);
-        insta::assert_snapshot!(changed(&insert_entry(TEXT, &root, "a", "b", "7").unwrap()), @r#"
-        +b: 7
-        "#);
-        insta::assert_snapshot!(changed(&insert_entry(TEXT, &root, "text", "b", "7").unwrap()), @r#"
-        +b: 7
-        "#);
+        insta::assert_snapshot!(changed(&insert_entry(TEXT, &root, "a", "b", "7").unwrap()), @"+b: 7");
+        insta::assert_snapshot!(changed(&insert_entry(TEXT, &root, "text", "b", "7").unwrap()), @"+b: 7");
         insta::assert_snapshot!(changed(&insert_entry(TEXT, map, "k", "b", "7").unwrap()), @r#"
         -map: {k: v, l: w}
         +map: {k: v, b: 7, l: w}
         "#);
-        insta::assert_snapshot!(changed(&append_item(TEXT, list, item, "").unwrap()), @r#"
-        +  - x: 6
-        "#);
+        insta::assert_snapshot!(changed(&append_item(TEXT, list, item, "").unwrap()), @"+  - x: 6");
         insta::assert_snapshot!(changed(&append_item(TEXT, list.items()[1].get("y").unwrap(), item, "6").unwrap()), @r#"
         -  - {x: 3, y: [4, 5]}
         +  - {x: 3, y: [4, 5, 6]}
         "#);
-        insta::assert_snapshot!(changed(&remove_entry(TEXT, &list.items()[0], "y").unwrap()), @r#"
-        -    y: "two"
-        "#);
+        insta::assert_snapshot!(changed(&remove_entry(TEXT, &list.items()[0], "y").unwrap()), @r#"-    y: "two""#);
         insta::assert_snapshot!(changed(&remove_entry(TEXT, map, "k").unwrap()), @r#"
         -map: {k: v, l: w}
         +map: {l: w}

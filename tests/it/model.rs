@@ -88,7 +88,11 @@ struct Lake {
 
 impl Lake {
     fn new() -> Self {
-        let project = TestProject::new("http://127.0.0.1:9", ITEMS);
+        Self::of(ITEMS)
+    }
+
+    fn of(streams: &str) -> Self {
+        let project = TestProject::new("http://127.0.0.1:9", streams);
         project.write("contracts/shop.items.odcs.yaml", ITEMS_CONTRACT);
         let parsed: Project = landfall::config::read::load(project.path()).unwrap().project;
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
@@ -239,6 +243,29 @@ proptest! {
             prop_assert_eq!(rows.len() as u64, broken);
             Ok(())
         })?;
+    }
+
+    #[test]
+    fn r092_whatever_the_kind_of_table_a_replay_in_one_load_gives_its_rows(
+        batches in prop::collection::vec((prop::collection::vec(event(), 0..10), any::<bool>()), 1..6),
+        kind in prop::sample::select(vec!["deletes: hard", "scd_type: 2", "scd_type: append"]),
+    ) {
+        runtime().block_on(async {
+            let streams = if kind == "scd_type: append" {
+                ITEMS.replace("keys: [id], sequence_by: [updated], apply_as_deletes: deleted = true", kind)
+            } else {
+                ITEMS.replace("apply_as_deletes", &format!("{kind}, apply_as_deletes"))
+            };
+            let lake = Lake::of(&streams);
+            for (events, transform_now) in &batches {
+                lake.land(std::slice::from_ref(events), BatchKind::Pull).await;
+                if *transform_now {
+                    lake.transform().await;
+                }
+            }
+            lake.transform().await;
+            lake.verified().await;
+        });
     }
 
     #[test]

@@ -86,6 +86,11 @@ pub(super) fn explain_job(lines: &mut Lines, job: &Job) {
 /// Adds the keys of `files`.
 pub(super) fn explain_files(lines: &mut Lines, files: &Files) {
     lines.set("url", &files.url);
+    match &files.request {
+        Some(request) => lines.within("request", |lines| explain_request(lines, request)),
+        None => lines.choose("request", "GET of the URL", true),
+    }
+    lines.optional("target", files.target.as_ref());
     lines.optional("checksum", files.checksum.as_ref());
     lines.optional("only", files.only.as_ref().map(|only| only.as_str()));
     lines.size("bytes_max", files.bytes_max, Files::BYTES_MAX_DEFAULT);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::{
     CommitEvery, Deletes, DriftPolicy, OnMismatch, OnUnknown, ScdType, Source, Stream, Table,
+    complete::Complete,
     explain::{
         format::{explain_files, explain_format, explain_job},
         lines::{Lines, list, names, show_place, show_slot, show_text},
@@ -18,6 +19,8 @@ use crate::config::{
 
 /// Adds the keys of a stream.
 pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream) {
+    lines.optional("like", stream.like.as_ref());
+    lines.choose("with", names(&stream.with), stream.with.is_empty());
     lines.within("request", |lines| explain_request(lines, &stream.request));
     explain_format(lines, &stream.format);
     let records = stream.records.to_string();
@@ -33,6 +36,11 @@ pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream
     }
     let every = stream.reconcile.map(|reconcile| show_duration(reconcile.every));
     lines.optional("reconcile", every.map(|every| format!("every {every}")));
+    match &stream.complete {
+        Some(complete) => lines.within("complete", |lines| explain_complete(lines, complete)),
+        None => lines.choose("complete", "none", true),
+    }
+    lines.optional("group", stream.group.as_ref());
     lines.optional("schedule", stream.schedule.as_ref());
     lines.optional("fresh_within", stream.fresh_within.map(show_duration));
     match &stream.job {
@@ -52,6 +60,8 @@ pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream
     lines.within("table", |lines| explain_table(lines, &stream.table));
     lines.set("contract", stream.contract.display());
     explain_policies(lines, stream);
+    lines.optional("retention.raw", stream.retention.raw.map(show_duration));
+    lines.value("retention.legal_hold", stream.retention.legal_hold, false);
 }
 
 /// Adds what is asked of the API.
@@ -79,6 +89,17 @@ pub(super) fn explain_request(lines: &mut Lines, request: &Request) {
         }
     };
     lines.choose("body", body, matches!(request.body, Body::None));
+}
+
+fn explain_complete(lines: &mut Lines, complete: &Complete) {
+    match &complete.request {
+        Some(request) => lines.within("request", |lines| explain_request(lines, request)),
+        None => lines.choose("request", "as the stream", true),
+    }
+    match &complete.paginate {
+        Some(paginate) => explain_paging(lines, paginate),
+        None => lines.choose("paginate", "as the stream", true),
+    }
 }
 
 fn explain_paging(lines: &mut Lines, paging: &Paging) {
@@ -242,6 +263,7 @@ fn explain_incremental(lines: &mut Lines, incremental: &Incremental) {
         OnExpired::Resync => "resync",
     };
     lines.value("on_expired", on_expired, "stop");
+    lines.optional("retained", incremental.retained.map(show_duration));
 }
 
 fn explain_until(lines: &mut Lines, until: &Until) {
@@ -294,6 +316,7 @@ fn explain_policies(lines: &mut Lines, stream: &Stream) {
     let (drift, usual) = (stream.drift, DriftPolicy::DEFAULT);
     let unknown = match drift.on_unknown {
         OnUnknown::Rescue => "rescue",
+        OnUnknown::Evolve => "evolve",
         OnUnknown::Ignore => "ignore",
         OnUnknown::Quarantine => "quarantine",
     };

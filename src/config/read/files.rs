@@ -1,19 +1,22 @@
 //! Files that records point to.
 
+use std::path::Path as FilePath;
+
 use crate::{
     config::{
         files::Files,
         read::{
             job::{HOST, hosts},
+            request::{FILE_REQUEST, file_request},
             values::{expr, json_path, size},
         },
     },
     yaml::{
-        fields::Value,
+        fields::{Fields, Value},
         quoted,
         section::{
             Section,
-            Takes::{Expression, Integer, List, Matching, Path, Size},
+            Takes::{self, Expression, Integer, List, Matching, Path, Size},
             key,
         },
     },
@@ -40,6 +43,14 @@ pub(super) static FILES: Section = Section::new(
             .required()
             .doc("The URL within a record; a record without one has no file.")
             .example("$.file_url"),
+        key("request", Takes::Section(&FILE_REQUEST)).doc(
+            "Asks the source for the file, where a plain GET of the URL does not: `file.url` is what `url` finds in the \
+             record, which may be an id or a number then.",
+        ),
+        key("target", Path)
+            .doc("Where the answer to `request` holds the URL of the file; without it that answer is the file.")
+            .example("$.download_url")
+            .beside("{ request: { path: '/files/{{ file.url }}' } }"),
         key("checksum", Path)
             .doc("The SHA-256 or MD5 of the file within a record, in hex or base64. A file that does not have it is not kept.")
             .example("$.sha256"),
@@ -67,10 +78,13 @@ pub(super) static FILES: Section = Section::new(
 .example("{ url: $.file_url }");
 
 /// Reads `files`.
-pub(super) fn files(value: Value<'_>) -> Option<Files> {
+pub(super) fn files(value: Value<'_>, dir: &FilePath) -> Option<Files> {
     let fields = value.fields(&FILES)?;
+    check_target(&fields);
     let url = fields.required("url", json_path);
     Some(Files {
+        request: fields.optional("request", |value| file_request(value, dir)),
+        target: fields.optional("target", json_path),
         checksum: fields.optional("checksum", json_path),
         only: fields.optional("only", |value| expr(value, &["record", "config"])),
         bytes_max: fields
@@ -85,6 +99,15 @@ pub(super) fn files(value: Value<'_>) -> Option<Files> {
             .unwrap_or(Files::AT_ONCE_DEFAULT),
         url: url?,
     })
+}
+
+fn check_target(fields: &Fields<'_>) {
+    if let (Some(target), None) = (fields.value("target"), fields.value("request")) {
+        let hint = "add request: it says whose answer is meant".to_owned();
+        target
+            .problems
+            .add(target.key_place, "target: nothing is asked", Some(hint));
+    }
 }
 
 fn column(value: Value<'_>) -> Option<String> {

@@ -4,14 +4,15 @@ use crate::{
     config::{
         format::{Container, Csv, Encoding, Format, Syntax, Xml},
         read::values::json_path,
+        records::{RecordPaths, Several},
     },
     json::{JsonPath, Segment},
     yaml::{
         Kind,
         fields::{Fields, Value},
         section::{
-            Key, Section,
-            Takes::{self, AnyText, Choice, Integer, List, Matching, Text, Word},
+            Key, Rule, Section,
+            Takes::{self, AnyText, Choice, Integer, List, Matching, Path, Text, Word},
             key,
         },
     },
@@ -147,6 +148,23 @@ static XML: Section = Section::new(
 
 type Read = fn(&Fields<'_>) -> Option<Syntax>;
 
+/// `records`, of several paths
+pub(super) static RECORDS: Section = Section::new(
+    "records",
+    "records",
+    "Records that stand at several places of a response. Such a response is held in memory as a whole.",
+    &[
+        key("union", List(&Path))
+            .doc("The records of every path: those of the first, then those of the second.")
+            .example("['$.data.issues.nodes[*]', '$.data.pulls.nodes[*]']"),
+        key("first_match", List(&Path))
+            .doc("The records of the first path that has any.")
+            .example("['$.data.boards[*].items_page.items[*]', '$.data.next_items_page.items[*]']"),
+    ],
+)
+.rules(&[Rule::One(&["union", "first_match"])])
+.example("{ union: ['$.issues[*]', '$.pulls[*]'] }");
+
 /// Reads `format`: a kind alone, or a map of settings.
 pub(super) fn format(value: Value<'_>) -> Option<Format> {
     if !matches!(value.node.kind, Kind::Map(_)) {
@@ -194,15 +212,33 @@ pub(super) fn format(value: Value<'_>) -> Option<Format> {
 }
 
 /// Reads `records` of a stream whose bodies are `format`.
-pub(super) fn records(value: Option<Value<'_>>, format: &Format) -> Option<JsonPath> {
+pub(super) fn records(value: Option<Value<'_>>, format: &Format) -> Option<RecordPaths> {
     let Some(value) = value else {
-        return JsonPath::parse(format.records_default()).ok();
+        let path = JsonPath::parse(format.records_default()).ok()?;
+        return Some(path.into());
     };
     if let Syntax::JsonLines | Syntax::Lines | Syntax::Csv(_) = format.syntax {
         let hint = "remove it: every line or row is a record";
         let what = format!("{} has no path to records", format.syntax.as_str());
         return value.refuse(what, Some(hint.to_owned()));
     }
+    if !matches!(value.node.kind, Kind::Map(_)) {
+        return record_path(value, format).map(RecordPaths::from);
+    }
+    let fields = value.fields(&RECORDS)?;
+    let (several, value) = match (fields.value("union"), fields.value("first_match")) {
+        (Some(value), None) => (Several::Union, value),
+        (None, Some(value)) => (Several::FirstMatch, value),
+        _ => return value.refuse("needs either union or first_match", None),
+    };
+    let paths: Vec<Option<JsonPath>> = value.items()?.map(|path| record_path(path, format)).collect();
+    match RecordPaths::several(several, paths.into_iter().collect::<Option<Vec<JsonPath>>>()?) {
+        Some(paths) => Some(paths),
+        None => value.refuse("at least one path is needed", None),
+    }
+}
+
+fn record_path(value: Value<'_>, format: &Format) -> Option<JsonPath> {
     let path = json_path(value)?;
     if format.key_as.is_some() && !path.segments().contains(&Segment::Members) {
         let hint = "write `.*` where the names are: $.data.*";
@@ -279,8 +315,6 @@ fn texts(value: Value<'_>) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::config::{Stream, read::parse};
 
@@ -290,7 +324,7 @@ mod tests {
             "lake: ./lake\nsources:\n  a:\n    base_url: http://localhost\n    streams:\n      b:\n\
              \x20       request: {{ path: /x }}\n        table: {{ keys: [id] }}\n{lines}"
         );
-        match parse(&text, Path::new("/p")) {
+        match parse(&text, std::path::Path::new("/p")) {
             Ok(read) => Ok(read.project.sources[0].streams[0].clone()),
             Err(problems) => Err(problems.iter().map(|problem| format!("{problem}\n")).collect()),
         }
@@ -382,6 +416,18 @@ mod tests {
         landfall.yml:9:32: unknown key "lists"
           hint: known keys: type, container, encoding
         "#);
+        insta::assert_snapshot!(read("records: { union: [], first_match: ['$[*]'] }").unwrap_err(), @"landfall.yml:9:18: records: needs either union or first_match");
+        insta::assert_snapshot!(read("records: { union: [] }").unwrap_err(), @"landfall.yml:9:27: union: at least one path is needed");
+        insta::assert_snapshot!(read("records: { union: [a, 7] }").unwrap_err(), @r#"
+        landfall.yml:9:28: union: "a" is not a JSONPath: it must start with `$`
+          hint: write a JSONPath such as $.data[*]
+        landfall.yml:9:31: union: expected text, found a whole number
+          hint: put it in quotes
+        "#);
+        insta::assert_snapshot!(read("records: { union: ['$.a[*]', '$.b[*]'] }\npaginate: { type: offset, param: at }").unwrap_err(), @"
+        landfall.yml:10:19: paginate: the records of several lists are no position in one
+          hint: make each list a stream of its own
+        ");
         insta::assert_snapshot!(read("format: yaml").unwrap_err(), @r#"
         landfall.yml:9:17: format: "yaml" is not allowed
           hint: allowed: json, jsonl, lines, csv, xml

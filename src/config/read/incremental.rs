@@ -100,6 +100,9 @@ pub(super) static INCREMENTAL: Section = Section::new(
         .default("stop")
         .doc("What to do when the API no longer knows the position (410).")
         .example("resync"),
+        key("retained", Span)
+            .doc("How long the API keeps changes. With an older watermark it is not asked for them, and `on_expired` says what to do. Times only.")
+            .example("30d"),
     ],
 )
 .shared(&[&SLOT])
@@ -173,6 +176,13 @@ pub(super) fn incremental(value: Value<'_>, method: Method) -> Option<Incrementa
     let on_expired = fields.optional("on_expired", |value| {
         value.choice(&[("stop", OnExpired::Stop), ("resync", OnExpired::Resync)], &[])
     });
+    let retained = fields.optional("retained", |value| {
+        let retained = duration(value, Duration::from_secs(1)..=DURATION_MAX)?;
+        match &format {
+            Some(format) if !format.is_time() => value.refuse("only times have an age", None),
+            _ => Some(retained),
+        }
+    });
     if let (Some(cursor), Some(value)) = (&cursor, fields.value("cursor")) {
         warn_of_made(value, cursor);
     }
@@ -198,6 +208,7 @@ pub(super) fn incremental(value: Value<'_>, method: Method) -> Option<Incrementa
         filter,
         skew: skew.unwrap_or(Incremental::SKEW_DEFAULT),
         on_expired: on_expired.unwrap_or(OnExpired::Stop),
+        retained,
     })
 }
 

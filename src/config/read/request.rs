@@ -104,6 +104,34 @@ pub(super) static JOB_REQUEST: Section = Section::new(
 .rules(&[Rule::AtMostOne(&BODIES)])
 .example("{ path: '/exports/{{ job.id }}' }");
 
+/// `files.request`
+pub(super) static FILE_REQUEST: Section = Section::new(
+    "file_request",
+    "a request",
+    "Asks for a file that a record points to. Its templates know `file.url` and `config`.",
+    &[
+        key(
+            "method",
+            Choice(&[
+                ("GET", "has no body"),
+                ("POST", "may have one"),
+                ("PUT", "may have one"),
+                ("PATCH", "may have one"),
+            ]),
+        )
+        .default("GET")
+        .doc("The HTTP method; with graphql POST without being said.")
+        .example("POST"),
+        key("path", Takes::AnyText)
+            .required()
+            .doc("Joined to base_url; as in the stream's own request.")
+            .example("'/files/{{ file.url }}'"),
+    ],
+)
+.shared(&[&CARRIED])
+.rules(&[Rule::AtMostOne(&BODIES)])
+.example("{ path: '/files/{{ file.url }}/content', headers: { Accept: application/octet-stream } }");
+
 /// One value or several.
 static VALUES: Takes = Either(&[Template, List(&Template)]);
 
@@ -186,6 +214,13 @@ pub(super) fn job_request(value: Value<'_>, dir: &Path, usual: Method) -> Option
     let known: Vec<&str> = VARIABLES.into_iter().chain(["job"]).collect();
     let scope = Scope { dir, known: &known };
     read(value, scope, &JOB_REQUEST, &JOB_METHODS, usual)
+}
+
+/// Reads a request for a file.
+pub(super) fn file_request(value: Value<'_>, dir: &Path) -> Option<Request> {
+    let known = ["config", "file"];
+    let scope = Scope { dir, known: &known };
+    read(value, scope, &FILE_REQUEST, &METHODS, Method::Get)
 }
 
 fn read(

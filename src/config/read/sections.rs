@@ -2,10 +2,11 @@
 
 use crate::{
     config::read::{
-        auth, errors, files, format, incremental, job, paginate, rate, request, slice, source, stream, table,
+        auth, complete, errors, files, format, incremental, job, maintain, paginate, rate, request, slice,
+        source, stream, table,
     },
     yaml::section::{
-        Key, Section,
+        Key, Rule, Section,
         Takes::{self, Either, File, List, Map, Named, Path, Reference, Size, Tagged, Url},
         key,
     },
@@ -40,6 +41,7 @@ pub static PROJECT: Section = Section::new(
                  It belongs neither into version control nor onto a disk that is lost with the container.",
             )
             .example("/var/lib/landfall/credentials"),
+        key("maintain", Takes::Section(&maintain::MAINTAIN)).doc("How `landfall maintain` keeps the lake small."),
         key("sources", Named(&SOURCE))
             .required()
             .doc("The APIs to load, by name.")
@@ -107,21 +109,29 @@ pub static STREAM: Section = Section::new(
     "a stream",
     "One endpoint, its raw log, its contract and its main table.",
     &[
-        key("request", Takes::Section(&request::REQUEST))
-            .required()
-            .doc("The first request of a window."),
+        key("like", Takes::Name)
+            .doc(
+                "Another stream of the source, whose keys hold for this one where it has none of its own; `contract` \
+                 is not taken over, and of `with` each value by itself.",
+            )
+            .example("orders"),
+        key("with", Map(&Takes::Json))
+            .doc("Values of this stream, `config.NAME` in its templates, before those of the source.")
+            .example("{ board: invoices }"),
+        key("request", Takes::Section(&request::REQUEST)).doc("The first request of a window."),
         key("format", Either(&[format::KIND, Tagged(&format::FORMAT)]))
             .default("json")
             .doc("What bodies are written in: a kind alone, or a map of settings. They are landed as they come.")
             .example("csv")
             .more(&["jsonl", "lines", "xml", "{ type: csv, container: zip, delimiter: ';' }"]),
-        key("records", Path)
+        key("records", Either(&[Path, Takes::Section(&format::RECORDS)]))
             .default("$[*]")
             .doc(
                 "Where the records are in a response: `[*]` is every element of an array, `.*` every member of an \
                  object. The default is that of `format: json`.",
             )
-            .example("$.data[*]"),
+            .example("$.data[*]")
+            .more(&["{ union: ['$.issues[*]', '$.pulls[*]'] }"]),
         key("paginate", Tagged(&paginate::PAGINATE))
             .default("{ type: none }")
             .doc("How the next page is found.")
@@ -131,6 +141,15 @@ pub static STREAM: Section = Section::new(
         key("slices", Takes::Section(&slice::SLICES)).doc("How the stream is asked for in parts."),
         key("incremental", Takes::Section(&incremental::INCREMENTAL))
             .doc("How only changed records are asked for. Without it every run asks for everything."),
+        key("complete", Takes::Section(&complete::COMPLETE))
+            .doc("How everything is asked for, where changes come from another endpoint.")
+            .beside("{ incremental: { cursor: $.updated_at, param: updated_since } }"),
+        key("group", Takes::Name)
+            .doc(
+                "Streams of a source with the same word here are never extracted at the same time by one process: for an \
+                 API that allows one reader of a session or of an endpoint.",
+            )
+            .example("session"),
         key("schedule", Takes::Text)
             .doc(
                 "When it runs by itself under `landfall run --watch`, in UTC: a duration, a cron pattern of five \
@@ -149,9 +168,7 @@ pub static STREAM: Section = Section::new(
             .example("[{ status: 404, then: ignore }]"),
         key("retry", Takes::Section(&errors::RETRY))
             .doc("When and how often a failed request is sent again; what is not set is as in the source."),
-        key("table", Takes::Section(&table::TABLE))
-            .required()
-            .doc("How accepted records become rows."),
+        key("table", Takes::Section(&table::TABLE)).doc("How accepted records become rows."),
         key("contract", File)
             .doc(
                 "The contract file. Without it contracts/SOURCE.STREAM.odcs.yaml, written as a draft at the first \
@@ -161,9 +178,11 @@ pub static STREAM: Section = Section::new(
         key("drift", Takes::Section(&stream::DRIFT)).doc("What to do with what the contract does not say."),
         key("commit", Takes::Section(&stream::COMMIT))
             .doc("When fetched pages are committed: whichever is reached first."),
+        key("retention", Takes::Section(&maintain::RETENTION)).doc("How long raw of the stream is kept."),
     ],
 )
 .example("{ request: { path: /orders }, table: { keys: [id] } }")
+.rules(&[Rule::AtLeastOne(&["request", "like"]), Rule::AtLeastOne(&["table", "like"])])
 .planned(&["partition", "explode", "flatten"]);
 
 /// Every map there is, each once, those nearest to the root first.

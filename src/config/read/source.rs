@@ -12,6 +12,7 @@ use crate::{
         read::{
             auth::{auth, tls},
             errors::{errors, retry},
+            like::complete,
             rate::{breaker, rate_limit},
             request::config,
             sections::SOURCE,
@@ -128,6 +129,7 @@ pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Opt
         if entries.is_empty() {
             return value.refuse("at least one stream is needed", None);
         }
+        let entries = complete(value, entries);
         let streams: Vec<_> = entries
             .iter()
             .filter_map(|entry| stream(value.child(entry), name.as_ref(), dir, retry))

@@ -8,25 +8,25 @@ use crate::{
         errors::Retry,
         format::Format,
         incremental::{CursorFormat, Incremental},
-        paginate::Paginate,
-        paginate::Paging,
+        paginate::{OffsetStep, Paginate, Paging},
         read::{
+            complete,
             errors::{self, errors},
             files::files,
             format::{format, records},
             incremental::{incremental, reconcile},
             job::{check_paging, job},
+            maintain::retention,
             paginate::paginate,
-            request::{VARIABLES, request},
+            request::{VARIABLES, config, request},
             sections::STREAM,
             slice::slices,
             source::name,
             table::table,
             values::{DURATION_MAX, absolute, duration, size},
         },
-        request::Method,
-        request::Request,
-        request::TokenSlot,
+        records::{RecordPaths, Several},
+        request::{Method, Request, TokenSlot},
         schedule::Schedule,
         slice::{ParentRecords, SliceBy, Slicing},
     },
@@ -54,6 +54,10 @@ pub(super) static DRIFT: Section = Section::new(
             "on_unknown",
             Choice(&[
                 ("rescue", "kept as JSON in `_rescued`"),
+                (
+                    "evolve",
+                    "a column is added to the contract, as a draft does by itself",
+                ),
                 ("ignore", "counted only; raw keeps it"),
                 ("quarantine", "the record is set aside"),
             ]),
@@ -129,7 +133,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         None => Some(Paging::plain(Paginate::Single)),
     };
     let job = fields.optional("job", |value| job(value, dir));
-    let files = fields.optional("files", files);
+    let files = fields.optional("files", |value| files(value, dir));
     let slices = fields.optional("slices", |value| slices(value, dir));
     let incremental = fields.optional("incremental", |value| incremental(value, method));
     let whole = fields.value("incremental").is_none();
@@ -141,6 +145,10 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     let fresh_within = fields.optional("fresh_within", |value| {
         duration(value, Duration::from_secs(1)..=DURATION_MAX)
     });
+    let complete = fields.optional("complete", |value| complete::complete(value, dir, method));
+    let group = fields.optional("group", word);
+    let like = fields.optional("like", word);
+    let with = fields.optional("with", config);
     let rules = fields
         .optional("errors", |value| errors(value, dir))
         .unwrap_or_default();
@@ -155,12 +163,21 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     let contract = contract(&fields, name.as_ref(), dir);
     let drift = fields.optional("drift", drift).unwrap_or(DriftPolicy::DEFAULT);
     let commit = fields.optional("commit", commit).unwrap_or(CommitEvery::DEFAULT);
+    let retention = fields.optional("retention", retention).unwrap_or_default();
     let (request, paginate) = (request?, paginate?);
     check_replace(&fields, table.as_ref(), !whole);
     check_passes(&fields, table.as_ref(), slices.as_ref());
-    check_start(&fields, table.as_ref(), incremental.as_ref());
+    check_bounds(&fields, table.as_ref(), incremental.as_ref());
     check_slots(&fields, &request, &paginate, incremental.as_ref());
     check_paging(&fields, job.as_ref(), &paginate.next);
+    if let Some(complete) = &complete {
+        let until = incremental
+            .as_ref()
+            .and_then(|incremental| incremental.until.as_ref());
+        let stepped = until.is_some_and(|until| until.step.is_some() || until.align.is_some());
+        complete::check(&fields, complete, &paginate, stepped);
+    }
+    check_counted(&fields, records.as_ref(), &paginate.next);
     Some(Stream {
         name: name?,
         request,
@@ -169,6 +186,10 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         paginate,
         slices,
         incremental,
+        complete,
+        group,
+        like,
+        with: with.unwrap_or_default(),
         schedule,
         fresh_within,
         reconcile,
@@ -180,6 +201,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         contract: contract?,
         drift,
         commit,
+        retention,
     })
 }
 
@@ -199,10 +221,18 @@ pub(super) fn contract(
     }
 }
 
+fn word(value: Value<'_>) -> Option<Name> {
+    match Name::new(value.text()?) {
+        Ok(name) => Some(name),
+        Err(error) => value.refuse(error.to_string(), None),
+    }
+}
+
 fn drift(value: Value<'_>) -> Option<DriftPolicy> {
     let fields = value.fields(&DRIFT)?;
     let unknown = [
         ("rescue", OnUnknown::Rescue),
+        ("evolve", OnUnknown::Evolve),
         ("ignore", OnUnknown::Ignore),
         ("quarantine", OnUnknown::Quarantine),
     ];
@@ -313,6 +343,22 @@ fn check_replace(fields: &Fields<'_>, table: Option<&Table>, incremental: bool) 
     }
 }
 
+/// A position that follows the records of a page is a position in one list.
+fn check_counted(fields: &Fields<'_>, records: Option<&RecordPaths>, paginate: &Paginate) {
+    let step = OffsetStep::Records;
+    let counted = matches!(paginate, Paginate::Keyset { .. })
+        || matches!(paginate, Paginate::Offset { step: by, .. } if *by == step);
+    let union =
+        records.is_some_and(|records| records.only().is_none() && records.meaning() == Several::Union);
+    if counted
+        && union
+        && let Some(value) = fields.value("paginate")
+    {
+        let hint = "make each list a stream of its own".to_owned();
+        value.refuse::<()>("the records of several lists are no position in one", Some(hint));
+    }
+}
+
 /// What only asks for the children of new parents never brings all there is.
 fn check_passes(fields: &Fields<'_>, table: Option<&Table>, slices: Option<&Slicing>) {
     let heeded = table.is_some_and(|table| table.delete_absent || table.scd_type == ScdType::Replace);
@@ -329,15 +375,16 @@ fn check_passes(fields: &Fields<'_>, table: Option<&Table>, slices: Option<&Slic
     }
 }
 
-/// A complete pass begins at `start` too, so what is older would be taken for gone.
-fn check_start(fields: &Fields<'_>, table: Option<&Table>, incremental: Option<&Incremental>) {
+/// A complete pass keeps to `start` and `until`, so what is outside would be taken for gone.
+fn check_bounds(fields: &Fields<'_>, table: Option<&Table>, incremental: Option<&Incremental>) {
+    let bounded = |incremental: &Incremental| !incremental.start.is_empty() || incremental.until.is_some();
     if table.is_some_and(|table| table.delete_absent)
-        && incremental.is_some_and(|incremental| !incremental.start.is_empty())
+        && incremental.is_some_and(bounded)
         && let Some(value) = fields.value("incremental")
     {
-        let hint = "take start away, or delete_absent".to_owned();
+        let hint = "take start and until away, or delete_absent".to_owned();
         value.refuse::<()>(
-            "with start a pass brings nothing older, so none can tell what is gone",
+            "a pass between bounds does not bring what is outside, so none can tell what is gone",
             Some(hint),
         );
     }

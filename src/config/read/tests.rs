@@ -72,7 +72,7 @@ fn r020_every_problem_of_a_file_is_reported_at_once_with_its_place() {
     landfall.yml:13:24: keys: expected a list, found text
       hint: write [one, two]
     landfall.yml:14:30: on_unknown: "resuce" is not allowed
-      hint: did you mean rescue? allowed: rescue, ignore, quarantine
+      hint: did you mean rescue? allowed: rescue, evolve, ignore, quarantine
     landfall.yml:14:51: on_mismatch: "evolve" is not available yet
       hint: allowed: quarantine, rescue, fail
     landfall.yml:15:26: pages: 0 is not between 1 and 100000

@@ -202,6 +202,7 @@ fn r020_the_reference_has_every_map_and_every_key() {
 
     - `on_unknown` (one of the words below; default `rescue`): Fields the contract does not name. Example: `on_unknown: quarantine`.
       - `rescue`: kept as JSON in `_rescued`
+      - `evolve`: a column is added to the contract, as a draft does by itself
       - `ignore`: counted only; raw keeps it
       - `quarantine`: the record is set aside
     - `on_mismatch` (one of the words below; default `quarantine`): Values that do not fit their column. Example: `on_mismatch: rescue`.

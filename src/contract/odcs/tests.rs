@@ -196,6 +196,26 @@ fn what_cannot_be_held_or_enforced_is_one_problem() {
 }
 
 #[test]
+fn r110_a_mode_of_compatibility_is_one_that_is_known() {
+    let with = |mode: &str| {
+        GOOD.replace(
+            "tags: [sales]\n",
+            &format!("tags: [sales]\ncustomProperties: [{{property: compatibility, value: {mode}}}]\n"),
+        )
+    };
+    assert_eq!(
+        compatibility(&with("forward_transitive")),
+        Some("forward_transitive".parse().unwrap())
+    );
+    assert_eq!(compatibility(GOOD), None);
+    assert!(parse(&with("full"), FILE).is_ok());
+    insta::assert_snapshot!(shown(&parse(&with("ful"), FILE).unwrap_err()), @r#"
+    c.yaml:11:53: compatibility: "ful" is not allowed
+      hint: did you mean full? allowed: none, backward, backward_transitive, forward, forward_transitive, full, full_transitive
+    "#);
+}
+
+#[test]
 fn columns_nest_to_a_limit() {
     let nested = |levels: usize| {
         let open = "logicalType: array, items: {".repeat(levels - 1);

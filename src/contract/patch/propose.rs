@@ -145,6 +145,13 @@ fn of_column(
         ChangeKind::OutOfRange => Ok(Some(What::Retype(wider(&column.kind)))),
         ChangeKind::TypeChanged => Ok(Some(What::Retype(other(column, change, sample)))),
         ChangeKind::Unknown => Ok(None),
+        ChangeKind::NullRateJumped
+        | ChangeKind::FormatChanged
+        | ChangeKind::VolumeChanged
+        | ChangeKind::PageSizeChanged
+        | ChangeKind::StatusChanged
+        | ChangeKind::Deprecated
+        | ChangeKind::Sunset => Err("no contract speaks of it"),
     }
 }
 
@@ -208,10 +215,12 @@ fn other(column: &Column, change: &Change, sample: Option<&Observed>) -> ColumnT
 
 /// The kinds in words such as `string ×3, null ×1`.
 fn kinds(found: &str) -> Vec<Kind> {
-    let words = found.split(", ").filter_map(|part| part.split(' ').next());
-    words
-        .filter_map(|word| Kind::ALL.into_iter().find(|kind| kind.as_str() == word))
-        .collect()
+    let is_there = |kind: &Kind| {
+        found
+            .split(", ")
+            .any(|part| part.split(' ').next() == Some(kind.as_str()))
+    };
+    Kind::ALL.into_iter().filter(is_there).collect()
 }
 
 /// The values in `"lost" ×2, "x, y" ×1` as the contract writes them; `None` if one is cut off, masked or not named.

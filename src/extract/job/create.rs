@@ -94,7 +94,7 @@ impl Export {
             job: Some(json!({ "key": key })),
             ..ask.clone()
         };
-        PageRequest::build(source, &stream_of(stream, &stream.request)?, &ask)
+        PageRequest::build(source, &stream_of(stream, &stream.request), &ask)
     }
 
     /// Creates the job that `mark` means.

@@ -11,7 +11,6 @@ use crate::{
         request::{Body, Method, Request},
         text::Text,
     },
-    error::{Error, ErrorKind, Result},
     extract::fetch::Fetcher,
     json::JsonPath,
 };
@@ -26,10 +25,7 @@ pub(crate) enum Reads {
 }
 
 /// What sends `request`, of which any 2xx is an answer.
-///
-/// # Errors
-/// None that is to be expected.
-pub(crate) fn about(fetcher: &Fetcher, request: &Request, reads: Reads) -> Result<Fetcher> {
+pub(crate) fn about(fetcher: &Fetcher, request: &Request, reads: Reads) -> Fetcher {
     let mut source = (*fetcher.source).clone();
     // The body of a GraphQL answer says more than its status.
     if !matches!(request.body, Body::GraphQl { .. }) {
@@ -46,28 +42,24 @@ pub(crate) fn about(fetcher: &Fetcher, request: &Request, reads: Reads) -> Resul
     };
     let stream = Stream {
         incremental: None,
-        ..stream_of(&fetcher.stream, request)?
+        ..stream_of(&fetcher.stream, request)
     };
-    Ok(Fetcher {
+    Fetcher {
         source: Arc::new(source),
         stream: Arc::new(Stream { format, ..stream }),
         ..fetcher.clone()
-    })
+    }
 }
 
 /// A stream of one request whose answer is read as one JSON text.
-///
-/// # Errors
-/// None that is to be expected.
-pub(crate) fn stream_of(stream: &Stream, request: &Request) -> Result<Stream> {
-    Ok(Stream {
+pub(crate) fn stream_of(stream: &Stream, request: &Request) -> Stream {
+    Stream {
         request: request.clone(),
         format: Format::JSON,
-        records: JsonPath::parse("$")
-            .map_err(|reason| Error::new(ErrorKind::Internal, "read path").with("problem", reason))?,
+        records: JsonPath::ROOT.into(),
         paginate: Paging::plain(Paginate::Single),
         ..stream.clone()
-    })
+    }
 }
 
 fn any_success() -> ErrorRule {

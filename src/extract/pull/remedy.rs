@@ -13,8 +13,13 @@ use crate::{
             guard::{Guard, Seen},
             resize,
         },
-        pull::{Ahead, Pull, REMEDIES_MAX, Start, windows::opened},
+        pull::{
+            Ahead, Pull, REMEDIES_MAX, Start,
+            whole::{self, EXPIRED_HINT},
+            windows::opened,
+        },
         request::START,
+        shape,
         window::Scope,
     },
     raw::pass::Tally,
@@ -100,10 +105,7 @@ impl Pull {
             OnExpired::Stop => Err(error
                 .with("problem", "cursor_expired")
                 .with("since", self.window.since.as_deref().unwrap_or_default())
-                .with(
-                    "hint",
-                    "changes since then are lost at the source; set incremental.on_expired: resync, or run with --complete, to ask for everything again",
-                )),
+                .with("hint", EXPIRED_HINT)),
             OnExpired::Resync => {
                 warn!(stream = %self.fetcher.stream.name, since = self.window.since,
                     "the position has expired, everything is asked for again");
@@ -111,6 +113,8 @@ impl Pull {
                 let mut ahead: Ahead = Box::new(windows(incremental, None, now)?);
                 let first = ahead.next().unwrap_or_default();
                 self.scope = Scope::Complete;
+                self.fetcher = whole::fetcher(self.fetcher.clone(), &self.scope, &self.mark);
+                self.shape = shape::of(&self.fetcher.source, &self.fetcher.stream);
                 (self.mark.tally, self.mark.opened_at) = (Tally::default(), None);
                 self.ahead = ahead;
                 self.open(first);

@@ -44,6 +44,7 @@ fn settings(format: CursorFormat, step: Option<Step>, granularity: Duration) -> 
         filter: Filter::Api,
         skew: Incremental::SKEW_DEFAULT,
         on_expired: OnExpired::Stop,
+        retained: None,
     }
 }
 

@@ -113,7 +113,7 @@ async fn f063_data_with_errors_are_landed_beside_the_whole_answer() {
     let server = Server::start(move |number, _| json(if number == 0 { partial } else { whole })).await;
     let mut source = source(&server.url, Paginate::Single);
     let stream = &mut source.streams[0];
-    stream.records = path("$.data.items[*]");
+    stream.records = path("$.data.items[*]").into();
     stream.request.method = Method::Post;
     stream.request.body = Body::GraphQl {
         query: Text::literal("{items{id}}"),

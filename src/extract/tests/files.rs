@@ -16,8 +16,9 @@ use crate::{
         files::Files,
         format::{Format, Syntax},
         paginate::Paginate,
+        request::{Body, Method, Request, Tree},
         secret::Secret,
-        text::Expr,
+        text::{Expr, Text},
     },
     extract::window::Extraction,
     raw::{Bookmark, FileFact},
@@ -30,6 +31,8 @@ fn pointing(server: &Server) -> Source {
     let mut source = source(&server.url, Paginate::Single);
     source.streams[0].files = Some(Files {
         url: path("$.file_url"),
+        request: None,
+        target: None,
         checksum: Some(path("$.sum")),
         only: None,
         bytes_max: 1000,
@@ -272,4 +275,60 @@ async fn r096_a_record_that_only_cannot_be_asked_about_does_not_stop_its_page() 
     assert_eq!(files.len(), 2, "{files:?}");
     assert!(files[0].error.is_some() && files[0].path.is_none());
     assert_eq!(files[1].path, Some(place(SHA_ABC)));
+}
+
+/// Says where a file is, or has its content.
+fn asking(server: &Server, path_of_request: &str) -> Source {
+    let mut source = pointing(server);
+    let text = |text: &str| Text::parse(text).unwrap();
+    settings(&mut source).request = Some(Request {
+        method: Method::Post,
+        path: text(path_of_request),
+        params: vec![("v".to_owned(), text("2"))],
+        headers: vec![("x-kind".to_owned(), text("{{ config.kind }}"))],
+        body: Body::Json(Tree::Object(vec![(
+            "id".to_owned(),
+            Tree::Text(text("{{ file.url }}")),
+        )])),
+    });
+    source.config = vec![("kind".to_owned(), "raw".into())];
+    source
+}
+
+async fn answering() -> Server {
+    Server::start(|_, received| {
+        let target = received.target.strip_prefix("/v1").unwrap();
+        match (target, received.header("x-kind")) {
+            ("/orders", _) => json(r#"{"data":[{"id":1,"file_url":7},{"id":2,"file_url":"a/b"},{"id":3}]}"#),
+            ("/content/7?v=2", Some("raw")) => status(200, "", b"abc"),
+            ("/where?v=2", Some("raw")) if received.body == r#"{"id":"7"}"# => {
+                json(r#"{"at":"/v1/files/abc"}"#)
+            }
+            ("/where?v=2", Some("raw")) => json(r#"{"at":null}"#),
+            ("/files/abc", None) => status(200, "", b"abc"),
+            _ => status(404, "", b""),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn r096_a_file_may_be_the_answer_to_a_request() {
+    let server = answering().await;
+    let (files, _) = filed(&asking(&server, "/content/{{ file.url }}")).await;
+    assert_eq!(files.len(), 2);
+    assert_eq!((files[0].record, files[0].sha256.as_deref()), (0, Some(SHA_ABC)));
+    // The template keeps what it gives within its segment, and there is no such file.
+    assert!(files[1].error.as_deref().unwrap().contains("404"), "{files:?}");
+}
+
+#[tokio::test]
+async fn r096_a_request_may_answer_where_the_file_is() {
+    let server = answering().await;
+    let mut source = asking(&server, "/where");
+    settings(&mut source).target = Some(path("$.at"));
+    let (files, _) = filed(&source).await;
+    assert_eq!((files[0].record, files[0].sha256.as_deref()), (0, Some(SHA_ABC)));
+    let reason = files[1].error.as_deref().unwrap();
+    assert!(reason.contains("find URL of a file"), "{reason}");
 }

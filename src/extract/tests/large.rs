@@ -230,7 +230,7 @@ async fn lines_are_cut_between_lines() {
     };
     source.streams[0].paginate =
         crate::config::paginate::Paging::plain(crate::config::paginate::Paginate::Single);
-    source.streams[0].records = path("$");
+    source.streams[0].records = path("$").into();
     let outcome = extract(&source, Bookmark::default()).await;
     outcome.result.as_ref().unwrap();
     assert!(outcome.pages.len() > 3);
@@ -247,7 +247,7 @@ async fn lines_are_cut_between_lines() {
 async fn a_format_that_must_be_held_is_refused_beyond_memory() {
     let server = Server::start(|_, _| json(&two_pages(0))).await;
     let mut source = source_of(&server, 500);
-    source.streams[0].records = path("$.data[*].id");
+    source.streams[0].records = path("$.data[*].id").into();
     source.limits.held_bytes_max = 1000;
     let outcome = extract(&source, Bookmark::default()).await;
     assert!(

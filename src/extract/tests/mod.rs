@@ -3,6 +3,7 @@
 mod asking;
 mod auth;
 mod bounds;
+mod complete;
 mod conformance;
 mod dialect;
 mod earlier;

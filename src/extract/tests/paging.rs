@@ -33,7 +33,7 @@ fn graphql(url: &url::Url, paginate: Paginate) -> Source {
         variables: Vec::new(),
         operation: None,
     };
-    stream.records = path("$.data.orders.nodes[*]");
+    stream.records = path("$.data.orders.nodes[*]").into();
     source
 }
 

@@ -351,7 +351,7 @@ async fn an_error_body_is_read_no_further_than_it_helps() {
 }
 
 fn graphql(source: &mut Source) {
-    source.streams[0].records = JsonPath::parse("$.data.orders[*]").unwrap();
+    source.streams[0].records = JsonPath::parse("$.data.orders[*]").unwrap().into();
     source.streams[0].request.method = crate::config::request::Method::Post;
     source.streams[0].request.body = Body::GraphQl {
         query: Text::literal("{ orders { id } }"),
@@ -384,7 +384,7 @@ async fn f071_data_with_errors_are_asked_for_again_and_then_taken_as_partial() {
     assert_eq!((answer.ok().unwrap().verdict, requests), (Verdict::Page, 2));
     // The same body of a stream that speaks no GraphQL is a page.
     let plain =
-        |source: &mut Source| source.streams[0].records = JsonPath::parse("$.data.orders[*]").unwrap();
+        |source: &mut Source| source.streams[0].records = JsonPath::parse("$.data.orders[*]").unwrap().into();
     let (answer, requests) = first(&[(200, PARTIAL)], plain).await;
     assert_eq!((answer.ok().unwrap().verdict, requests), (Verdict::Page, 1));
     // When the records are what is missing there is nothing to take.

@@ -16,8 +16,8 @@ use url::Url;
 use crate::{
     clock::{Clock, Timestamp},
     config::{
-        CommitEvery, Deletes, DriftPolicy, Limits, Name, OnMismatch, OnUnknown, ScdType, Source, Stream,
-        StreamName, Table, Timeouts,
+        CommitEvery, Deletes, DriftPolicy, Limits, Name, OnMismatch, OnUnknown, Retention, ScdType, Source,
+        Stream, StreamName, Table, Timeouts,
         auth::{Auth, Tls},
         errors::{Breaker, Retry},
         format::Format,
@@ -261,6 +261,7 @@ pub(in crate::extract) fn incremental(lookback: Duration) -> Incremental {
         filter: Filter::Api,
         skew: Incremental::SKEW_DEFAULT,
         on_expired: OnExpired::Stop,
+        retained: None,
     }
 }
 
@@ -276,10 +277,14 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
             body: Body::None,
         },
         format: Format::JSON,
-        records: path("$.data[*]"),
+        records: path("$.data[*]").into(),
         paginate: Paging::plain(paginate),
         slices: None,
         incremental: None,
+        complete: None,
+        group: None,
+        like: None,
+        with: Vec::new(),
         schedule: None,
         fresh_within: None,
         reconcile: None,
@@ -307,6 +312,7 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
             bytes: 1 << 26,
             elapsed: Duration::from_secs(60),
         },
+        retention: Retention::default(),
     };
     Source {
         name: Name::new("shop").unwrap(),

@@ -18,6 +18,7 @@ use crate::{
     ops::{
         self, Workspace,
         extract::Outcome as Extracted,
+        quarantine::{self, Mask},
         transform::{self, Outcome as Transformed},
     },
     report::{self, Format, count, counted, rows},
@@ -83,11 +84,19 @@ pub async fn demo(dir: &Path, clock: Clock, tell: &mut (dyn FnMut(&str) + Send))
     let session = workspace.session()?;
     tell("\nSET ASIDE: what does not fit its contract is kept with the reason; the rest was loaded");
     tell_indented(
-        &report::quarantine::text(&session, &streams, REASONS_MAX).await?,
+        &report::quarantine::text(
+            &quarantine::list(&workspace, &streams, REASONS_MAX, Mask::No).await?,
+            REASONS_MAX,
+        ),
         tell,
     );
     tell("\nDRIFT: what the data did that the contract does not say; nothing of it is lost");
-    tell_indented(&report::drift::text(&session, &streams).await?, tell);
+    let drift = super::drift::drift(&workspace, &streams).await?;
+    let open = report::drift::Filter {
+        all: false,
+        since: None,
+    };
+    tell_indented(&report::drift::text::text(drift, open)?, tell);
     for (question, sql) in QUESTIONS {
         tell(&format!("\n{question}"));
         tell(&format!("  {}", sql.replace('\n', "\n  ")));
@@ -332,7 +341,7 @@ mod tests {
             record.reasons
         );
         let position = record.evidence.as_ref().unwrap().position;
-        let shown = ops::explain::set_aside(&workspace, &customers, position)
+        let shown = quarantine::show(&workspace, &customers, position, Mask::No)
             .await
             .unwrap()
             .unwrap();

@@ -11,7 +11,7 @@ use crate::{
     extract::{cursor, reading},
     ops::Workspace,
     raw::{
-        Bookmark,
+        BatchNumber, Bookmark,
         log::RawLog,
         read::{PageRead, read_object},
     },
@@ -40,7 +40,7 @@ pub(super) async fn adopt(workspace: &Workspace, stream: &Stream, bookmark: &mut
     let Some(head) = log.head().await? else {
         return Ok(());
     };
-    let first = log.last_pass(&head).await?;
+    let first = log.last_pass(&head).await?.unwrap_or(BatchNumber::FIRST);
     let mut greatest = None;
     let mut began: Option<Timestamp> = None;
     let mut entries = log.entries(first..=head.number);

@@ -16,7 +16,7 @@ use crate::{
     failpoint,
     ops::{
         Workspace,
-        transform::target::{Target, drift_side, loads_side},
+        transform::target::{Target, drift_side, loads_side, profiles_side},
     },
     raw::{BatchNumber, layout},
     table::{
@@ -100,7 +100,7 @@ async fn swap(
     let standing = table.standing(&app).await?;
     // Found before the fence: what a load writes after it is of a load that will commit.
     let mut void = Vec::new();
-    for side in [drift_side(), loads_side()] {
+    for side in [drift_side(), profiles_side(), loads_side()] {
         let found = tables.void_files(&side, name, &standing).await?;
         void.push((side, found.files));
     }

@@ -211,7 +211,7 @@ async fn begin(workspace: &Workspace, wanted: &Wanted<'_>) -> Result<String> {
         discard(workspace, name, wanted.id).await?;
         let beginning = Beginning {
             format: FORMAT,
-            folder: format!("{}-{}", wanted.id, uuid::Uuid::now_v7()),
+            folder: format!("{}-{}", wanted.id, uuid::Uuid::now_v7().simple()),
             rules: rules.clone(),
             contract_version: wanted.contract.version.clone(),
             begun_at: workspace.clock.now(),
@@ -289,7 +289,7 @@ async fn folders(workspace: &Workspace, stream: &StreamName) -> Result<Vec<Strin
 
 /// The name under which `folder` was begun, and when; `None` for a folder of something else.
 fn begun_as(folder: &str) -> Option<(&str, Timestamp)> {
-    const UUID_CHARS: usize = 36;
+    const UUID_CHARS: usize = 32;
     let (id, unique) = folder.split_at_checked(folder.len().checked_sub(UUID_CHARS)?)?;
     let (seconds, nanos) = uuid::Uuid::try_parse(unique).ok()?.get_timestamp()?.to_unix();
     let begun = Timestamp::from_timestamp(i64::try_from(seconds).ok()?, nanos)?;
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn a_folder_tells_its_name_and_when_it_was_begun() {
         let now = uuid::Uuid::now_v7();
-        let folder = format!("at-12-{now}");
+        let folder = format!("at-12-{}", now.simple());
         let (id, begun) = begun_as(&folder).unwrap();
         assert_eq!(id, "at-12");
         let (seconds, _) = now.get_timestamp().unwrap().to_unix();

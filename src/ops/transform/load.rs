@@ -15,21 +15,25 @@ use tracing::{info, warn};
 use super::{
     PassFound, Transformed,
     pass::{WholePass, aside},
-    target::{Target, drift_side, loads_side},
+    target::{Target, drift_side, loads_side, profiles_side},
 };
 use crate::{
     clock::Timestamp,
-    config::{Deletes, OnMismatch, ScdType, Stream, StreamName},
+    config::{OnMismatch, ScdType, Stream, StreamName},
     contract::{
         Contract,
-        drift::{self, ChangeKind},
+        drift::{Change, ChangeKind, Effect, profile::Profile},
         judge::Judge,
     },
     error::{Error, ErrorKind, Result},
     failpoint,
-    ops::{Workspace, contract},
+    ops::{
+        Workspace,
+        contract::{self, evolve::evolves},
+    },
     raw::{
         BatchNumber,
+        expire::Expired,
         log::{LogEntry, RawLog},
     },
     table::{
@@ -37,6 +41,7 @@ use crate::{
         absent::Absence,
         history,
         merge::{MergeOptions, Planned},
+        profiles::profile_rows,
         system::{LoadRow, drift_rows},
         tombstones,
     },
@@ -45,11 +50,15 @@ use crate::{
         quarantine::LoadFacts,
         scan,
         split::{Split, SplitOptions, row_schema, split},
+        wanted::Wanted,
     },
 };
 
 /// Part of the memory limit that the raw bodies of one load may take: their typed columns, hashed keys and encoders need the rest.
 const LOAD_MEMORY_SHARE: u64 = 8;
+
+/// What an absent row takes in memory while the end of a pass is looked at, in bytes: its key and its place.
+const ABSENT_ROW_BYTES: u64 = 256;
 
 /// Plans made for one load before giving up; each is thrown away only because another writer was faster.
 const COMMIT_ATTEMPTS_MAX: u32 = 10;
@@ -62,9 +71,18 @@ struct Load {
     note: CommitNote,
     started_at: Timestamp,
     split: Split,
-    changes: Vec<drift::Change>,
+    profile: Profile,
+    changes: Vec<Change>,
     /// The pass over everything that ends with it.
     pass: Option<WholePass>,
+}
+
+/// Whether a load may change the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Evolve {
+    Yes,
+    /// It is a look, or a replay of what was loaded: then the contract stands as it is.
+    No,
 }
 
 /// How one try to commit a load ended.
@@ -77,21 +95,21 @@ enum Attempt {
 }
 
 /// Loads raw batches of one stream into its tables.
-pub(super) struct Loader<'a> {
-    workspace: &'a Workspace,
-    pub(super) stream: &'a Stream,
-    pub(super) log: RawLog,
-    contract: Contract,
+pub(in crate::ops) struct Loader<'a> {
+    pub(super) workspace: &'a Workspace,
+    pub(in crate::ops) stream: &'a Stream,
+    pub(in crate::ops) log: RawLog,
+    pub(in crate::ops) contract: Contract,
     judge: Arc<Judge>,
     deletes: Option<Condition>,
-    app: AppId,
-    table: Table,
+    pub(in crate::ops) app: AppId,
+    pub(in crate::ops) table: Table,
     session: SessionContext,
-    target: Target,
+    pub(in crate::ops) target: Target,
 }
 
 impl<'a> Loader<'a> {
-    pub(super) async fn open(
+    pub(in crate::ops) async fn open(
         workspace: &'a Workspace,
         stream: &'a Stream,
         log: RawLog,
@@ -100,11 +118,7 @@ impl<'a> Loader<'a> {
     ) -> Result<Self> {
         let rules = &stream.table;
         let judge = Arc::new(contract::judge(stream, &contract)?);
-        let deletes = rules
-            .apply_as_deletes
-            .as_deref()
-            .map(|sql| Condition::new(sql, &judge.schema()))
-            .transpose()?;
+        let deletes = deletes(stream, &judge)?;
         let schema = row_schema(&judge, deleted_column(stream));
         let schema = match (rules.scd_type, rules.sequence_by.first()) {
             (ScdType::History, Some(sequence)) => history::schema(&schema, sequence)?,
@@ -114,6 +128,23 @@ impl<'a> Loader<'a> {
             .tables
             .open_or_create(&target.table, &schema, &rules.partition_by)
             .await?;
+        let has_history = table.schema()?.column_with_name(history::VALID_FROM).is_some();
+        if has_history != (rules.scd_type == ScdType::History) {
+            return Err(Error::new(ErrorKind::Contract, "change scd_type")
+                .with("stream", &stream.name)
+                .with(
+                    "table has",
+                    if has_history {
+                        "history (scd_type 2)"
+                    } else {
+                        "no history"
+                    },
+                )
+                .with(
+                    "hint",
+                    "put `scd_type` back, or make the table anew with `landfall rebuild --promote`",
+                ));
+        }
         let partition_by = table.partition_by()?;
         if partition_by != rules.partition_by {
             return Err(Error::new(ErrorKind::Contract, "change partition columns")
@@ -140,6 +171,14 @@ impl<'a> Loader<'a> {
         })
     }
 
+    /// Judges by `contract` from now on.
+    fn adopt(&mut self, contract: Contract) -> Result<()> {
+        self.judge = Arc::new(contract::judge(self.stream, &contract)?);
+        self.deletes = deletes(self.stream, &self.judge)?;
+        self.contract = contract;
+        Ok(())
+    }
+
     /// The batches of the next load, or `None` when the table is at `head`.
     ///
     /// # Errors
@@ -153,7 +192,7 @@ impl<'a> Loader<'a> {
             } else {
                 self.log.entries_within(from..=head, self.load_bytes()).await?
             };
-            return self.cut(entries).await.map(Some);
+            return self.cut(entries).await;
         }
         if let Some(mark) = watermark
             && mark > head
@@ -164,8 +203,8 @@ impl<'a> Loader<'a> {
         Ok(None)
     }
 
-    /// Judges the records of `entries`, which are not none.
-    async fn begin(&self, entries: Vec<LogEntry>) -> Result<Load> {
+    /// Judges the records of `entries`, which are not none; by a new version of the contract, if it evolves.
+    async fn begin(&mut self, entries: Vec<LogEntry>, evolve: Evolve) -> Result<Load> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
             return Err(Error::new(ErrorKind::Internal, "load no batches"));
         };
@@ -179,13 +218,30 @@ impl<'a> Loader<'a> {
         let started_at = self.workspace.clock.now();
         info!(stream = %self.stream.name, from = note.from.get(), to = note.batch.get(), load_id = note.load_id, "load began");
         let begun = Instant::now();
-        let split = self.judge(entries, &note, started_at).await?;
+        let again = (evolve == Evolve::Yes && evolves(self.stream, &self.contract)).then(|| entries.clone());
+        let mut split = self.judge(entries, &note, started_at).await?;
+        let mut evolved_changes = Vec::new();
+        // Once: what is still unknown then can be no column.
+        if let Some(entries) = again {
+            let (range, changes) = (note.from..=note.batch, self.changes(&split));
+            let evolved =
+                contract::evolve::evolve(self.workspace, self.stream, &self.log, range, &changes).await?;
+            if let Some(contract) = evolved {
+                self.adopt(contract)?;
+                Box::pin(contract::registry::register(self.workspace, self.stream)).await?;
+                split = self.judge(entries, &note, started_at).await?;
+                evolved_changes = accepted(changes, &self.changes(&split));
+            }
+        }
         self.refuse_misfits(&split)?;
         info!(stream = %self.stream.name, read = split.counts.read, judge_ms = begun.elapsed().as_millis(), "load judged");
+        let (profile, mut changes) = self.drift(&split, note.from).await?;
+        changes.extend(evolved_changes);
         Ok(Load {
             note,
             started_at,
-            changes: self.changes(&split),
+            profile,
+            changes,
             split,
             pass,
         })
@@ -193,7 +249,8 @@ impl<'a> Loader<'a> {
 
     /// One load: judged once, then planned and committed until it stands or somebody else's does.
     pub(super) async fn load(&mut self, entries: Vec<LogEntry>, done: &mut Transformed) -> Result<()> {
-        let load = self.begin(entries).await?;
+        let evolve = if self.target.told { Evolve::Yes } else { Evolve::No };
+        let load = self.begin(entries, evolve).await?;
         for attempt in 1..=COMMIT_ATTEMPTS_MAX {
             match self.attempt(&load, attempt).await? {
                 Attempt::Committed(row, pass) => {
@@ -297,9 +354,27 @@ impl<'a> Loader<'a> {
     }
 
     async fn judge(&self, entries: Vec<LogEntry>, note: &CommitNote, loaded_at: Timestamp) -> Result<Split> {
+        let facts = LoadFacts {
+            load_id: note.load_id.clone(),
+            loaded_at,
+            contract_version: self.contract.version.clone(),
+            batch_to: note.batch.get(),
+        };
+        self.judge_wanted(entries, None, facts).await
+    }
+
+    /// Judges the records of `entries`, only the `wanted` ones if they are named.
+    pub(in crate::ops) async fn judge_wanted(
+        &self,
+        entries: Vec<LogEntry>,
+        wanted: Option<Arc<Wanted>>,
+        facts: LoadFacts,
+    ) -> Result<Split> {
         let partitions = self.session.state().config().target_partitions();
         let recipe = self.workspace.recipe(self.stream)?;
-        let raw = scan::table(&self.workspace.store, recipe, entries, partitions)?;
+        let watch = Arc::default();
+        let batches: Vec<BatchNumber> = entries.iter().map(|entry| entry.number).collect();
+        let raw = scan::chosen(&self.workspace.store, recipe, entries, partitions, wanted, &watch)?;
         let options = SplitOptions {
             judge: Arc::clone(&self.judge),
             deletes: self.deletes.clone(),
@@ -310,14 +385,15 @@ impl<'a> Loader<'a> {
             } else {
                 Vec::new()
             },
-            facts: LoadFacts {
-                load_id: note.load_id.clone(),
-                loaded_at,
-                contract_version: self.contract.version.clone(),
-                batch_to: note.batch.get(),
-            },
+            facts,
         };
-        let split = split(&self.session, raw, &options).await?;
+        let mut split = split(&self.session, raw, &options).await?;
+        // Asked afterwards: what was gone by then because it has expired was said to have expired before it went.
+        let expired = Expired::of(&self.log).await?;
+        for batch in batches {
+            expired.refuse(&self.log, &(batch..=batch), "load raw batches")?;
+        }
+        split.responses = scan::seen(&watch);
         Ok(split)
     }
 
@@ -337,27 +413,6 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    fn changes(&self, split: &Split) -> Vec<drift::Change> {
-        let policy = &self.stream.drift;
-        let mut changes = drift::changes(
-            &self.contract,
-            &split.observed,
-            policy.on_unknown,
-            policy.on_mismatch,
-        );
-        for change in &mut changes {
-            if matches!(
-                change.kind,
-                ChangeKind::RequiredMissing | ChangeKind::NullInRequired
-            ) && let Some(excused) = split.excused.get(&change.path)
-            {
-                change.count = change.count.saturating_sub(*excused);
-            }
-        }
-        changes.retain(|change| change.count > 0);
-        changes
-    }
-
     /// Judges raw batches that an earlier load has read, for what they say about keys.
     pub(super) async fn judge_again(&self, entries: Vec<LogEntry>) -> Result<Split> {
         let Some(last) = entries.last() else {
@@ -373,15 +428,20 @@ impl<'a> Loader<'a> {
     }
 
     /// Raw bodies that one load takes at most, in bytes, but one batch at least.
-    pub(super) fn load_bytes(&self) -> u64 {
+    pub(in crate::ops) fn load_bytes(&self) -> u64 {
         self.workspace.project.memory_bytes_max / LOAD_MEMORY_SHARE
     }
 
-    async fn merge_options(&self) -> Result<MergeOptions> {
+    pub(in crate::ops) async fn merge_options(&self) -> Result<MergeOptions> {
         let rules = &self.stream.table;
-        let tombstones = match rules.deletes {
-            Deletes::Hard => self.workspace.tables.open(&self.target.tombstones.path).await?,
-            Deletes::Soft => None,
+        // Also if deletions are soft now: they may have been hard before.
+        let tombstones = match rules.scd_type {
+            ScdType::Upsert => self.workspace.tables.open(&self.target.tombstones.path).await?,
+            ScdType::History | ScdType::Append | ScdType::Replace => None,
+        };
+        let tombstones = match tombstones {
+            Some(table) => Some((table, self.table.standing(&self.app).await?)),
+            None => None,
         };
         Ok(MergeOptions {
             keys: rules.keys.clone(),
@@ -409,7 +469,7 @@ impl<'a> Loader<'a> {
 
     /// Counts what the load of `entries` would do, and takes back the files that planning wrote.
     pub(super) async fn preview(&mut self, entries: Vec<LogEntry>, done: &mut Transformed) -> Result<()> {
-        let load = self.begin(entries).await?;
+        let load = self.begin(entries, Evolve::No).await?;
         let options = self.merge_options().await?;
         let rows = load.split.accepted.clone();
         let planned = self.table.plan_merge(rows, &options, self.absence(&load)).await?;
@@ -430,6 +490,7 @@ impl<'a> Loader<'a> {
             since: pass.since,
             until: load.note.batch,
             delete_ratio_max: self.stream.table.delete_ratio_max,
+            rows_max: usize::try_from(self.load_bytes() / ABSENT_ROW_BYTES).unwrap_or(usize::MAX),
             seen: seen.chain(self.seen_earlier(pass.since, load.note.from)).boxed(),
         })
     }
@@ -457,6 +518,7 @@ impl<'a> Loader<'a> {
             merged: merge.merged,
             superseded: merge.superseded,
             quarantined: counts.quarantined,
+            released: 0,
             deleted: counts.deleted,
             rescued: counts.rescued,
             replaced: merge.replaced,
@@ -490,8 +552,28 @@ impl<'a> Loader<'a> {
         tables
             .append_side(&drift_side(), &[drift_rows(row, &load.changes)?])
             .await?;
+        tables
+            .append_side(&profiles_side(), &[profile_rows(row, &load.profile)?])
+            .await?;
         tables.append_side(&loads_side(), &[row.to_batch()?]).await
     }
+}
+
+/// The new fields among `before` that are none any more `now`: they are columns, and people should hear of it.
+fn accepted(before: Vec<Change>, now: &[Change]) -> Vec<Change> {
+    let unknown = |change: &Change| change.kind == ChangeKind::Unknown;
+    let mut accepted: Vec<Change> = before.into_iter().filter(unknown).collect();
+    accepted.retain(|change| !now.iter().any(|left| unknown(left) && left.path == change.path));
+    for change in &mut accepted {
+        change.effect = Effect::Accepted;
+    }
+    accepted
+}
+
+/// What says that a record is a deletion.
+fn deletes(stream: &Stream, judge: &Judge) -> Result<Option<Condition>> {
+    let sql = stream.table.apply_as_deletes.as_deref();
+    sql.map(|sql| Condition::new(sql, &judge.schema())).transpose()
 }
 
 fn deleted_column(stream: &Stream) -> bool {

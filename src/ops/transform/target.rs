@@ -52,7 +52,7 @@ impl Target {
     pub(super) fn sides(&self) -> Vec<Side> {
         let mut sides = vec![self.quarantine.clone(), self.tombstones.clone()];
         if self.told {
-            sides.extend([drift_side(), loads_side()]);
+            sides.extend([drift_side(), profiles_side(), loads_side()]);
         }
         sides
     }
@@ -62,6 +62,14 @@ impl Target {
 pub fn drift_side() -> Side {
     Side {
         path: layout::system(SystemTable::Drift),
+        shared: true,
+    }
+}
+
+/// What the records of each load of all streams were like.
+pub fn profiles_side() -> Side {
+    Side {
+        path: layout::system(SystemTable::Profiles),
         shared: true,
     }
 }

@@ -74,7 +74,11 @@ impl Target {
         changes: &[Change],
         absence: Option<Absence<'_>>,
     ) -> merge::MergeCounts {
-        self.options.tombstones = self.tables.open(&self.tombstones.path).await.unwrap();
+        let tombstones = self.tables.open(&self.tombstones.path).await.unwrap();
+        self.options.tombstones = match tombstones {
+            Some(table) => Some((table, self.table.standing(&app()).await.unwrap())),
+            None => None,
+        };
         let planned = self
             .table
             .plan_merge(vec![wide_rows(batch, changes)], &self.options, absence)
@@ -120,6 +124,7 @@ fn absence<'a>(since: i64, until: i64, ratio: f64, seen: Vec<Seen>) -> Absence<'
         since: BatchNumber::new(since).unwrap(),
         until: BatchNumber::new(until).unwrap(),
         delete_ratio_max: ratio,
+        rows_max: 1_000,
         seen: stream::iter(seen.into_iter().map(Ok)).boxed(),
     }
 }

@@ -17,6 +17,7 @@ use crate::support::s3::{REGION, S3Server};
 const REQUIREMENTS: &str = "requirements.txt";
 const REQUIREMENTS_EXTRA: &str = "requirements-extra.txt";
 const REQUIREMENTS_AIRBYTE: &str = "requirements-airbyte.txt";
+const REQUIREMENTS_CONTRACTS: &str = "requirements-contracts.txt";
 const VEGA_DATASETS: &str = "vega-datasets@3.2.1";
 
 /// Most characters of a failed command's words that a test failure repeats.
@@ -56,6 +57,17 @@ pub fn airbyte_schema() -> PathBuf {
     let package = "site-packages/airbyte_cdk/sources/declarative/declarative_component_schema.yaml";
     let files = versions.find_map(|version| Some(version.join(package)).filter(|file| file.exists()));
     files.expect("the package has the schema")
+}
+
+/// What public tools say about contract files: one text for each, empty if it is a contract of the standard.
+///
+/// # Panics
+/// If the tools cannot be installed or fail, with their last words.
+pub fn lint_contracts(files: &[PathBuf]) -> Vec<String> {
+    let python = environment(REQUIREMENTS_CONTRACTS, &[]).join("bin/python");
+    let mut command = Command::new(python);
+    command.arg(fixtures().join("lint_contracts.py")).args(files);
+    serde_json::from_str(&checked(&mut command)).unwrap()
 }
 
 /// Runs a script of `fixtures/python/` and returns what it printed.

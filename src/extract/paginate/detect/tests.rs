@@ -232,7 +232,9 @@ fn r011_headers_come_before_bodies_and_names_of_the_request_before_names_of_the_
 fn r012_the_variable_of_a_query_is_read_from_it() {
     let mut source = posting(project(Paginate::Auto));
     let stream = &mut source.streams[0];
-    stream.records = crate::json::JsonPath::parse("$.data.repo.issues.nodes[*]").unwrap();
+    stream.records = crate::json::JsonPath::parse("$.data.repo.issues.nodes[*]")
+        .unwrap()
+        .into();
     stream.request.body = Body::GraphQl {
         query: text("query($more: String) { repo { issues(first: 10, after : $more) { nodes { id } } } }"),
         variables: Vec::new(),

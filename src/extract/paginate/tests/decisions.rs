@@ -180,7 +180,7 @@ fn f047_a_relay_connection_says_both_or_it_is_an_error() {
         to: field("variables.after"),
     };
     let mut source = posting(project(paginate));
-    source.streams[0].records = path("$.data.orders.nodes[*]");
+    source.streams[0].records = path("$.data.orders.nodes[*]").into();
     let odd = "Refused: read Relay connection";
     for (info, expected) in [
         (json!({"hasNextPage": true, "endCursor": "c"}), r#""c""#),

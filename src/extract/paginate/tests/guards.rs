@@ -317,7 +317,7 @@ fn r012_connections_cut_off_inside_of_records_are_said() {
         connection: path("$.orders"),
         to: field("variables.after"),
     }));
-    source.streams[0].records = path("$.orders.nodes[*]");
+    source.streams[0].records = path("$.orders.nodes[*]").into();
     let record = |more: bool| json!({"id": 1, "lines": {"pageInfo": {"hasNextPage": more}, "nodes": []}});
     let reply = |records: Value| {
         Reply::new(json!({"orders": {"nodes": records, "pageInfo": {"hasNextPage": false}}}))

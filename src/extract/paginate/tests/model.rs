@@ -183,7 +183,7 @@ fn dialects() -> Vec<Dialect> {
     for dialect in &mut all {
         let stream = &mut dialect.source.streams[0];
         match dialect.name {
-            "relay" => stream.records = path("$.data.shop.orders.nodes[*]"),
+            "relay" => stream.records = path("$.data.shop.orders.nodes[*]").into(),
             "template with two keys" => {
                 let half = |word: &str| {
                     text(&format!(
@@ -302,7 +302,7 @@ fn found_out() -> Vec<Dialect> {
     ];
     for dialect in &mut all {
         if dialect.name == "relay" {
-            dialect.source.streams[0].records = path("$.data.shop.orders.nodes[*]");
+            dialect.source.streams[0].records = path("$.data.shop.orders.nodes[*]").into();
         }
     }
     all

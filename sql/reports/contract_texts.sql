@@ -1,0 +1,10 @@
+-- in: landfall.contracts
+-- out: sha256, text
+-- grain: one row per registered version of one stream's contract, oldest first
+-- params: $source (text), $stream (text)
+SELECT
+    arrow_cast(sha256, 'Utf8') AS sha256,
+    arrow_cast(text, 'Utf8') AS text
+FROM landfall.contracts
+WHERE source = $source AND stream = $stream
+ORDER BY registered_at, version

@@ -1,0 +1,14 @@
+-- in: landfall.contracts
+-- out: version, status, registered_at, compatibility, changes, sha256
+-- grain: one row per registered version of one stream's contract, oldest first
+-- params: $source (text), $stream (text)
+SELECT
+    version,
+    status,
+    registered_at,
+    compatibility,
+    changes,
+    sha256
+FROM landfall.contracts
+WHERE source = $source AND stream = $stream
+ORDER BY registered_at, version

@@ -1,0 +1,176 @@
+//! The versions of a stream's contract, kept in the lake.
+
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use datafusion::dataframe::DataFrame;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tracing::{info, warn};
+
+use crate::{
+    config::{Stream, StreamName},
+    contract::{
+        Contract,
+        compat::{Mode, conflicts},
+        diff::diff,
+        odcs,
+    },
+    error::{Error, ErrorKind, Result},
+    ops::{Workspace, contract::text_of},
+    query::sql_error,
+    raw::layout::{self, SystemTable},
+    table::{contracts::ContractRow, side::Side},
+};
+
+const VERSIONS: &str = include_str!("../../../sql/reports/contract_versions.sql");
+const TEXTS: &str = include_str!("../../../sql/reports/contract_texts.sql");
+
+/// Most incompatible differences that an error names.
+const CONFLICTS_SHOWN_MAX: usize = 10;
+
+/// What registering a contract came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// It is the last version already.
+    Known,
+    /// It is a new version; so many differences to those before are not compatible.
+    New {
+        /// Its version.
+        version: String,
+        /// Differences that the mode of compatibility does not allow.
+        incompatible: usize,
+    },
+}
+
+/// Keeps the contract file of `stream` in the lake if it is not the last version kept.
+///
+/// A version that another text had before is kept too, with a warning if the two differ in what they take.
+///
+/// A version must be compatible with those before it as its custom property `compatibility` says. Without that property
+/// what is not backward compatible is a warning.
+///
+/// # Errors
+/// [`ErrorKind::Config`] if the file cannot be read, [`ErrorKind::Contract`] if it is not compatible and has to be; then
+/// nothing is kept. [`ErrorKind::Unavailable`] if the store does not answer.
+pub async fn register(workspace: &Workspace, stream: &Stream) -> Result<Option<Registered>> {
+    let Some(text) = text_of(&stream.contract)? else {
+        return Ok(None);
+    };
+    let file = stream.contract.display().to_string();
+    let new = super::parse(&text, &file)?;
+    let sha256: String = Sha256::digest(&text)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let kept = kept(workspace, &stream.name).await?;
+    if kept.last().is_some_and(|last| last.sha256 == sha256) {
+        return Ok(Some(Registered::Known));
+    }
+    let asked = odcs::compatibility(&text);
+    let mode = asked.unwrap_or(Mode::BACKWARD);
+    // A version kept by an older program may not be readable any more; then it cannot be compared with.
+    let before: Vec<Contract> = kept
+        .iter()
+        .filter_map(|version| odcs::parse(&version.text, &file).ok())
+        .collect();
+    let before: Vec<&Contract> = before.iter().collect();
+    let found = conflicts(mode, &before, &new);
+    let words: Vec<String> = found
+        .iter()
+        .take(CONFLICTS_SHOWN_MAX)
+        .map(|conflict| format!("{} since {}", conflict.difference, conflict.version))
+        .collect();
+    if !found.is_empty() && asked.is_some() {
+        return Err(Error::new(ErrorKind::Contract, "register contract")
+            .with("stream", &stream.name)
+            .with("path", &file)
+            .with("compatibility", mode)
+            .with("incompatible", words.join("; "))
+            .with(
+                "hint",
+                "change the contract, or its custom property compatibility",
+            ));
+    }
+    if !found.is_empty() {
+        warn!(stream = %stream.name, version = new.version, incompatible = words.join("; "), "contract is not backward compatible");
+    }
+    if before
+        .iter()
+        .any(|kept| kept.version == new.version && !diff(kept, &new).is_empty())
+    {
+        warn!(stream = %stream.name, version = new.version, "contract changed without a new version");
+    }
+    let differences = before.last().map_or_else(Vec::new, |last| diff(last, &new));
+    let changes: Vec<serde_json::Value> = differences
+        .iter()
+        .map(|one| {
+            json!({
+                "what": one.what.as_str(),
+                "path": one.path,
+                "before": one.before,
+                "after": one.after,
+                "compatible": one.compatible.as_str(),
+            })
+        })
+        .collect();
+    let row = ContractRow {
+        stream: stream.name.clone(),
+        version: new.version.clone(),
+        status: new.status.clone(),
+        sha256,
+        text,
+        registered_at: workspace.clock.now(),
+        compatibility: mode.as_str(),
+        changes: serde_json::Value::from(changes).to_string(),
+    };
+    let side = Side {
+        path: layout::system(SystemTable::Contracts),
+        shared: true,
+    };
+    workspace.tables.append_side(&side, &[row.to_batch()?]).await?;
+    info!(stream = %stream.name, version = new.version, "contract registered");
+    Ok(Some(Registered::New {
+        version: new.version,
+        incompatible: found.len(),
+    }))
+}
+
+/// The versions of the contract of `stream`, oldest first, as rows to print.
+///
+/// # Errors
+/// Those of the query.
+pub async fn versions(workspace: &Workspace, stream: &StreamName) -> Result<DataFrame> {
+    let session = workspace.session()?;
+    session.with_params(VERSIONS, params(stream)).await
+}
+
+struct Kept {
+    sha256: String,
+    text: String,
+}
+
+async fn kept(workspace: &Workspace, stream: &StreamName) -> Result<Vec<Kept>> {
+    let session = workspace.session()?;
+    let batches = session.with_params(TEXTS, params(stream)).await?.collect().await;
+    let batches = batches.map_err(|source| sql_error("read contract versions", source))?;
+    let of_batch = |batch: &RecordBatch| -> Vec<Kept> {
+        let (sha256, text) = (
+            batch.column(0).as_string::<i32>(),
+            batch.column(1).as_string::<i32>(),
+        );
+        (0..batch.num_rows())
+            .filter(|&row| !text.is_null(row))
+            .map(|row| Kept {
+                sha256: sha256.value(row).to_owned(),
+                text: text.value(row).to_owned(),
+            })
+            .collect()
+    };
+    Ok(batches.iter().flat_map(of_batch).collect())
+}
+
+fn params(stream: &StreamName) -> Vec<(&'static str, datafusion::scalar::ScalarValue)> {
+    vec![
+        ("source", stream.source.as_str().into()),
+        ("stream", stream.stream.as_str().into()),
+    ]
+}

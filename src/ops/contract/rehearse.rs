@@ -1,0 +1,346 @@
+//! `landfall contract test`: what a proposed contract would say to the records that raw holds already.
+//!
+//! ```text
+//! raw log ─ a piece at a time ─┬─ judged by today's contract ───┐
+//!                              └─ judged by the proposed one ───┴─► who breaks, who is healed, who stays aside
+//! ```
+//!
+//! No table is read or written. Memory follows the piece, not the history.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use arrow::{
+    array::{Array as _, AsArray as _, RecordBatch, StringArray},
+    datatypes::{Int32Type, Int64Type},
+};
+use datafusion::execution::context::SessionContext;
+use serde_json::{Value, json};
+
+use super::{judge, read};
+use crate::{
+    clock::Timestamp,
+    config::{Stream, StreamName},
+    contract::{Contract, classified::Classified, place::without_positions},
+    error::{Error, ErrorKind, Result},
+    ops::{Workspace, quarantine::Mask, transform::raw_log},
+    raw::{
+        BatchNumber,
+        log::{LogEntry, RawLog},
+    },
+    report::grid::Grid,
+    transform::{
+        condition::Condition,
+        quarantine::LoadFacts,
+        scan,
+        split::{Split, SplitOptions, split},
+    },
+};
+
+/// Part of the memory limit that the raw bodies of one piece may take.
+const PIECE_MEMORY_SHARE: u64 = 8;
+
+/// Reasons kept apart. Beyond, those of a class are counted together, at the place [`ELSEWHERE`].
+const REASONS_MAX: usize = 1_000;
+
+/// The place of reasons that are too many to be told apart.
+const ELSEWHERE: &str = "…";
+
+/// Samples kept of each reason.
+const SAMPLES_MAX: usize = 3;
+
+/// Where in the raw log a rehearsal begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// With the first batch.
+    Beginning,
+    /// With this batch.
+    Batch(i64),
+    /// With the first batch that was committed so long ago, or later.
+    Age(Duration),
+}
+
+/// What the proposed contract means for a record that one of the two does not accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
+    /// Accepted today, and would be set aside.
+    Breaks,
+    /// Set aside today, and would be accepted.
+    Heals,
+    /// Set aside by both.
+    Stays,
+}
+
+impl Effect {
+    /// Its name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Breaks => "breaks",
+            Self::Heals => "heals",
+            Self::Stays => "stays",
+        }
+    }
+}
+
+/// What a rehearsal found.
+#[derive(Clone, Debug, Default)]
+pub struct Rehearsed {
+    /// Raw batches read.
+    pub batches: u64,
+    /// Records read, pages without readable records included.
+    pub read: u64,
+    /// Records of each effect.
+    pub effects: BTreeMap<Effect, u64>,
+    /// Records with values in `_rescued` under today's contract, and under the proposed one.
+    pub rescued: (u64, u64),
+    /// The reasons: why a record breaks or stays aside, or why it was set aside that is healed.
+    pub reasons: BTreeMap<(Effect, String, String), Reason>,
+    /// How long it took.
+    pub took: Duration,
+    /// What either contract classifies.
+    classified: Classified,
+}
+
+/// One reason of one effect.
+#[derive(Clone, Debug, Default)]
+pub struct Reason {
+    /// Records whose first reason it is.
+    pub records: u64,
+    /// What the contract says, of the first sample.
+    pub expected: String,
+    /// What was there, of the first sample.
+    pub found: String,
+    /// Raw positions of some of them.
+    pub samples: Vec<String>,
+}
+
+impl Rehearsed {
+    /// Records of one effect.
+    pub fn count(&self, effect: Effect) -> u64 {
+        self.effects.get(&effect).copied().unwrap_or_default()
+    }
+
+    /// One row for each effect and reason.
+    pub fn grid(&self, mask: Mask) -> Grid {
+        let mut grid = Grid::new(&[
+            "effect", "class", "path", "records", "expected", "found", "samples",
+        ]);
+        let mut reasons: Vec<_> = self.reasons.iter().collect();
+        reasons.sort_by_key(|((effect, ..), reason)| (*effect, std::cmp::Reverse(reason.records)));
+        for ((effect, class, path), reason) in reasons {
+            let found = if mask == Mask::Yes && self.classified.covers(path) {
+                Value::from("***")
+            } else {
+                Value::from(reason.found.as_str())
+            };
+            grid.rows.push(vec![
+                effect.as_str().into(),
+                class.as_str().into(),
+                path.as_str().into(),
+                reason.records.into(),
+                reason.expected.as_str().into(),
+                found,
+                json!(reason.samples),
+            ]);
+        }
+        grid
+    }
+
+    fn note(&mut self, effect: Effect, row: &Row<'_>) {
+        *self.effects.entry(effect).or_default() += 1;
+        let mut key = (effect, row.class.to_owned(), without_positions(row.path));
+        if self.reasons.len() >= REASONS_MAX && !self.reasons.contains_key(&key) {
+            ELSEWHERE.clone_into(&mut key.2);
+        }
+        let reason = self.reasons.entry(key).or_default();
+        if reason.records == 0 {
+            row.expected.clone_into(&mut reason.expected);
+            row.found.clone_into(&mut reason.found);
+        }
+        reason.records += 1;
+        if reason.samples.len() < SAMPLES_MAX {
+            let (batch, page, record) = row.place;
+            reason.samples.push(format!("{batch}/{page}/{record}"));
+        }
+    }
+}
+
+/// Judges what raw holds of `stream` by its contract of today and by the one in `file`, and compares.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] if the stream has no contract to compare with, [`ErrorKind::Config`] if one of the two cannot be
+/// used, else those of reading raw.
+pub async fn rehearse(
+    workspace: &Workspace,
+    stream: &StreamName,
+    file: &Path,
+    since: Since,
+) -> Result<Rehearsed> {
+    let (_, settings) = workspace.project.stream(stream)?;
+    let missing = |path: &Path, kind| {
+        Error::new(kind, "read contract")
+            .with("path", path.display())
+            .with("problem", "there is no such file")
+    };
+    let today = read(&settings.contract)?.ok_or_else(|| missing(&settings.contract, ErrorKind::Refused))?;
+    let proposed = read(file)?.ok_or_else(|| missing(file, ErrorKind::Config))?;
+    let sides = [options(settings, &today)?, options(settings, &proposed)?];
+    let log = raw_log(workspace, stream);
+    let mut classified = Classified::of(&today);
+    classified.extend(Classified::of(&proposed));
+    let mut found = Rehearsed {
+        classified,
+        ..Rehearsed::default()
+    };
+    let begun = workspace.clock.steady();
+    let Some(head) = log.head().await? else {
+        return Ok(found);
+    };
+    let mut next = first(&log, &head, since, workspace.clock.now()).await?;
+    let bytes = workspace.project.memory_bytes_max / PIECE_MEMORY_SHARE;
+    while next <= head.number {
+        let entries = log.entries_within(next..=head.number, bytes).await?;
+        let Some(last) = entries.last() else { break };
+        next = last.number.next();
+        found.batches += entries.len() as u64;
+        compare(workspace, settings, entries, &sides, &mut found).await?;
+    }
+    found.took = (workspace.clock.steady() - begun).to_std().unwrap_or_default();
+    Ok(found)
+}
+
+/// How records are judged by `contract`.
+fn options(stream: &Stream, contract: &Contract) -> Result<SplitOptions> {
+    let judge = Arc::new(judge(stream, contract)?);
+    let deletes = stream.table.apply_as_deletes.as_deref();
+    Ok(SplitOptions {
+        deletes: deletes
+            .map(|sql| Condition::new(sql, &judge.schema()))
+            .transpose()?,
+        judge,
+        sequence_by: stream.table.sequence_by.clone(),
+        keys_aside: Vec::new(),
+        deleted_column: false,
+        facts: LoadFacts {
+            load_id: String::new(),
+            loaded_at: Timestamp::UNIX_EPOCH,
+            contract_version: contract.version.clone(),
+            batch_to: 0,
+        },
+    })
+}
+
+/// The batch to begin with.
+///
+/// Moments of batches grow with their numbers, as far as the clocks of the runs agree.
+async fn first(log: &RawLog, head: &LogEntry, since: Since, now: Timestamp) -> Result<BatchNumber> {
+    let age = match since {
+        Since::Beginning => return Ok(BatchNumber::FIRST),
+        Since::Batch(number) => return BatchNumber::new(number),
+        Since::Age(age) => age,
+    };
+    let Some(moment) = chrono::TimeDelta::from_std(age)
+        .ok()
+        .and_then(|age| now.checked_sub_signed(age))
+    else {
+        return Ok(BatchNumber::FIRST);
+    };
+    let (mut low, mut high) = (0, head.number.get() + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let entry = log.entry(BatchNumber::new(middle)?).await?;
+        // One that is not there any more has expired.
+        if entry.is_some_and(|entry| entry.committed_at >= moment) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    BatchNumber::new(low)
+}
+
+async fn compare(
+    workspace: &Workspace,
+    stream: &Stream,
+    entries: Vec<LogEntry>,
+    sides: &[SplitOptions; 2],
+    found: &mut Rehearsed,
+) -> Result<()> {
+    let today = judged(workspace, stream, entries.clone(), &sides[0]).await?;
+    found.rescued.0 += today.counts.rescued;
+    let aside = today.quarantined;
+    // Its accepted rows are not needed while the other contract makes its own.
+    drop(today.accepted);
+    // For each record set aside today whether the proposed contract does not accept it either.
+    let mut met: HashMap<(i64, i32, i32), bool> = rows(&aside).map(|row| (row.place, false)).collect();
+    let proposed = judged(workspace, stream, entries, &sides[1]).await?;
+    found.rescued.1 += proposed.counts.rescued;
+    found.read += proposed.counts.read;
+    for row in rows(&proposed.quarantined) {
+        match met.get_mut(&row.place) {
+            Some(again) => {
+                *again = true;
+                found.note(Effect::Stays, &row);
+            }
+            None => found.note(Effect::Breaks, &row),
+        }
+    }
+    for row in rows(&aside) {
+        if met.get(&row.place) == Some(&false) {
+            found.note(Effect::Heals, &row);
+        }
+    }
+    Ok(())
+}
+
+async fn judged(
+    workspace: &Workspace,
+    stream: &Stream,
+    entries: Vec<LogEntry>,
+    options: &SplitOptions,
+) -> Result<Split> {
+    let session = SessionContext::new();
+    let partitions = session.state().config().target_partitions();
+    let raw = scan::table(&workspace.store, workspace.recipe(stream)?, entries, partitions)?;
+    split(&session, raw, options).await
+}
+
+/// A quarantined record.
+struct Row<'a> {
+    place: (i64, i32, i32),
+    class: &'a str,
+    path: &'a str,
+    expected: &'a str,
+    found: &'a str,
+}
+
+fn rows(batches: &[RecordBatch]) -> impl Iterator<Item = Row<'_>> {
+    batches.iter().flat_map(|batch| {
+        let (numbers, pages, records) = (
+            batch["_lf_batch"].as_primitive::<Int64Type>(),
+            batch["_lf_page"].as_primitive::<Int32Type>(),
+            batch["_lf_record"].as_primitive::<Int32Type>(),
+        );
+        let [class, path, expected, found] =
+            ["class", "path", "expected", "found"].map(|name| batch[name].as_string::<i32>());
+        (0..batch.num_rows()).map(move |row| Row {
+            place: (numbers.value(row), pages.value(row), records.value(row)),
+            class: text(class, row),
+            path: text(path, row),
+            expected: text(expected, row),
+            found: text(found, row),
+        })
+    })
+}
+
+fn text(column: &StringArray, row: usize) -> &str {
+    if column.is_valid(row) {
+        column.value(row)
+    } else {
+        ""
+    }
+}

@@ -1,0 +1,196 @@
+//! The table side: files put together, logs shortened, what no version needs deleted.
+
+use std::time::Duration;
+
+use object_store::{ObjectMeta, path::Path};
+
+use super::{Run, StepResult, Task, landed::span};
+use crate::{
+    clock::Timestamp,
+    config::StreamName,
+    error::Result,
+    raw::layout::{self, SystemTable},
+    table::{
+        AppId, Standing, Table,
+        maintain::{CompactOptions, Compacted, Settled},
+        side::Side,
+    },
+};
+
+/// Commits since the last checkpoint that are worth a new one.
+const CHECKPOINT_COMMITS_MIN: u64 = 10;
+
+/// One table of the lake.
+struct Place {
+    path: Path,
+    /// Whose watermark it holds.
+    app: Option<AppId>,
+    kind: Kind,
+}
+
+enum Kind {
+    /// A main table.
+    Main,
+    /// The side table of one stream.
+    Own(StreamName),
+    /// A side table of all streams.
+    Shared(Side),
+}
+
+impl Run<'_> {
+    /// Does `task` for the tables of `streams`, and for those that all share if they are `whole`.
+    pub(super) async fn tables(&mut self, task: Task, streams: &[StreamName], whole: bool) {
+        for place in places(streams, whole) {
+            let result = self.table(task, &place).await;
+            self.took(task, place.path, result);
+        }
+    }
+
+    async fn table(&self, task: Task, place: &Place) -> Result<StepResult> {
+        let Some(table) = self.workspace.tables.open(&place.path).await? else {
+            return Ok(StepResult::NOTHING);
+        };
+        match task {
+            Task::Compact => self.compact(table, place).await,
+            Task::Checkpoint => self.checkpoint(&table, place).await,
+            Task::Vacuum => self.vacuum(table, place).await,
+            Task::Logs => self.logs(table, place).await,
+            Task::Expire | Task::Sweep => Ok(StepResult::NOTHING),
+        }
+    }
+
+    async fn compact(&self, mut table: Table, place: &Place) -> Result<StepResult> {
+        let maintain = &self.workspace.project.maintain;
+        let options = CompactOptions {
+            target_bytes: maintain.file_bytes,
+            before: self.before(maintain.compact_after)?,
+            settled: self.settled(place).await?,
+        };
+        let done = if self.is_dry() {
+            table.compactable(&options)?
+        } else {
+            table.compact(&options).await?
+        };
+        Ok(StepResult::Done {
+            objects: done.files,
+            bytes: done.bytes,
+            note: said(&done),
+        })
+    }
+
+    async fn settled(&self, place: &Place) -> Result<Settled> {
+        let (side, streams) = match &place.kind {
+            Kind::Main => return Ok(Settled::All),
+            Kind::Own(stream) => {
+                let side = Side {
+                    path: place.path.clone(),
+                    shared: false,
+                };
+                (side, vec![stream.clone()])
+            }
+            Kind::Shared(side) => {
+                let streams = self.workspace.project.streams();
+                (
+                    side.clone(),
+                    streams.map(|(_, stream)| stream.name.clone()).collect(),
+                )
+            }
+        };
+        let mut standings = Vec::with_capacity(streams.len());
+        for stream in streams {
+            let main = self.workspace.tables.open(&layout::table(&stream)).await?;
+            let standing = match main {
+                Some(main) => main.standing(&AppId::new(&stream, AppId::GENERATION)).await?,
+                None => Standing::default(),
+            };
+            standings.push((stream, standing));
+        }
+        Ok(Settled::Before { side, standings })
+    }
+
+    async fn checkpoint(&self, table: &Table, place: &Place) -> Result<StepResult> {
+        let commits = table.commits_since_checkpoint().await?;
+        if commits < CHECKPOINT_COMMITS_MIN {
+            return Ok(StepResult::NOTHING);
+        }
+        if !self.is_dry() {
+            let tables = &self.workspace.tables;
+            tables.checkpoint(&place.path, place.app.as_ref()).await?;
+        }
+        Ok(StepResult::Done {
+            objects: 0,
+            bytes: 0,
+            note: Some(format!("{commits} commits summed up")),
+        })
+    }
+
+    async fn vacuum(&self, mut table: Table, place: &Place) -> Result<StepResult> {
+        let before = self.before(self.workspace.project.maintain.vacuum_after)?;
+        let stale = table.stale_files(before).await?;
+        self.remove_below(place, stale).await
+    }
+
+    async fn logs(&self, table: Table, place: &Place) -> Result<StepResult> {
+        let before = self.before(self.workspace.project.maintain.log_after)?;
+        let stale = table.stale_log(before).await?;
+        self.remove_below(place, stale).await
+    }
+
+    /// Deletes what is relative to a table.
+    async fn remove_below(&self, place: &Place, mut objects: Vec<ObjectMeta>) -> Result<StepResult> {
+        if objects.is_empty() {
+            return Ok(StepResult::NOTHING);
+        }
+        self.refuse_links(&place.path).await?;
+        for object in &mut objects {
+            object.location = place.path.parts().chain(object.location.parts()).collect();
+        }
+        self.remove(&objects).await?;
+        Ok(StepResult::of(&objects))
+    }
+
+    fn before(&self, age: Duration) -> Result<Timestamp> {
+        let before = self.workspace.clock.now().checked_sub_signed(span(age)?);
+        Ok(before.unwrap_or(Timestamp::UNIX_EPOCH))
+    }
+}
+
+fn places(streams: &[StreamName], whole: bool) -> Vec<Place> {
+    let mut places = Vec::new();
+    for stream in streams {
+        places.push(Place {
+            path: layout::table(stream),
+            app: Some(AppId::new(stream, AppId::GENERATION)),
+            kind: Kind::Main,
+        });
+        for path in [layout::quarantine(stream), layout::tombstones(stream)] {
+            places.push(Place {
+                path,
+                app: None,
+                kind: Kind::Own(stream.clone()),
+            });
+        }
+    }
+    if whole {
+        for table in SystemTable::ALL {
+            let path = layout::system(table);
+            places.push(Place {
+                path: path.clone(),
+                app: None,
+                kind: Kind::Shared(Side { path, shared: true }),
+            });
+        }
+    }
+    places
+}
+
+fn said(done: &Compacted) -> Option<String> {
+    let mut notes = Vec::new();
+    if done.files_after > 0 {
+        notes.push(format!("into {} files", done.files_after));
+    }
+    if done.overtaken > 0 {
+        notes.push(format!("{} stay: a load changed them meanwhile", done.overtaken));
+    }
+    (!notes.is_empty()).then(|| notes.join(", "))
+}

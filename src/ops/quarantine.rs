@@ -1,0 +1,88 @@
+//! `landfall quarantine list` and `show`: what was set aside, without what a contract classifies.
+
+use crate::{
+    config::StreamName,
+    contract::classified::Classified,
+    error::Result,
+    ops::{Workspace, contract, explain},
+    report::{
+        evidence::{Explained, Position},
+        quarantine::{Reason, reasons},
+    },
+};
+
+/// What stands for text that is masked as a whole.
+const MASKED: &str = "***";
+
+/// Whether values of classified columns are masked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// They are.
+    Yes,
+    /// Whoever asks may see them.
+    No,
+}
+
+/// The reasons of what is in the quarantine of `streams`, at most `rows_max`, each with one sample.
+///
+/// # Errors
+/// Those of reading the lake and the contracts.
+pub async fn list(
+    workspace: &Workspace,
+    streams: &[StreamName],
+    rows_max: u32,
+    mask: Mask,
+) -> Result<Vec<Reason>> {
+    let mut reasons = reasons(&workspace.session()?, streams, rows_max).await?;
+    for stream in streams.iter().filter(|_| mask == Mask::Yes) {
+        let classified = classified(workspace, stream)?;
+        let name = stream.to_string();
+        for reason in reasons.iter_mut().filter(|reason| reason.stream == name) {
+            if classified.covers(&reason.place) && !reason.found.is_empty() {
+                MASKED.clone_into(&mut reason.found);
+            }
+            // A record whose text was cut is not JSON any more.
+            reason.record = reason.record.take().map(|record| {
+                classified
+                    .mask(record.as_bytes())
+                    .unwrap_or_else(|| MASKED.to_owned())
+            });
+        }
+    }
+    Ok(reasons)
+}
+
+/// The record of `stream` that was set aside at `position`, `None` if none was.
+///
+/// # Errors
+/// Those of reading the lake and the contract.
+pub async fn show(
+    workspace: &Workspace,
+    stream: &StreamName,
+    position: Position,
+    mask: Mask,
+) -> Result<Option<Explained>> {
+    let classified = match mask {
+        Mask::Yes => classified(workspace, stream)?,
+        Mask::No => Classified::default(),
+    };
+    let Some(mut shown) = explain::set_aside(workspace, stream, position, &classified).await? else {
+        return Ok(None);
+    };
+    if !classified.is_empty()
+        && let Ok(evidence) = &mut shown.evidence
+    {
+        let masked = classified.mask(&evidence.record);
+        evidence.record = masked
+            .unwrap_or_else(|| format!("{MASKED} (it cannot be read; see it with --reveal)"))
+            .into_bytes();
+    }
+    Ok(Some(shown))
+}
+
+/// What the contract of today classifies; nothing if there is none.
+fn classified(workspace: &Workspace, stream: &StreamName) -> Result<Classified> {
+    let (_, settings) = workspace.project.stream(stream)?;
+    let contract = contract::read(&settings.contract)?;
+    Ok(contract.as_ref().map(Classified::of).unwrap_or_default())
+}

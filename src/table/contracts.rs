@@ -1,0 +1,67 @@
+//! Rows of `landfall.contracts`, the versions of every stream's contract.
+//!
+//! They belong to no load, so they count as soon as they stand, whatever the watermark is.
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+
+use super::system::{build, moments, text};
+use crate::{clock::Timestamp, config::StreamName, error::Result};
+
+/// One version of one stream's contract.
+#[derive(Clone, Debug)]
+pub struct ContractRow {
+    /// The stream.
+    pub stream: StreamName,
+    /// Its semantic version.
+    pub version: String,
+    /// Its ODCS status.
+    pub status: String,
+    /// The SHA-256 of the file, in hexadecimal digits.
+    pub sha256: String,
+    /// The file.
+    pub text: String,
+    /// When it was first seen.
+    pub registered_at: Timestamp,
+    /// The mode in which it was compared with the versions before it.
+    pub compatibility: &'static str,
+    /// The differences to the version before it, as a JSON array.
+    pub changes: String,
+}
+
+impl ContractRow {
+    /// The row as an Arrow batch.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) if Arrow refuses it.
+    pub fn to_batch(&self) -> Result<RecordBatch> {
+        build(vec![
+            ("source", text(self.stream.source.as_str())),
+            ("stream", text(self.stream.stream.as_str())),
+            ("version", text(&self.version)),
+            ("status", text(&self.status)),
+            ("sha256", text(&self.sha256)),
+            ("text", text(&self.text)),
+            ("registered_at", moments([self.registered_at])),
+            ("compatibility", text(self.compatibility)),
+            ("changes", text(&self.changes)),
+        ])
+    }
+}
+
+/// The columns of `landfall.contracts`.
+///
+/// # Errors
+/// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) if Arrow refuses them.
+pub fn schema() -> Result<SchemaRef> {
+    let row = ContractRow {
+        stream: StreamName::parse("none.none")?,
+        version: String::new(),
+        status: String::new(),
+        sha256: String::new(),
+        text: String::new(),
+        registered_at: Timestamp::UNIX_EPOCH,
+        compatibility: "",
+        changes: String::new(),
+    };
+    Ok(row.to_batch()?.schema())
+}
