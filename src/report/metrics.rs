@@ -22,7 +22,7 @@ pub struct Circuit {
 /// | `landfall_stream_last_success_timestamp_seconds` | when a pass over the stream last ended well; missing before the first |
 /// | `landfall_stream_fresh` | 1 while that is not longer ago than `fresh_within`, else 0; missing without that setting |
 /// | `landfall_stream_batches_landed`, `landfall_stream_batches_behind` | raw batches, and those that are not in the table yet |
-/// | `landfall_stream_records_total` | records of all loads, by `outcome`: merged, superseded, quarantined |
+/// | `landfall_stream_records` | records of all loads, by `outcome`: merged, superseded, quarantined; what is released leaves the last |
 /// | `landfall_stream_readable` | 0 if the stream's raw log or table cannot be read |
 /// | `landfall_circuit_state` | 1 for the state that the circuit to a host is in, 0 for the others |
 /// | `landfall_written_timestamp_seconds` | when this text was made: an old one means that nobody runs |
@@ -81,7 +81,7 @@ pub fn text(streams: &[StreamStatus], circuits: &[Circuit], now: Timestamp) -> S
             records.push((labels, i64::try_from(count).unwrap_or(i64::MAX)));
         }
     }
-    families.counter("landfall_stream_records", "Records of all loads.", records);
+    families.gauge("landfall_stream_records", "Records of all loads.", records);
     let mut states = Vec::new();
     for circuit in circuits {
         for state in ["closed", "half_open", "open"] {
@@ -113,21 +113,13 @@ struct Text(String);
 
 impl Text {
     fn gauge(&mut self, name: &str, help: &str, samples: Vec<(String, i64)>) {
-        self.family(name, "gauge", "", help, samples);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, samples: Vec<(String, i64)>) {
-        self.family(name, "counter", "_total", help, samples);
-    }
-
-    fn family(&mut self, name: &str, kind: &str, suffix: &str, help: &str, samples: Vec<(String, i64)>) {
         if samples.is_empty() {
             return;
         }
         // Writing to a text cannot fail.
-        let _ = writeln!(self.0, "# TYPE {name} {kind}\n# HELP {name} {help}");
+        let _ = writeln!(self.0, "# TYPE {name} gauge\n# HELP {name} {help}");
         for (labels, value) in samples {
-            let _ = writeln!(self.0, "{name}{suffix}{labels} {value}");
+            let _ = writeln!(self.0, "{name}{labels} {value}");
         }
     }
 }

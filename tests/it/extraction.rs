@@ -391,7 +391,7 @@ fn r022_r045_a_source_that_is_down_shows_in_the_metrics_and_in_the_health() {
     assert_eq!(metric(&file, fresh), Some(1));
     let last = metric(&file, "landfall_stream_last_success_timestamp_seconds").unwrap();
     assert!((0..60).contains(&(metric(&file, "landfall_written_timestamp_seconds").unwrap() - last)));
-    let records = r#"landfall_stream_records_total{stream="shop.items",outcome="merged"}"#;
+    let records = r#"landfall_stream_records{stream="shop.items",outcome="merged"}"#;
     assert_eq!(metric(&file, records), Some(1));
     project.ok(&["gaps"]);
 }
