@@ -8,6 +8,7 @@
 //!
 //! Nothing here recurses over the text and nothing is allocated per value, so hostile nesting costs neither stack nor heap.
 
+pub mod canonical;
 pub(crate) mod scan;
 pub mod split;
 

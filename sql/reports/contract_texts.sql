@@ -1,10 +1,12 @@
 -- in: landfall.contracts
--- out: sha256, text
+-- out: version, sha256, text, changes
 -- grain: one row per registered version of one stream's contract, oldest first
 -- params: $source (text), $stream (text)
 SELECT
+    arrow_cast(version, 'Utf8') AS version,
     arrow_cast(sha256, 'Utf8') AS sha256,
-    arrow_cast(text, 'Utf8') AS text
+    arrow_cast(text, 'Utf8') AS text,
+    arrow_cast(changes, 'Utf8') AS changes
 FROM landfall.contracts
 WHERE source = $source AND stream = $stream
 ORDER BY registered_at, version

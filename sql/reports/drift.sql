@@ -9,16 +9,18 @@ WITH numbered AS (
         stream,
         load_id,
         contract_version,
+        batch_to,
         sum(CASE WHEN records_read > 0 THEN 1 ELSE 0 END) OVER (PARTITION BY source, stream ORDER BY batch_to) AS number
     FROM landfall.loads
-    WHERE array_has($streams, source || '.' || stream)
+    -- A release is no load: it reads no batch.
+    WHERE array_has($streams, source || '.' || stream) AND batch_to >= 0
 ),
 newest AS (
     SELECT
         source,
         stream,
         max(number) AS number,
-        last_value(contract_version ORDER BY number) AS contract_version
+        last_value(contract_version ORDER BY batch_to) AS contract_version
     FROM numbered
     GROUP BY source, stream
 ),
@@ -39,10 +41,11 @@ seen AS (
         drift.contract_version,
         coalesce(drift.nature, '[]') AS nature,
         coalesce(drift.samples, '[]') AS samples,
+        numbered.batch_to,
         numbered.number,
         lag(numbered.number) OVER (
             PARTITION BY drift.source, drift.stream, drift.path, drift.kind, drift.effect = 'coerced'
-            ORDER BY numbered.number
+            ORDER BY numbered.batch_to
         ) AS number_before
     FROM landfall.drift AS drift
     JOIN numbered
@@ -52,10 +55,10 @@ SELECT
     seen.source || '.' || seen.stream AS stream,
     seen.path,
     seen.kind,
-    last_value(seen.effect ORDER BY seen.number) AS effect,
-    last_value(seen.severity ORDER BY seen.number) AS severity,
-    last_value(seen.expected ORDER BY seen.number) AS expected,
-    last_value(seen.found ORDER BY seen.number) AS found,
+    last_value(seen.effect ORDER BY seen.batch_to) AS effect,
+    last_value(seen.severity ORDER BY seen.batch_to) AS severity,
+    last_value(seen.expected ORDER BY seen.batch_to) AS expected,
+    last_value(seen.found ORDER BY seen.batch_to) AS found,
     sum(seen.seen) AS seen,
     sum(seen.records) AS records,
     count(DISTINCT seen.load_id) AS loads,
@@ -63,12 +66,12 @@ SELECT
     first_value(newest.number) - max(seen.number) AS loads_since,
     min(seen.observed_at) AS first_seen,
     max(seen.observed_at) AS last_seen,
-    first_value(seen.contract_version ORDER BY seen.number) AS contract_first,
-    last_value(seen.contract_version ORDER BY seen.number) AS contract_last,
+    first_value(seen.contract_version ORDER BY seen.batch_to) AS contract_first,
+    last_value(seen.contract_version ORDER BY seen.batch_to) AS contract_last,
     first_value(newest.contract_version) AS contract_now,
     array_agg(DISTINCT seen.nature) AS natures,
-    first_value(seen.samples ORDER BY seen.number) AS samples_first,
-    last_value(seen.samples ORDER BY seen.number) AS samples_last
+    first_value(seen.samples ORDER BY seen.batch_to) AS samples_first,
+    last_value(seen.samples ORDER BY seen.batch_to) AS samples_last
 FROM seen
 JOIN newest
     ON newest.source = seen.source AND newest.stream = seen.stream

@@ -17,7 +17,8 @@ FROM (
         batch_to,
         row_number() OVER (PARTITION BY source, stream ORDER BY batch_to DESC) AS back
     FROM landfall.loads
-    WHERE array_has($streams, source || '.' || stream)
+    -- A release is no load: it reads no batch.
+    WHERE array_has($streams, source || '.' || stream) AND batch_to >= 0
 )
 WHERE back <= $loads_max
 ORDER BY batch_to

@@ -4,7 +4,7 @@
 -- params: none
 SELECT
     source || '.' || stream AS stream,
-    count(*) AS loads,
+    count(*) FILTER (WHERE batch_to >= 0) AS loads,
     sum(records_read) AS records_read,
     sum(merged) AS merged,
     sum(superseded) AS superseded,

@@ -39,7 +39,7 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
         print(&explain(&project))?;
         return Ok(DONE);
     }
-    let mut findings = check::offline(&project);
+    let mut findings = check::offline(&project, Clock::system().now());
     findings.extend(check::preflight(&project));
     let wrong_offline = wrong(&findings);
     if args.connect {

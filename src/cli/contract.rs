@@ -14,9 +14,9 @@ use crate::{
     error::{Error, ErrorKind},
     ops::contract::{
         propose::{Draft, Export, Reach, compare, draft_of_lines, draft_text, export, propose},
-        registry::versions,
+        registry::{text_kept, versions},
     },
-    report::Format,
+    report::{Format, counted},
 };
 
 /// Draft, compare, export and patch contracts
@@ -31,7 +31,8 @@ enum Action {
     /// Draft a contract from what is in raw, with the counts behind each guess
     ///
     /// Prints the file. Formats, lists of values, required columns and keys are only suggested, in the custom property
-    /// `inferred` of each column; --strict makes rules of all but the keys.
+    /// `inferred` of each column; --strict makes rules of all but the keys. Looks at the first 10,000 records, and at most
+    /// 64 MiB of them.
     #[command(verbatim_doc_comment)]
     Infer {
         /// A stream, or a file with one JSON object a line
@@ -67,7 +68,7 @@ enum Action {
         #[arg(long, value_name = "FORMAT", value_enum, default_value = "json-schema")]
         format: Schema,
     },
-    /// Propose a new version of a contract that takes the drift seen under this one
+    /// Propose a new version of a contract that takes the drift that it does not speak of
     ///
     /// Prints the difference to the file, for review; the file is changed only by --write. Drift for which nothing is
     /// proposed is told with the reason.
@@ -89,15 +90,18 @@ enum Action {
     /// Run a proposed contract over stored history, and see what would break
     ///
     /// Every record that raw holds is judged by the stream's contract of today and by the proposed one. Prints one row for
-    /// each reason: what `breaks` (accepted today), what `heals` (set aside today) and what `stays` aside. No table is
-    /// touched. Exit code 3 if anything breaks.
+    /// each reason: what `breaks` (accepted today), what `heals` (set aside today), what `stays` aside, and what the proposed
+    /// one only `warns` of. No table is touched. Exit code 3 if anything breaks.
     #[command(verbatim_doc_comment)]
     Test(test::Args),
-    /// List the versions of a contract that the lake has seen
+    /// List the versions of a contract that the lake has seen, or print one of them
     Versions {
         /// The stream
         #[arg(value_name = "STREAM", value_parser = streams::name)]
         stream: StreamName,
+        /// Print the file as it was in this version: the way back, with `landfall rebuild --promote` behind it
+        #[arg(long, value_name = "VERSION")]
+        text: Option<String>,
         /// How rows are printed: table, json (one object a line) or csv
         #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = parse_format)]
         format: Format,
@@ -117,7 +121,14 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
         Action::Infer { from, strict } => {
             let draft = if *strict { Draft::Strict } else { Draft::Suggesting };
             let drafted = match place(from) {
-                Place::File(path) => draft_of_lines(&path, draft)?,
+                Place::File(path) => {
+                    let drafted = draft_of_lines(&path, draft)?;
+                    if !drafted.is_whole {
+                        let records = counted(drafted.records as u64, "record", "records");
+                        say(&format!("only the first {records} of {from} were looked at"));
+                    }
+                    drafted.text
+                }
                 Place::Stream(name) => draft_text(&workspace(global)?, &name?, draft).await?,
             };
             let text = drafted.ok_or_else(|| {
@@ -150,7 +161,15 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
                 Schema::Arrow => Export::Arrow,
                 Schema::Delta => Export::Delta,
             };
-            print(&export(&contract(of, global)?, format)?)?;
+            let text = match place(of) {
+                Place::File(path) => export(&path, None, format)?,
+                Place::Stream(name) => {
+                    let project = super::project(global)?;
+                    let (_, stream) = project.stream(&name?)?;
+                    export(&stream.contract, Some(stream), format)?
+                }
+            };
+            print(&text)?;
         }
         Action::Patch {
             stream,
@@ -177,9 +196,22 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
             }
         }
         Action::Test(args) => return test::run(args, global).await,
-        Action::Versions { stream, format } => {
+        Action::Versions { stream, text, format } => {
             let workspace = workspace(global)?;
             workspace.project.stream(stream)?;
+            if let Some(version) = text {
+                let text = text_kept(&workspace, stream, version).await?.ok_or_else(|| {
+                    Error::new(ErrorKind::Refused, "find version of contract")
+                        .with("stream", stream)
+                        .with("version", version)
+                        .with(
+                            "hint",
+                            format!("`landfall contract versions {stream}` lists them"),
+                        )
+                })?;
+                print(&text)?;
+                return Ok(DONE);
+            }
             query(versions(&workspace, stream).await?, *format).await?;
         }
     }

@@ -8,13 +8,14 @@ use crate::{
     },
     config::StreamName,
     error::{Error, ErrorKind, Result},
-    ops,
+    ops::{self, quarantine::Mask},
     report::{Format, evidence::Explained},
 };
 
 /// Show where a row came from: the request, the stored object and the exact bytes
 ///
-/// Records with the same key that were set aside are shown too. The bytes are checked against what was landed.
+/// Records with the same key that were set aside are shown too. The bytes are checked against what was landed. Values of
+/// classified columns are masked.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
@@ -24,13 +25,17 @@ pub(super) struct Args {
     /// The row's key: one value per key column in their order, or column=value
     #[arg(value_name = "KEY", required = true)]
     key: Vec<String>,
+    /// Show values of classified columns, too
+    #[arg(long)]
+    reveal: bool,
     #[command(flatten)]
     format: FormatArg,
 }
 
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let workspace = workspace(global)?;
-    let explained = ops::explain::explain(&workspace, &args.stream, &args.key).await?;
+    let mask = if args.reveal { Mask::No } else { Mask::Yes };
+    let explained = ops::explain::explain(&workspace, &args.stream, &args.key, mask).await?;
     if explained.is_empty() {
         return Err(Error::new(ErrorKind::Refused, "find row")
             .with("stream", &args.stream)

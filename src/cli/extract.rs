@@ -5,10 +5,10 @@ use serde_json::Value;
 use crate::{
     cli::{
         DONE, Ended, Global,
+        lineage::LineageArg,
         output::{parse_format, say},
         progress::{Board, Fetched},
         streams::Streams,
-        workspace,
     },
     config::StreamName,
     ops::{
@@ -33,6 +33,8 @@ pub(super) struct Args {
     /// Show the requests that would be sent first, and send none
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    lineage: LineageArg,
     /// Also print one row per stream: table, json (one object a line) or csv
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
     format: Option<Format>,
@@ -63,7 +65,7 @@ impl Range {
 }
 
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
-    let workspace = workspace(global)?;
+    let workspace = args.lineage.workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
     let options = args.range.options(streams);
     if args.dry_run {

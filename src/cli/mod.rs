@@ -13,6 +13,7 @@ mod explain;
 mod extract;
 mod gaps;
 mod init;
+mod lineage;
 mod logging;
 mod maintain;
 mod output;

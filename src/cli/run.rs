@@ -9,10 +9,10 @@ use crate::{
     cli::{
         DONE, Ended, Global,
         extract::{self, Range},
+        lineage::LineageArg,
         output::{parse_format, rows, say},
         streams::Streams,
         transform::{self, MaxQuarantine},
-        workspace,
     },
     config::StreamName,
     error::{Error, ErrorKind},
@@ -38,6 +38,8 @@ pub(super) struct Args {
     /// monitor's agent
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
+    #[command(flatten)]
+    lineage: LineageArg,
     /// Also print rows, one per stream and step: table, json (one object a line) or csv
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
     format: Option<Format>,
@@ -47,7 +49,7 @@ pub(super) struct Args {
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
-    let workspace = workspace(global)?;
+    let workspace = args.lineage.workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
     workspace.prove_store().await?;
     let channels = Channels::open(&workspace);

@@ -3,9 +3,9 @@
 use crate::{
     cli::{
         DONE, Ended, Global, OVER_QUARANTINE,
+        lineage::LineageArg,
         output::{parse_format, say},
         streams::Streams,
-        workspace,
     },
     config::StreamName,
     ops::{self, Workspace, transform::Outcome},
@@ -25,6 +25,8 @@ pub(super) struct Args {
     /// Say what the next load of each stream would do, and do nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    lineage: LineageArg,
     /// Also print one row per stream: table, json (one object a line) or csv
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
     format: Option<Format>,
@@ -39,7 +41,7 @@ pub(super) struct MaxQuarantine {
 }
 
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
-    let workspace = workspace(global)?;
+    let workspace = args.lineage.workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
     workspace.prove_store().await?;
     let outcomes = if args.dry_run {

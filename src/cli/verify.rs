@@ -8,8 +8,9 @@ use crate::{
         streams::Streams,
         workspace,
     },
+    config::StreamName,
     error::ErrorKind,
-    ops::{self, verify::Verified},
+    ops::{self, children::Child, verify::Verified},
     report::{count, counted},
 };
 
@@ -64,6 +65,22 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     Ok(code)
 }
 
+/// What is wrong with a child table, if anything.
+fn child_line(stream: &StreamName, child: &Child) -> Option<String> {
+    let table = format!("{stream}__{}", child.name);
+    if child.is_behind {
+        return Some(format!(
+            "{table}  shows an older version of {stream}; `landfall transform {stream}` brings it up"
+        ));
+    }
+    (!child.rows.is_equal()).then(|| {
+        format!(
+            "{table}  {} from what raw gives; `landfall rebuild {stream} --promote` makes it anew",
+            counted(child.rows.different(), "row differs", "rows differ")
+        )
+    })
+}
+
 fn lines(verified: &Verified) -> Vec<String> {
     let (stream, raw) = (&verified.stream, &verified.raw);
     let mut lines = Vec::new();
@@ -84,7 +101,7 @@ fn lines(verified: &Verified) -> Vec<String> {
         ));
     }
     match &verified.replay {
-        Some(replay) if replay.review.is_equal() => lines.push(format!(
+        Some(replay) if replay.is_equal() => lines.push(format!(
             "{stream}  {} what raw gives up to batch {}",
             counted(replay.review.rows.equal, "row is", "rows are"),
             replay.until
@@ -98,6 +115,12 @@ fn lines(verified: &Verified) -> Vec<String> {
                 ));
             }
             lines.extend(differences::lines(stream, &replay.review));
+            lines.extend(
+                replay
+                    .children
+                    .iter()
+                    .filter_map(|child| child_line(stream, child)),
+            );
         }
         None if raw.has_holes => lines.push(format!(
             "{stream}  raw cannot be replayed, so the table was not compared"

@@ -85,7 +85,11 @@ fn pagination(stream: &Stream) -> Advice {
 
 fn rate_limit(source: &Source) -> Advice {
     const TOPIC: &str = "rate limit";
-    match source.rate_limit {
+    match &source.rate_limit {
+        Some(limit) if limit.status.is_some() => present(
+            TOPIC,
+            "declared; what is left is asked for first, and what the server says in its headers is obeyed too",
+        ),
         Some(_) => present(
             TOPIC,
             "declared; what the server says in its headers is obeyed too",
@@ -105,7 +109,7 @@ fn stable_ids(stream: &Stream) -> Vec<Advice> {
         return vec![missing(TOPIC, text)];
     }
     let keys = present(TOPIC, format!("rows are told apart by {}", table.keys.join(", ")));
-    if !table.sequence_by.is_empty() {
+    if !table.sequence_by.is_empty() || table.is_by_content() {
         return vec![keys];
     }
     let order = missing(
@@ -194,6 +198,9 @@ fn schema(stream: &Stream) -> Advice {
         OnMismatch::Quarantine => "records that do not fit are set aside",
         OnMismatch::Rescue => "values that do not fit are kept in _rescued",
         OnMismatch::Fail => "a value that does not fit stops the load",
+        OnMismatch::Evolve => {
+            "columns get wider types where that loses nothing, other records that do not fit are set aside"
+        }
     };
     let file = stream.contract.file_name().unwrap_or_default().to_string_lossy();
     present("schema", format!("{file}; {unknown}, {mismatch}"))

@@ -193,6 +193,8 @@ mod tests {
         sources.shop.streams.orders.table.delete_absent     false  (default)
         sources.shop.streams.orders.table.delete_ratio_max  0.1  (default)
         sources.shop.streams.orders.table.partition_by      none  (default)
+        sources.shop.streams.orders.table.flatten           false  (default)
+        sources.shop.streams.orders.table.explode           none  (default)
         sources.shop.streams.orders.contract                /srv/shop/contracts/shop.orders.odcs.yaml
         sources.shop.streams.orders.drift.on_unknown        rescue  (default)
         sources.shop.streams.orders.drift.on_mismatch       quarantine  (default)

@@ -53,6 +53,8 @@ pub struct Until {
     /// The smallest difference between two cursors: an upper bound that the API includes is lowered by it. Zero for an
     /// API that leaves the bound out.
     pub granularity: Duration,
+    /// A window that is no longer than this is not split. Zero splits down to what the format can say. Time formats only.
+    pub split_min: Duration,
 }
 
 /// A moment, fixed or as seen from the present.

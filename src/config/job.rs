@@ -36,6 +36,10 @@ pub struct Job {
     pub every: Duration,
     /// A job that takes longer is given up. Default 1 h.
     pub timeout: Duration,
+    /// How often in one run of a stream, or of a slice, another job takes the place of one that has failed. Default 0.
+    pub retries: u32,
+    /// Before that.
+    pub retry_wait: Duration,
     /// Asks for the list of results, if the last poll does not have it.
     pub list: Option<Request>,
     /// Where that answer holds the results: URLs, or what [`Job::download`] makes of them.

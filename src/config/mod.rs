@@ -14,7 +14,9 @@ pub mod cursor;
 mod defaults;
 pub mod errors;
 pub mod explain;
+pub mod explode;
 pub mod files;
+pub mod flatten;
 pub mod format;
 pub mod incremental;
 pub mod job;
@@ -39,7 +41,9 @@ use crate::{
         auth::{Auth, Tls},
         complete::Complete,
         errors::{Breaker, ErrorRule, Retry},
+        explode::Explode,
         files::Files,
+        flatten::Flatten,
         format::Format,
         incremental::{Incremental, Reconcile},
         job::Job,
@@ -297,10 +301,14 @@ pub struct Retention {
     pub legal_hold: bool,
 }
 
+/// The key of a row that is identified by all that its record holds.
+pub const CONTENT_KEY: &str = "_lf_content";
+
 /// How accepted records become rows.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Column names that identify a row. Empty only for [`ScdType::Append`] and [`ScdType::Replace`].
+    /// Column names that identify a row. Empty only for [`ScdType::Append`] and [`ScdType::Replace`]; [`CONTENT_KEY`]
+    /// stands alone.
     pub keys: Vec<String>,
     /// Column names that order versions of a row; the raw position breaks ties.
     pub sequence_by: Vec<String>,
@@ -316,6 +324,22 @@ pub struct Table {
     pub delete_ratio_max: f64,
     /// Column names the table is partitioned by.
     pub partition_by: Vec<String>,
+    /// Which nested objects become columns where a contract is drafted or takes new fields.
+    pub flatten: Flatten,
+    /// Lists that get tables of their own.
+    pub explode: Vec<Explode>,
+}
+
+impl Table {
+    /// Whether a row is identified by all that its record holds.
+    pub fn is_by_content(&self) -> bool {
+        self.keys.iter().any(|key| key == CONTENT_KEY)
+    }
+
+    /// The keys that are columns of the contract.
+    pub fn declared_keys(&self) -> &[String] {
+        if self.is_by_content() { &[] } else { &self.keys }
+    }
 }
 
 /// What happens to older versions of a row.
@@ -371,6 +395,33 @@ pub enum OnMismatch {
     Rescue,
     /// Nothing is written and the transform ends with exit code 3.
     Fail,
+    /// The column gets a type that also holds what it held, and the table is rewritten; what no such type holds is
+    /// quarantined. Keys and columns that order versions keep their type.
+    Evolve,
+}
+
+impl OnUnknown {
+    /// The word for it in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rescue => "rescue",
+            Self::Evolve => "evolve",
+            Self::Ignore => "ignore",
+            Self::Quarantine => "quarantine",
+        }
+    }
+}
+
+impl OnMismatch {
+    /// The word for it in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Quarantine => "quarantine",
+            Self::Rescue => "rescue",
+            Self::Fail => "fail",
+            Self::Evolve => "evolve",
+        }
+    }
 }
 
 /// When fetched pages are committed: whichever is reached first.

@@ -129,6 +129,8 @@ pub struct PageSize {
     pub records: u64,
     /// What a split of a page that is too much for the server goes down to; at least 1. Default 1.
     pub records_min: u64,
+    /// What the size is divided by then; at least 2. Default 2.
+    pub divide_by: u64,
 }
 
 /// When the pages end, besides what the paginator says. Any of these ends them.

@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use regex::Regex;
 
-use crate::config::secret::Secret;
+use crate::{
+    config::{request::Request, secret::Secret},
+    json::JsonPath,
+};
 
 /// The budget of a credential, shared by all streams and workers that use it.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub struct RateLimit {
     pub processes: u32,
     /// Where else the server says how much is left.
     pub headers: QuotaHeaders,
+    /// What asks how much is left before anything else is asked; none waits for the first answer to say it.
+    pub status: Option<Box<QuotaStatus>>,
 }
 
 /// How many of some requests may be sent.
@@ -107,6 +112,19 @@ pub struct QuotaHeaders {
     pub reset: Option<String>,
 }
 
+/// A request that asks how much is left, and where its JSON answer says it.
+#[derive(Clone, Debug)]
+pub struct QuotaStatus {
+    /// The request; its templates know `config`.
+    pub request: Request,
+    /// Requests left.
+    pub remaining: JsonPath,
+    /// When the window ends: in seconds from now, as a moment, or as a duration.
+    pub reset: JsonPath,
+    /// Requests per window.
+    pub limit: Option<JsonPath>,
+}
+
 impl RateLimit {
     /// One moving window for every request of this process.
     pub fn simple(requests: u32, per: Duration) -> Self {
@@ -120,6 +138,7 @@ impl RateLimit {
             share: Share::Process,
             processes: Self::PROCESSES_DEFAULT,
             headers: QuotaHeaders::default(),
+            status: None,
         }
     }
 }

@@ -8,10 +8,11 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Column, ColumnType, Contract};
-
-/// What stands for a value that is masked.
-pub const MASK: &str = "\"***\"";
+use super::{
+    Column, ColumnType, Contract,
+    patch::place::{Segment, segments},
+    sample::MASK,
+};
 
 /// The classified places of a contract.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +25,16 @@ impl Classified {
     /// Those that `contract` declares.
     pub fn of(contract: &Contract) -> Self {
         let mut places = Vec::new();
-        collect(&contract.columns, &[], &mut places);
+        let by_path = |column: &Column| column.path.clone();
+        collect(&contract.columns, &[], &by_path, &mut places);
+        Self { places }
+    }
+
+    /// Those that `contract` declares, by where they are in rows of its table: under the names of columns.
+    pub fn of_columns(contract: &Contract) -> Self {
+        let mut places = Vec::new();
+        let by_name = |column: &Column| vec![column.name.clone()];
+        collect(&contract.columns, &[], &by_name, &mut places);
         Self { places }
     }
 
@@ -47,15 +57,14 @@ impl Classified {
     ///     logicalType: string\n    classification: restricted\n";
     /// let classified = Classified::of(&odcs::parse(text, "a.yaml").unwrap());
     /// assert!(classified.covers("name") && classified.covers("") && !classified.covers("id"));
-    /// assert_eq!(classified.mask(br#"{"id":1,"name":"Ada"}"#).unwrap(), r#"{"id":1,"name":"***"}"#);
+    /// assert_eq!(classified.mask(br#"{"id":1,"name":"Ada"}"#).unwrap(), r#"{"id":1,"name":"****"}"#);
     /// ```
     pub fn covers(&self, path: &str) -> bool {
         let steps = steps(path);
         self.places.iter().any(|place| {
-            place
-                .iter()
-                .zip(&steps)
-                .all(|(own, step)| own.as_deref() == step.as_deref())
+            let differs = place.iter().zip(&steps).find(|(own, step)| own != step);
+            // In a value of another shape than declared whatever is classified may be anywhere.
+            differs.is_none_or(|(own, step)| own.is_some() != step.is_some())
         })
     }
 
@@ -72,16 +81,70 @@ impl Classified {
         write(value, &places, &mut masked)?;
         Some(masked)
     }
+
+    /// The text of one `member` of a record or row, masked as far as it is classified; what has classified values in it is
+    /// JSON, or masked as a whole.
+    ///
+    /// ```
+    /// # use landfall::contract::classified::Classified;
+    /// assert_eq!(Classified::default().mask_member("name", "Ada"), "Ada");
+    /// ```
+    pub fn mask_member(&self, member: &str, text: &str) -> String {
+        let of_member =
+            |place: &&Vec<Option<String>>| place.first().and_then(Option::as_deref) == Some(member);
+        let places: Vec<&[Option<String>]> = self
+            .places
+            .iter()
+            .filter(of_member)
+            .map(|place| &place[1..])
+            .collect();
+        if places.is_empty() {
+            return text.to_owned();
+        }
+        let inside = || {
+            let value: &RawValue = serde_json::from_str(text).ok()?;
+            let mut masked = String::new();
+            write(value, &places, &mut masked)?;
+            Some(masked)
+        };
+        let is_whole = places.iter().any(|place| place.is_empty());
+        (!is_whole)
+            .then(inside)
+            .flatten()
+            .unwrap_or_else(|| MASK.to_owned())
+    }
+
+    /// What was rescued of a record, a JSON object from path to value, without classified values.
+    pub fn mask_rescued(&self, text: &str) -> String {
+        let members = serde_json::Deserializer::from_str(text).deserialize_map(Members);
+        let Ok(members) = members else {
+            return MASK.to_owned();
+        };
+        let members = members.iter().map(|(path, value)| {
+            let value = if self.covers(path) {
+                serde_json::Value::from(MASK).to_string()
+            } else {
+                value.get().to_owned()
+            };
+            format!("{}:{value}", serde_json::Value::from(path.as_str()))
+        });
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+    }
 }
 
-fn collect(columns: &[Column], above: &[Option<String>], places: &mut Vec<Vec<Option<String>>>) {
+fn collect(
+    columns: &[Column],
+    above: &[Option<String>],
+    way: &dyn Fn(&Column) -> Vec<String>,
+    places: &mut Vec<Vec<Option<String>>>,
+) {
     for column in columns {
-        let names = column.path.iter().cloned().map(Some);
+        let names = way(column).into_iter().map(Some);
         let mut place: Vec<Option<String>> = above.iter().cloned().chain(names).collect();
         let mut column = column;
         // The element of a list has no name of its own.
         loop {
-            if column.classification.as_deref().is_some_and(is_masked) {
+            if is_classified(column) {
                 places.push(place);
                 break;
             }
@@ -91,7 +154,7 @@ fn collect(columns: &[Column], above: &[Option<String>], places: &mut Vec<Vec<Op
                     column = element;
                 }
                 ColumnType::Object(members) => {
-                    collect(members, &place, places);
+                    collect(members, &place, way, places);
                     break;
                 }
                 _ => break,
@@ -100,31 +163,52 @@ fn collect(columns: &[Column], above: &[Option<String>], places: &mut Vec<Vec<Op
     }
 }
 
-fn is_masked(classification: &str) -> bool {
-    !classification.trim().eq_ignore_ascii_case("public")
+/// Whether ODCS calls the values of a column anything but public.
+pub(crate) fn is_classified(column: &Column) -> bool {
+    column
+        .classification
+        .as_deref()
+        .is_some_and(|class| !class.trim().eq_ignore_ascii_case("public"))
 }
 
-/// `lines[2].name` as its steps; a list position is `None`.
-fn steps(path: &str) -> Vec<Option<String>> {
-    let mut steps = Vec::new();
-    for part in path.split('.').filter(|part| !part.is_empty()) {
-        let name = part.find('[').map_or(part, |open| &part[..open]);
-        if !name.is_empty() {
-            steps.push(Some(name.to_owned()));
+/// Whether a column or anything in it is classified.
+pub(crate) fn has_classified(column: &Column) -> bool {
+    is_classified(column)
+        || match &column.kind {
+            ColumnType::Object(members) => members.iter().any(has_classified),
+            ColumnType::Array(element) => has_classified(element),
+            _ => false,
         }
-        steps.extend(part.matches('[').map(|_| None));
-    }
-    steps
+}
+
+/// `lines[2].name` as its steps; a list position is `None`. A path that cannot be read has none, as that of the record.
+fn steps(path: &str) -> Vec<Option<String>> {
+    let segments = segments(path).unwrap_or_default();
+    let step = |segment| match segment {
+        Segment::Member(name) => Some(name),
+        Segment::Element => None,
+    };
+    segments.into_iter().map(step).collect()
 }
 
 /// Writes `value` without what is at `places`, each seen from here; `None` if it cannot be read.
+///
+/// A value of another shape than declared is masked as a whole: nobody knows where in it the classified one is.
 fn write(value: &RawValue, places: &[&[Option<String>]], out: &mut String) -> Option<()> {
-    if places.iter().any(|place| place.is_empty()) {
-        out.push_str(if value.get() == "null" { "null" } else { MASK });
+    let first = value.get().as_bytes().first();
+    if places.is_empty() || value.get() == "null" {
+        out.push_str(value.get());
         return Some(());
     }
-    if places.is_empty() {
-        out.push_str(value.get());
+    let is_declared = |is_member: bool| places.iter().any(|place| place[0].is_some() == is_member);
+    let is_open = places.iter().all(|place| !place.is_empty())
+        && match first {
+            Some(b'{') => is_declared(true),
+            Some(b'[') => is_declared(false),
+            _ => false,
+        };
+    if !is_open {
+        out.extend(["\"", MASK, "\""]);
         return Some(());
     }
     let within = |step: Option<&str>| -> Vec<&[Option<String>]> {
@@ -132,7 +216,7 @@ fn write(value: &RawValue, places: &[&[Option<String>]], out: &mut String) -> Op
         inside.map(|place| &place[1..]).collect()
     };
     let mut reader = serde_json::Deserializer::from_str(value.get());
-    match value.get().as_bytes().first() {
+    match first {
         Some(b'{') => {
             let members = reader.deserialize_map(Members).ok()?;
             out.push('{');
@@ -146,7 +230,7 @@ fn write(value: &RawValue, places: &[&[Option<String>]], out: &mut String) -> Op
             }
             out.push('}');
         }
-        Some(b'[') => {
+        _ => {
             let elements = reader.deserialize_seq(Elements).ok()?;
             out.push('[');
             for (number, element) in elements.into_iter().enumerate() {
@@ -157,8 +241,6 @@ fn write(value: &RawValue, places: &[&[Option<String>]], out: &mut String) -> Op
             }
             out.push(']');
         }
-        // A classified member cannot be inside.
-        _ => out.push_str(value.get()),
     }
     Some(())
 }
@@ -218,14 +300,97 @@ mod tests {
             br#"{"id":1.50,"email":"a@b.c","email":{"x":1},"lines":[{"note":"n","sku": "s"},{"note":null},7],"who":{"name":["A"],"age":3}, "e":{}}"#;
         assert_eq!(
             classified.mask(record).unwrap(),
-            r#"{"id":1.50,"email":"***","email":"***","lines":[{"note":"***","sku":"s"},{"note":null},7],"who":{"name":"***","age":3},"e":{}}"#
+            r#"{"id":1.50,"email":"****","email":"****","lines":[{"note":"****","sku":"s"},{"note":null},"****"],"who":{"name":"****","age":3},"e":{}}"#
         );
         assert_eq!(
             classified.mask(br#"{"who":{},"lines":[]}"#).unwrap(),
             r#"{"who":{},"lines":[]}"#
         );
         assert_eq!(classified.mask(b"{ }").unwrap(), "{}");
-        assert_eq!(classified.mask(b"[1]").unwrap(), "[1]");
+        assert_eq!(classified.mask(b"[1]").unwrap(), r#""****""#);
+    }
+
+    #[test]
+    fn r165_f153_a_value_of_another_shape_shows_nothing_of_what_is_classified_in_it() {
+        let classified = classified(&["customer.name", "lines[].note"]);
+        for (record, masked) in [
+            (r#"{"customer":[{"name":"Jane Doe"}]}"#, r#"{"customer":"****"}"#),
+            (
+                r#"{"customer":"{\"name\":\"Jane Doe\"}"}"#,
+                r#"{"customer":"****"}"#,
+            ),
+            (
+                r#"{"customer":null,"lines":{"note":"n"}}"#,
+                r#"{"customer":null,"lines":"****"}"#,
+            ),
+            (
+                r#"{"lines":[[{"note":"n"}]],"a":[1]}"#,
+                r#"{"lines":["****"],"a":[1]}"#,
+            ),
+        ] {
+            assert_eq!(classified.mask(record.as_bytes()).unwrap(), masked);
+        }
+        assert_eq!(
+            classified.mask_member("customer", r#"[{"name":"J"}]"#),
+            "\"****\""
+        );
+        for path in ["customer[0].name", "customer[0].age", "lines.note", "lines.x"] {
+            assert!(classified.covers(path), "{path}");
+        }
+        assert!(!classified.covers("customer.age"));
+    }
+
+    #[test]
+    fn r165_f153_a_path_with_quoted_names_is_covered_as_others_are() {
+        let classified = Classified {
+            places: vec![
+                vec![Some("Home Address".to_owned())],
+                vec![Some("who".to_owned()), None, Some("user.email".to_owned())],
+                vec![Some("a[1]".to_owned())],
+            ],
+        };
+        for path in [
+            r#"["Home Address"]"#,
+            r#"["Home Address"].city"#,
+            r#"who[12]["user.email"]"#,
+            r#"["a[1]"]"#,
+        ] {
+            assert!(classified.covers(path), "{path}");
+        }
+        for path in [
+            r#"["Home"]"#,
+            r#"who[12]["user.phone"]"#,
+            r#"["a[2]"]"#,
+            r#"["a[]"]"#,
+        ] {
+            assert!(!classified.covers(path), "{path}");
+        }
+        assert_eq!(
+            classified.mask_rescued(r#"{"[\"Home Address\"].city":"Oslo","[\"a[1]\"]":1,"b":2}"#),
+            r#"{"[\"Home Address\"].city":"****","[\"a[1]\"]":"****","b":2}"#
+        );
+    }
+
+    #[test]
+    fn r165_f153_a_row_is_masked_by_its_columns_and_what_was_rescued_by_its_paths() {
+        let classified = classified(&["email", "lines[].note", "who.name"]);
+        for (member, text, masked) in [
+            ("email", "a@b.c", "****"),
+            ("id", "1", "1"),
+            ("who", r#"{"name":"A","age":3}"#, r#"{"name":"****","age":3}"#),
+            (
+                "lines",
+                r#"[{"note":null},{"note":1}]"#,
+                r#"[{"note":null},{"note":"****"}]"#,
+            ),
+            ("who", "not json", "****"),
+        ] {
+            assert_eq!(classified.mask_member(member, text), masked);
+        }
+        assert_eq!(
+            classified.mask_rescued(r#"{"who.name.first":"A","lines[1].sku":2,"who":{"name":1}}"#),
+            r#"{"who.name.first":"****","lines[1].sku":2,"who":"****"}"#
+        );
     }
 
     #[test]
@@ -237,7 +402,14 @@ mod tests {
     #[test]
     fn an_excerpt_may_show_what_is_above_and_below() {
         let classified = classified(&["lines[].note"]);
-        for path in ["lines[3].note", "lines[3].note.text", "lines[3]", "lines", ""] {
+        for path in [
+            "lines[3].note",
+            "lines[3].note.text",
+            "lines[3]",
+            "lines",
+            "",
+            "[\"odd",
+        ] {
             assert!(classified.covers(path), "{path}");
         }
         for path in ["lines[3].sku", "note", "line"] {

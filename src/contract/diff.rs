@@ -17,7 +17,9 @@
 //! | type widened (integer → number or decimal, decimal → longer decimal, date → timestamp with zone) | backward |
 //! | type narrowed | forward |
 //! | other change of type, pattern or primary key | none |
-//! | words: description, classification, status | both |
+//! | words: description, classification, status; what becomes of drift | both |
+//! | SQL rule added that refuses records | forward; removed, or turned into a warning: backward; with other SQL: none |
+//! | unique column, SQL rule that only warns | both |
 //!
 //! A member that the old contract does not declare is taken to be absent from what its producers send: with that,
 //! optional columns can be added freely. The rules are those of Avro readers, except that a removed column is no
@@ -30,6 +32,7 @@ use super::{
     observed::write_name,
     odcs::write::timestamp_format,
     plan,
+    quality::{self, OnBroken, QualityRule},
     widening::{Room, room},
 };
 
@@ -38,8 +41,11 @@ use super::{
 pub struct Difference {
     /// What is different.
     pub what: What,
-    /// Which column, such as `lines[].price`; empty for the contract itself.
+    /// Which column, such as `lines[].price`, or `rule` and the name of a rule; empty for the contract itself.
     pub path: String,
+    /// Where in the record the columns read, written as drift writes it; two places if the column was moved. None for rules
+    /// and the contract itself.
+    pub places: Vec<String>,
     /// What it was; empty if there was nothing.
     pub before: String,
     /// What it is; empty if there is nothing.
@@ -79,6 +85,16 @@ pub enum What {
     LengthChanged,
     /// Another least or greatest value.
     RangeChanged,
+    /// Values that do not fit, or members that are not named, are dealt with in another way.
+    PolicyChanged,
+    /// The values of a column should be unique now, or need not be any more.
+    UniqueChanged,
+    /// A rule in SQL that was not there.
+    RuleAdded,
+    /// A rule in SQL that is not there any more.
+    RuleRemoved,
+    /// A rule of other SQL, or with other consequences.
+    RuleChanged,
     /// Another description or classification.
     WordsChanged,
     /// Another status of the contract.
@@ -102,6 +118,11 @@ impl What {
             Self::PatternChanged => "pattern_changed",
             Self::LengthChanged => "length_changed",
             Self::RangeChanged => "range_changed",
+            Self::PolicyChanged => "policy_changed",
+            Self::UniqueChanged => "unique_changed",
+            Self::RuleAdded => "rule_added",
+            Self::RuleRemoved => "rule_removed",
+            Self::RuleChanged => "rule_changed",
             Self::WordsChanged => "words_changed",
             Self::StatusChanged => "status_changed",
         }
@@ -161,6 +182,7 @@ impl fmt::Display for Difference {
             after,
             compatible,
             unless,
+            ..
         } = self;
         f.write_str(what.as_str())?;
         if !path.is_empty() {
@@ -203,13 +225,16 @@ pub fn diff(old: &Contract, new: &Contract) -> Vec<Difference> {
         let (before, after) = (old.status.clone(), new.status.clone());
         found.add(What::StatusChanged, "", before, after, Compatible::Both);
     }
-    found.columns(&old.columns, &new.columns, "");
+    found.columns(&old.columns, &new.columns, "", "");
+    found.quality(&old.quality, &new.quality);
     found.differences
 }
 
 #[derive(Default)]
 struct Found {
     differences: Vec<Difference>,
+    /// Where in the record the columns read that are compared now.
+    places: Vec<String>,
 }
 
 impl Found {
@@ -217,6 +242,7 @@ impl Found {
         self.differences.push(Difference {
             what,
             path: path.to_owned(),
+            places: self.places.clone(),
             before,
             after,
             compatible,
@@ -224,7 +250,9 @@ impl Found {
         });
     }
 
-    fn columns(&mut self, old: &[Column], new: &[Column], parent: &str) {
+    /// `parent` is the object's path by the names of columns, `around` its place in the record.
+    fn columns(&mut self, old: &[Column], new: &[Column], parent: &str, around: &str) {
+        let before = std::mem::take(&mut self.places);
         let by_name: HashMap<&str, &Column> =
             new.iter().map(|column| (column.name.as_str(), column)).collect();
         let old_names: HashMap<&str, &Column> =
@@ -236,10 +264,12 @@ impl Found {
         let mut taken: Vec<&str> = Vec::new();
         for column in old {
             let path = below(parent, &column.name);
+            self.places = vec![place(around, column)];
             match by_name.get(column.name.as_str()).copied() {
                 Some(same) => {
                     if same.path != column.path {
-                        let (before, after) = (place(column), place(same));
+                        let (before, after) = (place("", column), place("", same));
+                        self.places.push(place(around, same));
                         self.add(What::ColumnMoved, &path, before, after, Compatible::None);
                     }
                     self.column(column, same, &path);
@@ -271,8 +301,10 @@ impl Found {
                 false => Compatible::Both,
             };
             let path = below(parent, &column.name);
+            self.places = vec![place(around, column)];
             self.add(What::ColumnAdded, &path, String::new(), words(column), compatible);
         }
+        self.places = before;
     }
 
     /// Two versions of one column, or of the element of an array.
@@ -308,6 +340,19 @@ impl Found {
             self.add(What::CoercionChanged, path, word(old), word(new), compatible);
         }
         self.rules(&old.rules, &new.rules, path);
+        if (old.on_mismatch, old.on_unknown) != (new.on_mismatch, new.on_unknown) {
+            let word = |column: &Column| {
+                let mismatch = column
+                    .on_mismatch
+                    .map(|policy| format!("onMismatch: {}", policy.as_str()));
+                let unknown = column
+                    .on_unknown
+                    .map(|policy| format!("onUnknown: {}", policy.as_str()));
+                let words: Vec<String> = mismatch.into_iter().chain(unknown).collect();
+                words.join(", ")
+            };
+            self.add(What::PolicyChanged, path, word(old), word(new), Compatible::Both);
+        }
         for (before, after) in [
             (&old.description, &new.description),
             (&old.classification, &new.classification),
@@ -324,8 +369,17 @@ impl Found {
             }
         }
         match (&old.kind, &new.kind) {
-            (ColumnType::Object(old), ColumnType::Object(new)) => self.columns(old, new, path),
-            (ColumnType::Array(old), ColumnType::Array(new)) => self.column(old, new, &format!("{path}[]")),
+            (ColumnType::Object(old), ColumnType::Object(new)) => {
+                let around = self.places.first().cloned().unwrap_or_default();
+                self.columns(old, new, path, &around);
+            }
+            (ColumnType::Array(old), ColumnType::Array(new)) => {
+                self.places.iter_mut().for_each(|place| place.push_str("[]"));
+                self.column(old, new, &format!("{path}[]"));
+                self.places
+                    .iter_mut()
+                    .for_each(|place| place.truncate(place.len() - 2));
+            }
             _ => {}
         }
     }
@@ -349,11 +403,60 @@ impl Found {
         self.differences.push(Difference {
             what: What::TypeChanged,
             path: path.to_owned(),
+            places: self.places.clone(),
             before: kind_words(&old.kind),
             after: kind_words(&new.kind),
             compatible,
             unless,
         });
+    }
+
+    fn quality(&mut self, old: &[QualityRule], new: &[QualityRule]) {
+        let find = |rules: &[QualityRule], name: &str| rules.iter().find(|rule| rule.name == name).cloned();
+        for rule in old {
+            let path = quality::path(&rule.name);
+            let Some(now) = find(new, &rule.name) else {
+                let compatible = refusing(rule).map_or(Compatible::Both, |_| dropped(true));
+                self.add(
+                    What::RuleRemoved,
+                    &path,
+                    rule_words(rule),
+                    String::new(),
+                    compatible,
+                );
+                continue;
+            };
+            if rule_words(rule) != rule_words(&now) {
+                let compatible = match (refusing(rule), refusing(&now)) {
+                    (old, new) if old == new => Compatible::Both,
+                    (Some(_), Some(_)) => Compatible::None,
+                    (old, _) => dropped(old.is_some()),
+                };
+                self.add(
+                    What::RuleChanged,
+                    &path,
+                    rule_words(rule),
+                    rule_words(&now),
+                    compatible,
+                );
+            }
+            if rule.description != now.description {
+                let word = |text: &Option<String>| text.clone().unwrap_or_default();
+                let (before, after) = (word(&rule.description), word(&now.description));
+                self.add(What::WordsChanged, &path, before, after, Compatible::Both);
+            }
+        }
+        for rule in new.iter().filter(|rule| find(old, &rule.name).is_none()) {
+            let compatible = refusing(rule).map_or(Compatible::Both, |_| dropped(false));
+            let path = quality::path(&rule.name);
+            self.add(
+                What::RuleAdded,
+                &path,
+                String::new(),
+                rule_words(rule),
+                compatible,
+            );
+        }
     }
 
     fn rules(&mut self, old: &Rules, new: &Rules, path: &str) {
@@ -402,6 +505,16 @@ impl Found {
             );
             self.add(What::RangeChanged, path, words(old), words(new), compatible);
         }
+        if old.unique != new.unique {
+            let words = |rules: &Rules| if rules.unique { "unique" } else { "not unique" }.to_owned();
+            self.add(
+                What::UniqueChanged,
+                path,
+                words(old),
+                words(new),
+                Compatible::Both,
+            );
+        }
     }
 }
 
@@ -438,6 +551,15 @@ fn is_less(one: &str, other: &str) -> Option<bool> {
     (one != other).then_some(one < other)
 }
 
+/// The SQL by which a rule refuses records; `None` if it only warns.
+fn refusing(rule: &QualityRule) -> Option<&str> {
+    (rule.on_broken != OnBroken::Warn).then_some(&rule.sql)
+}
+
+fn rule_words(rule: &QualityRule) -> String {
+    format!("{}: {}", rule.on_broken.severity(), rule.sql)
+}
+
 fn range_words(least: Option<impl fmt::Display>, most: Option<impl fmt::Display>) -> String {
     match (least, most) {
         (Some(least), Some(most)) => format!("{least} to {most}"),
@@ -454,8 +576,9 @@ pub(crate) fn below(parent: &str, name: &str) -> String {
     path
 }
 
-fn place(column: &Column) -> String {
-    let mut path = String::new();
+/// Where a column reads, in the object at `around`.
+fn place(around: &str, column: &Column) -> String {
+    let mut path = around.to_owned();
     column.path.iter().for_each(|name| write_name(name, &mut path));
     path
 }

@@ -16,9 +16,10 @@ use std::fmt;
 
 use super::{
     Column, ColumnType, Contract,
+    classified::{has_classified, is_classified},
     observed::{Counts, Kind, Observed, PathId, ROOT, write_name},
     plan,
-    sample::{self, Aspect, MASK, Sample, is_classified},
+    sample::{self, Aspect, MASK, Sample},
 };
 use crate::config::{OnMismatch, OnUnknown};
 
@@ -106,8 +107,10 @@ pub enum ChangeKind {
     OutOfRange,
     /// Values that the declared list of values does not have.
     EnumGrown,
-    /// Values against a pattern or a length.
+    /// Values against a pattern or a length; or rows against a rule in SQL, whose name stands in the path then.
     RuleBroken,
+    /// Values of a unique column that more than one key of a load has.
+    Repeated,
     /// An optional column that is absent or null far more often than before.
     NullRateJumped,
     /// Texts of another format than before, such as moments where dates were.
@@ -126,7 +129,7 @@ pub enum ChangeKind {
 
 impl ChangeKind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Unknown,
         Self::Missing,
         Self::RequiredMissing,
@@ -135,6 +138,7 @@ impl ChangeKind {
         Self::OutOfRange,
         Self::EnumGrown,
         Self::RuleBroken,
+        Self::Repeated,
         Self::NullRateJumped,
         Self::FormatChanged,
         Self::VolumeChanged,
@@ -155,6 +159,7 @@ impl ChangeKind {
             Self::OutOfRange => "out_of_range",
             Self::EnumGrown => "enum_grown",
             Self::RuleBroken => "rule_broken",
+            Self::Repeated => "repeated",
             Self::NullRateJumped => "null_rate_jumped",
             Self::FormatChanged => "format_changed",
             Self::VolumeChanged => "volume_changed",
@@ -163,6 +168,22 @@ impl ChangeKind {
             Self::Deprecated => "deprecated",
             Self::Sunset => "sunset",
         }
+    }
+}
+
+impl ChangeKind {
+    /// Whether a contract can say something else about it.
+    pub fn is_for_contract(self) -> bool {
+        !matches!(
+            self,
+            Self::NullRateJumped
+                | Self::FormatChanged
+                | Self::VolumeChanged
+                | Self::PageSizeChanged
+                | Self::StatusChanged
+                | Self::Deprecated
+                | Self::Sunset
+        )
     }
 }
 
@@ -222,6 +243,7 @@ pub fn changes(
     let mut comparison = Comparison {
         observed,
         on_mismatch,
+        on_unknown: vec![None; observed.len()],
         declared: vec![false; observed.len()],
         masked: vec![false; observed.len()],
         changes: Vec::new(),
@@ -230,20 +252,24 @@ pub fn changes(
     comparison.columns(&contract.columns, ROOT, observed.records(), false);
     let Comparison {
         declared,
+        on_unknown: mut own,
         mut masked,
         mut changes,
         ..
     } = comparison;
-    let effect = match on_unknown {
-        OnUnknown::Rescue | OnUnknown::Evolve => Effect::Rescued,
-        OnUnknown::Ignore => Effect::Ignored,
-        OnUnknown::Quarantine => Effect::Quarantined,
-    };
     for (id, counts) in observed.iter() {
+        // An object comes before what is in it.
+        let outer = own.get(observed.parent(id) as usize).copied().flatten();
+        own[id as usize] = own[id as usize].or(outer);
         if !declared[id as usize] && counts.seen() > 0 {
             // What is in something classified is too; a parent comes before what is in it.
             masked[id as usize] |= masked.get(observed.parent(id) as usize).copied().unwrap_or(false);
             let hidden = masked[id as usize];
+            let effect = match own[id as usize].unwrap_or(on_unknown) {
+                OnUnknown::Rescue | OnUnknown::Evolve => Effect::Rescued,
+                OnUnknown::Ignore => Effect::Ignored,
+                OnUnknown::Quarantine => Effect::Quarantined,
+            };
             changes.push(Change {
                 kind: ChangeKind::Unknown,
                 path: observed.path(id),
@@ -263,7 +289,10 @@ pub fn changes(
 
 struct Comparison<'a> {
     observed: &'a Observed,
+    /// As what is around the column at hand says.
     on_mismatch: OnMismatch,
+    /// By path, what objects say themselves.
+    on_unknown: Vec<Option<OnUnknown>>,
     declared: Vec<bool>,
     /// Paths whose values are not shown.
     masked: Vec<bool>,
@@ -273,6 +302,15 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     /// `objects`: how many times the enclosing object was there.
     fn columns(&mut self, columns: &[Column], parent: PathId, objects: u64, hidden: bool) {
+        // Several columns may lie behind one object: it shows nothing if it is none and any of them is classified.
+        for column in columns.iter().filter(|column| has_classified(column)) {
+            let mut at = Some(parent);
+            for name in column.path.iter().take(column.path.len().saturating_sub(1)) {
+                at = at.and_then(|at| self.observed.member(at, name));
+                let Some(id) = at else { break };
+                self.masked[id as usize] |= self.is_misshapen(id);
+            }
+        }
         for column in columns {
             let (mut at, mut around) = (Some(parent), objects);
             for (depth, name) in column.path.iter().enumerate() {
@@ -291,6 +329,13 @@ impl Comparison<'_> {
             let path = at.map_or_else(|| self.path_in(parent, column), |id| self.observed.path(id));
             self.column(column, at, path, around, hidden);
         }
+    }
+
+    /// Whether values at a path had another shape than declared.
+    fn is_misshapen(&self, id: PathId) -> bool {
+        self.observed
+            .counts(id)
+            .is_some_and(|counts| counts.mismatched() > 0)
     }
 
     /// The path of a column that was never there.
@@ -334,7 +379,7 @@ impl Comparison<'_> {
     /// Values that do not fit, unless the column is required.
     fn refused(&self) -> Effect {
         match self.on_mismatch {
-            OnMismatch::Quarantine => Effect::Quarantined,
+            OnMismatch::Quarantine | OnMismatch::Evolve => Effect::Quarantined,
             OnMismatch::Rescue => Effect::Rescued,
             OnMismatch::Fail => Effect::Failed,
         }
@@ -342,9 +387,21 @@ impl Comparison<'_> {
 
     fn column(&mut self, column: &Column, id: Option<PathId>, path: String, objects: u64, hidden: bool) {
         let hidden = hidden || is_classified(column);
+        // In a value of another shape nobody knows where the classified one is.
+        let is_lost = has_classified(column) && id.is_some_and(|id| self.is_misshapen(id));
         if let Some(id) = id {
-            self.masked[id as usize] |= hidden;
+            self.masked[id as usize] |= hidden || is_lost;
+            self.on_unknown[id as usize] = column.on_unknown;
         }
+        let around = self.on_mismatch;
+        self.on_mismatch = column.on_mismatch.unwrap_or(around);
+        self.differences(column, id, path, objects, hidden || is_lost);
+        self.within(column, id, hidden);
+        self.on_mismatch = around;
+    }
+
+    /// How the values of one column differ.
+    fn differences(&mut self, column: &Column, id: Option<PathId>, path: String, objects: u64, hidden: bool) {
         let nothing = Counts::default();
         let observed = self.observed;
         let counts = id.and_then(|id| observed.counts(id)).unwrap_or(&nothing);
@@ -395,7 +452,14 @@ impl Comparison<'_> {
                 });
             }
         }
-        let Some(id) = id else { return };
+    }
+
+    /// The columns in an object or a list.
+    fn within(&mut self, column: &Column, id: Option<PathId>, hidden: bool) {
+        let observed = self.observed;
+        let Some((id, counts)) = id.and_then(|id| Some((id, observed.counts(id)?))) else {
+            return;
+        };
         match &column.kind {
             ColumnType::Object(columns) => self.columns(columns, id, counts.of(Kind::Object), hidden),
             ColumnType::Array(element) => {
@@ -691,6 +755,53 @@ mod tests {
         id: type_changed "integer" found "string ×1", 1 of 1 from 0, quarantined
         status: type_changed "string" found "integer ×1", 1 of 1 from 0, rescued
         "#);
+    }
+
+    #[test]
+    fn r165_f153_a_value_of_another_shape_shows_nothing_of_what_is_classified_in_it() {
+        let mut contract = contract();
+        let is_at = |column: &&mut Column| column.name == "lines" || column.name == "vip";
+        for column in contract.columns.iter_mut().filter(is_at) {
+            match &mut column.kind {
+                ColumnType::Array(line) => match &mut line.kind {
+                    ColumnType::Object(members) => members[0].classification = Some("restricted".to_owned()),
+                    _ => unreachable!(),
+                },
+                _ => column.classification = Some("restricted".to_owned()),
+            }
+        }
+        let options = JudgeOptions {
+            keys: Vec::new(),
+            sequence_by: Vec::new(),
+            on_unknown: OnUnknown::Rescue,
+            on_mismatch: OnMismatch::Quarantine,
+            record_bytes_max: 1 << 20,
+        };
+        let mut judging = Judge::new(&contract, options).unwrap().start();
+        judging.push(br#"{"id":1,"lines":{"sku":"Jane Doe"},"in":[{"vip":"Jane Doe"}],"x":"Jim"}"#);
+        judging.push(br#"{"id":2,"lines":"{\"sku\":\"Jane Doe\"}","in":"vip: Jane Doe"}"#);
+        let judged = judging.finish().unwrap();
+        let changes = changes(
+            &contract,
+            &judged.observed,
+            OnUnknown::Rescue,
+            OnMismatch::Quarantine,
+        );
+        let told = format!("{changes:?} {:?}", judged.violations);
+        assert!(!told.contains("Jane Doe"), "{told}");
+        let shown = |path: &str| {
+            let change = changes.iter().find(|change| change.path == path).unwrap();
+            change.samples.last().unwrap().value.clone()
+        };
+        assert_eq!(
+            (shown("lines").as_str(), shown("lines.sku").as_str()),
+            ("****", "****")
+        );
+        assert_eq!(
+            (shown("in").as_str(), shown("in[].vip").as_str()),
+            ("****", "****")
+        );
+        assert_eq!(shown("x"), "\"Jim\"");
     }
 
     #[test]

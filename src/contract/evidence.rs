@@ -14,14 +14,17 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::{
-    Column, ColumnType, Contract,
+    Column, ColumnType, Contract, Rules,
     diff::below,
     infer,
     judge::{BATCH_BYTES_MAX, Judge, JudgeOptions},
     observed::{Counts, Kind, Note, Observed, PathId, ROOT},
-    odcs::write::Notes,
+    odcs::{
+        self,
+        write::{Notes, write_with},
+    },
 };
-use crate::config::{OnMismatch, OnUnknown};
+use crate::config::{OnMismatch, OnUnknown, flatten::Flatten};
 
 /// Fewest values that make a list of values, or a column without gaps, more than chance.
 pub const VALUES_MIN: u64 = 100;
@@ -82,12 +85,13 @@ pub struct Study {
     pub notes: Notes,
 }
 
-/// Drafts a contract from records as [`infer::infer`] does, and says what speaks for it; `None` without records.
+/// Drafts a contract from records as [`infer::infer`] does, with the members of the objects that `which` takes as columns,
+/// and says what speaks for it; `None` without records.
 ///
 /// ```
-/// use landfall::contract::evidence::{Guesses, study};
+/// use landfall::{config::flatten::Flatten, contract::evidence::{Guesses, study}};
 /// let records = [&br#"{"id": 1}"#[..], br#"{"id": 2, "mail": "a@b.example"}"#];
-/// let study = study("people", &[], records.into_iter(), Guesses::Suggested).unwrap();
+/// let study = study("people", &[], &Flatten::None, records.into_iter(), Guesses::Suggested).unwrap();
 /// assert_eq!(
 ///     study.notes.columns["mail"],
 ///     r#"{"of":2,"present":1,"null":0,"kinds":{"string":1},"distinct":1,"formats":{"email":1}}"#,
@@ -96,10 +100,23 @@ pub struct Study {
 pub fn study<'a>(
     id: &str,
     keys: &[String],
+    which: &Flatten,
     records: impl Iterator<Item = &'a [u8]> + Clone,
     guesses: Guesses,
 ) -> Option<Study> {
-    let (mut contract, observed) = infer::draft(id, keys, records.clone())?;
+    study_within(id, keys, which, records, guesses, BATCH_BYTES_MAX)
+}
+
+/// As [`study`], with the values of so many bytes of records.
+fn study_within<'a>(
+    id: &str,
+    keys: &[String],
+    which: &Flatten,
+    records: impl Iterator<Item = &'a [u8]> + Clone,
+    guesses: Guesses,
+    bytes_max: usize,
+) -> Option<Study> {
+    let (mut contract, observed) = infer::draft(id, keys, which, records.clone())?;
     let options = JudgeOptions {
         keys: Vec::new(),
         sequence_by: Vec::new(),
@@ -108,9 +125,11 @@ pub fn study<'a>(
         record_bytes_max: usize::MAX,
     };
     let mut judging = Judge::new(&contract, options).ok()?.start();
+    let mut is_whole = true;
     for record in records {
         // What does not fit one batch is not looked at closer; its types were counted.
-        if judging.bytes() + record.len() > BATCH_BYTES_MAX {
+        if judging.bytes() + record.len() > bytes_max {
+            is_whole = false;
             break;
         }
         judging.push(record);
@@ -119,6 +138,7 @@ pub fn study<'a>(
     let mut looking = Looking {
         observed: &observed,
         guesses,
+        is_whole,
         notes: Notes::default(),
         keys: Vec::new(),
     };
@@ -129,9 +149,55 @@ pub fn study<'a>(
     Some(Study { contract, notes })
 }
 
+/// A contract as it stands in a file.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The contract that is read from it.
+    pub contract: Contract,
+    /// The file.
+    pub text: String,
+}
+
+impl Study {
+    /// The contract for the stream the user knows as `stream`, as a file that can be read again: one that would hold more
+    /// than a file may is written without notes, and then with the deepest objects and lists as JSON.
+    pub fn file(self, stream: &str) -> Written {
+        let Self { mut contract, notes } = self;
+        let is_read = |text: &str, contract: &Contract| {
+            odcs::parse(text, stream).is_ok_and(|read| read.columns == contract.columns)
+        };
+        let mut text = write_with(&contract, stream, &notes);
+        for depth in (0..=infer::NESTING_MAX).rev() {
+            if is_read(&text, &contract) {
+                break;
+            }
+            keep_shallow(&mut contract.columns, depth);
+            text = write_with(&contract, stream, &Notes::default());
+        }
+        Written { contract, text }
+    }
+}
+
+/// Makes JSON of objects and lists with more than `depth` levels of objects and lists around.
+fn keep_shallow(columns: &mut [Column], depth: usize) {
+    for column in columns {
+        match &mut column.kind {
+            ColumnType::Object(_) | ColumnType::Array(_) if depth == 0 => {
+                column.kind = ColumnType::Json;
+                column.rules = Rules::default();
+            }
+            ColumnType::Object(members) => keep_shallow(members, depth - 1),
+            ColumnType::Array(element) => keep_shallow(std::slice::from_mut(element), depth - 1),
+            _ => {}
+        }
+    }
+}
+
 struct Looking<'a> {
     observed: &'a Observed,
     guesses: Guesses,
+    /// Whether the values of all records are known: another one may not be in a list of them.
+    is_whole: bool,
     notes: Notes,
     keys: Vec<Candidate>,
 }
@@ -178,7 +244,7 @@ impl Looking<'_> {
             return;
         };
         let values = Values::of(column, array);
-        let list = values.list(column, counts);
+        let list = values.list(column, counts).filter(|_| self.is_whole);
         let format = values.format(counts);
         let is_gapless = of >= VALUES_MIN && counts.seen() == of && counts.of(Kind::Null) == 0;
         if self.guesses == Guesses::Enforced {
@@ -353,7 +419,7 @@ mod tests {
     use super::*;
     use crate::contract::{
         compat::tests::{Dice, any_contract, judge, record},
-        odcs::{parse, write::write_with},
+        odcs::parse,
     };
 
     fn orders(count: usize) -> Vec<String> {
@@ -374,7 +440,14 @@ mod tests {
     }
 
     fn studied(records: &[String], guesses: Guesses) -> Study {
-        study("shop.orders", &[], records.iter().map(String::as_bytes), guesses).unwrap()
+        study(
+            "shop.orders",
+            &[],
+            &Flatten::None,
+            records.iter().map(String::as_bytes),
+            guesses,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -478,6 +551,46 @@ mod tests {
         "#);
     }
 
+    #[test]
+    fn f134_a_draft_too_large_for_a_file_is_written_smaller_and_read_again() {
+        // 9,000 columns, each with a note of about a dozen values.
+        let member = |number: usize| {
+            let inner: Vec<String> = (0..179).map(|inner| format!(r#""m{inner}":{{"x":1}}"#)).collect();
+            format!(r#""o{number}":{{{}}}"#, inner.join(","))
+        };
+        let members: Vec<String> = (0..25).map(member).collect();
+        let record = format!(r#"{{"id":1,{}}}"#, members.join(","));
+        let records = [record];
+        let study = studied(&records, Guesses::Suggested);
+        assert!(parse(&write_with(&study.contract, "t", &study.notes), "c.yaml").is_err());
+        let Written { contract, text } = study.file("t");
+        assert_eq!(parse(&text, "c.yaml").unwrap().columns, contract.columns);
+        assert_eq!(contract.columns.len(), 26);
+        let mut judging = judge(&contract, OnUnknown::Quarantine).unwrap().start();
+        judging.push(records[0].as_bytes());
+        assert_eq!(judging.finish().unwrap().violations, []);
+        // A small one keeps all of it.
+        let Study { contract, notes } = studied(&orders(3), Guesses::Suggested);
+        let expected = write_with(&contract, "t", &notes);
+        assert_eq!(Study { contract, notes }.file("t").text, expected);
+    }
+
+    #[test]
+    fn no_list_is_made_of_some_of_the_values() {
+        let mut records = orders(200);
+        let bytes_max = records.iter().map(String::len).sum();
+        records.push(r#"{"id":201,"status":"rare"}"#.to_owned());
+        let refused = |bytes_max: usize| {
+            let lines = records.iter().map(String::as_bytes);
+            let study = study_within("t", &[], &Flatten::None, lines, Guesses::Enforced, bytes_max).unwrap();
+            let mut judging = judge(&study.contract, OnUnknown::Quarantine).unwrap().start();
+            records.iter().for_each(|record| judging.push(record.as_bytes()));
+            judging.finish().unwrap().violations.len()
+        };
+        assert_eq!(refused(bytes_max), 0);
+        assert_eq!(refused(usize::MAX), 0);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
 
@@ -488,7 +601,7 @@ mod tests {
             let count = 1 + dice.roll(150);
             let records: Vec<String> = (0..count).map(|_| record(&mut dice, &contract)).collect();
             for guesses in [Guesses::Suggested, Guesses::Enforced] {
-                let Some(study) = study("t", &[], records.iter().map(String::as_bytes), guesses) else {
+                let Some(study) = study("t", &[], &Flatten::None, records.iter().map(String::as_bytes), guesses) else {
                     return Ok(());
                 };
                 let mut judging = judge(&study.contract, OnUnknown::Quarantine).unwrap().start();

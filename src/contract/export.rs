@@ -1,5 +1,7 @@
 //! A contract in the words of others: JSON Schema for producers, Arrow and Delta schemas for readers of the table.
 
+mod pattern;
+
 use std::collections::BTreeMap;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
@@ -21,14 +23,16 @@ const SECONDS: [i64; 2] = [-62_135_596_800, 253_402_300_799];
 ///
 /// A record that is valid is accepted, and one that is accepted without coercion of text is valid, with these exceptions:
 /// the days of a month, digits behind the point of a decimal, and whole numbers that no double holds are judged but not
-/// described, because validators do not agree on them. Bounds are written as the nearest double. Members that are not
-/// described are allowed; what becomes of them is up to the stream's `on_unknown`.
+/// described, because validators do not agree on them. So are patterns that not every validator reads, or not alike; they
+/// stand in a `$comment`. In those that are described `\d` and `\w` are ASCII. Bounds are written as the nearest double.
+/// Members that are not described are allowed; what becomes of them is up to the stream's `on_unknown`. Columns of the
+/// primary key have to be there.
 ///
 /// ```
 /// use landfall::contract::{export::json_schema, infer::infer};
 /// let contract = infer("orders", &["id".to_owned()], [&br#"{"id": "a"}"#[..]].into_iter()).unwrap();
 /// let schema = json_schema(&contract);
-/// assert_eq!(schema["properties"]["id"], serde_json::json!({"type": "string"}));
+/// assert_eq!(schema["properties"]["id"], serde_json::json!({"type": "string", "minLength": 1}));
 /// assert_eq!(schema["required"], serde_json::json!(["id"]));
 /// ```
 pub fn json_schema(contract: &Contract) -> Value {
@@ -85,7 +89,7 @@ impl<'c> Level<'c> {
 
     /// Whether something in it must be there.
     fn is_required(&self) -> bool {
-        self.columns.values().any(|column| column.required) || self.levels.values().any(Self::is_required)
+        self.columns.values().any(|column| is_required(column)) || self.levels.values().any(Self::is_required)
     }
 
     fn to_json(&self, nullable: bool) -> Value {
@@ -93,7 +97,7 @@ impl<'c> Level<'c> {
         let mut required: Vec<Value> = Vec::new();
         for (name, column) in &self.columns {
             properties.insert((*name).to_owned(), of_column(column));
-            if column.required {
+            if is_required(column) {
                 required.push((*name).into());
             }
         }
@@ -120,14 +124,28 @@ fn types(types: &[&str], nullable: bool) -> Value {
     }
 }
 
+/// A key is judged as required, whatever the contract says.
+fn is_required(column: &Column) -> bool {
+    column.required || column.primary_key
+}
+
 fn of_column(column: &Column) -> Value {
-    let nullable = !column.required;
+    let nullable = !is_required(column);
     let mut schema = match &column.kind {
         ColumnType::Object(columns) => Level::of(columns).to_json(nullable),
         kind => of_kind(kind, nullable),
     };
     if let Value::Object(members) = &mut schema {
-        of_rules(&column.rules, &column.kind, nullable, members);
+        let mut rules = column.rules.clone();
+        if column.primary_key && column.kind == ColumnType::String {
+            // A key that is empty text is no key.
+            rules.length_min = Some(rules.length_min.map_or(1, |least| least.max(1)));
+        }
+        if let Some(pattern) = rules.pattern.take_if(|pattern| !pattern::is_common(pattern)) {
+            let note = format!("not described here, but judged: text matches {pattern}");
+            members.insert("$comment".to_owned(), note.into());
+        }
+        of_rules(&rules, &column.kind, nullable, members);
         if let Some(description) = &column.description {
             members.insert("description".to_owned(), description.clone().into());
         }
@@ -460,6 +478,43 @@ mod tests {
           "type": "object"
         }
         "#);
+    }
+
+    #[test]
+    fn producers_see_that_a_key_has_to_be_there() {
+        let mut contract = contract("id string; name string; vip boolean =in.vip");
+        let schema = json_schema(&contract);
+        assert_eq!(schema["properties"]["id"], json!({"type": ["string", "null"]}));
+        contract.columns[0].primary_key = true;
+        contract.columns[2].primary_key = true;
+        let schema = json_schema(&contract);
+        assert_eq!(schema["required"], json!(["id", "in"]));
+        assert_eq!(
+            schema["properties"]["id"],
+            json!({"type": "string", "minLength": 1})
+        );
+        assert_eq!(schema["properties"]["in"]["type"], "object");
+        assert_eq!(schema["properties"]["in"]["required"], json!(["vip"]));
+        contract.columns[0].rules.length_min = Some(3);
+        assert_eq!(json_schema(&contract)["properties"]["id"]["minLength"], 3);
+    }
+
+    #[test]
+    fn a_pattern_that_not_everybody_reads_alike_is_only_a_comment() {
+        let mut contract = contract("a string; b string");
+        contract.columns[0].rules.pattern = Some("(?i)^[a-z]+$".to_owned());
+        contract.columns[1].rules.pattern = Some("^[a-z]+$".to_owned());
+        let schema = json_schema(&contract);
+        let (a, b) = (&schema["properties"]["a"], &schema["properties"]["b"]);
+        assert_eq!(a.get("pattern"), None);
+        assert_eq!(
+            a["$comment"],
+            "not described here, but judged: text matches (?i)^[a-z]+$"
+        );
+        assert_eq!(
+            (b["pattern"].as_str(), b.get("$comment")),
+            (Some("^[a-z]+$"), None)
+        );
     }
 
     #[test]

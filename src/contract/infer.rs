@@ -6,12 +6,14 @@ use std::collections::HashSet;
 
 use super::{
     Coercion, Column, ColumnType, Contract, Rules, TimestampFormat,
+    flatten::flatten,
     judge::{Judge, JudgeOptions},
     numbers::PRECISION_MAX,
     observed::{Counts, Kind, Note, Observed, PathId, ROOT},
+    odcs::NAME_BYTES_MAX,
     plan,
 };
-use crate::config::{OnMismatch, OnUnknown};
+use crate::config::{OnMismatch, OnUnknown, flatten::Flatten};
 
 /// Most members of an object that become columns of their own. One with more is taken for a map and kept as JSON.
 pub const MEMBERS_MAX: usize = 200;
@@ -35,13 +37,14 @@ pub const COLUMNS_MAX: usize = 2_000;
 /// assert!(contract.columns[0].required);
 /// ```
 pub fn infer<'a>(id: &str, keys: &[String], records: impl Iterator<Item = &'a [u8]>) -> Option<Contract> {
-    draft(id, keys, records).map(|(contract, _)| contract)
+    draft(id, keys, &Flatten::None, records).map(|(contract, _)| contract)
 }
 
-/// As [`infer`], with what was counted.
+/// As [`infer`], with the members of the objects that `which` takes as columns, and with what was counted.
 pub(crate) fn draft<'a>(
     id: &str,
     keys: &[String],
+    which: &Flatten,
     records: impl Iterator<Item = &'a [u8]>,
 ) -> Option<(Contract, Observed)> {
     let mut contract = Contract {
@@ -49,6 +52,7 @@ pub(crate) fn draft<'a>(
         version: "0.1.0".to_owned(),
         status: "draft".to_owned(),
         columns: Vec::new(),
+        quality: Vec::new(),
     };
     let options = JudgeOptions {
         keys: Vec::new(),
@@ -63,7 +67,7 @@ pub(crate) fn draft<'a>(
     }
     let observed = judging.into_observed();
     let draft = Draft::new(&observed);
-    contract.columns = draft.columns(ROOT, 0);
+    contract.columns = flatten(draft.columns(ROOT, 0), which);
     for column in &mut contract.columns {
         column.primary_key = keys.contains(&column.name);
         column.required = column.primary_key;
@@ -167,6 +171,8 @@ pub(crate) fn column(name: String, kind: ColumnType) -> Column {
         primary_key: false,
         coercion: Coercion::Lossless,
         rules: Rules::default(),
+        on_mismatch: None,
+        on_unknown: None,
         classification: None,
         description: None,
     }
@@ -183,24 +189,30 @@ pub(crate) fn free_name(member: &str, top: bool, taken: &mut HashSet<String>) ->
     if top && plan::is_reserved(&name) {
         name.insert_str(0, "source");
     }
-    let mut free = name.clone();
+    let cut = |bytes_max: usize| &name[..name.floor_char_boundary(bytes_max)];
+    let mut free = cut(NAME_BYTES_MAX).to_owned();
     for number in 2_u64.. {
         if taken.insert(free.to_lowercase()) {
             break;
         }
-        free = format!("{name}_{number}");
+        let suffix = format!("_{number}");
+        free = format!("{}{suffix}", cut(NAME_BYTES_MAX - suffix.len()));
     }
     free
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::contract) mod tests {
     use std::fmt::Write as _;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contract::judge::{Judged, tests::properties::any_json};
+    use crate::contract::{
+        evidence::{Guesses, study},
+        judge::{Judged, tests::properties::any_json},
+        odcs::parse,
+    };
 
     fn drafted(records: &[&str]) -> Option<Contract> {
         infer(
@@ -223,7 +235,7 @@ mod tests {
         judging.finish().unwrap()
     }
 
-    fn describe(columns: &[Column]) -> String {
+    pub(in crate::contract) fn describe(columns: &[Column]) -> String {
         let mut text = String::new();
         for column in columns {
             write!(text, "{}", column.name).unwrap();
@@ -303,6 +315,28 @@ mod tests {
     }
 
     #[test]
+    fn f133_a_name_that_is_too_long_is_cut_and_stays_one_of_its_own() {
+        let long = "é".repeat(150);
+        let record = format!(r#"{{"{long}1":1,"{long}2":{{"{long}3":1,"{long}4":2}}}}"#);
+        let study = study(
+            "t",
+            &[],
+            &Flatten::None,
+            [record.as_bytes()].into_iter(),
+            Guesses::Suggested,
+        );
+        let contract = parse(&study.unwrap().file("t").text, "c.yaml").unwrap();
+        let names: Vec<&str> = contract
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
+        let (whole, less) = ("é".repeat(127), format!("{}_2", "é".repeat(126)));
+        assert_eq!(names, [whole.as_str(), less.as_str()]);
+        assert_eq!(judge(&contract, &[record]).violations, []);
+    }
+
+    #[test]
     fn nothing_comes_of_no_records() {
         assert_eq!(drafted(&[]), None);
         assert_eq!(drafted(&["", "[1]", "{}"]), None);
@@ -344,7 +378,9 @@ mod tests {
                     found.violation.class == crate::contract::ViolationClass::DuplicateKey
                 }))
                 .collect();
-            let Some(contract) = infer("t", &[], records.iter().map(String::as_bytes)) else { return Ok(()) };
+            let lines = records.iter().map(String::as_bytes);
+            let Some(study) = study("t", &[], &Flatten::None, lines, Guesses::Suggested) else { return Ok(()) };
+            let contract = parse(&study.file("t").text, "c.yaml").unwrap();
             prop_assert_eq!(refused(&judge(&contract, &records)), Vec::<String>::new(), "{}", describe(&contract.columns));
         }
     }

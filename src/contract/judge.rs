@@ -20,7 +20,7 @@
 //!
 //! Coercion of text can be switched off for each column. `1.0` for an integer is not a coercion of text and stays accepted.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, StringBuilder},
@@ -31,7 +31,7 @@ use super::{
     Contract, Violation, ViolationClass, columns,
     columns::Values,
     observed::{Observed, PathId},
-    plan::{Planner, Slot, Target},
+    plan::{Hidden, Planner, Slot, Target},
     record::{RESCUED_BYTES_MAX, Reader},
     work::Work,
 };
@@ -57,7 +57,8 @@ pub struct JudgeOptions {
     /// What happens to members the contract does not name.
     pub on_unknown: OnUnknown,
     /// What happens to values that do not fit. Keys, `sequence_by` and required columns are never rescued.
-    /// [`OnMismatch::Fail`] is judged as [`OnMismatch::Quarantine`]; to stop is up to the caller.
+    /// [`OnMismatch::Fail`] and [`OnMismatch::Evolve`] are judged as [`OnMismatch::Quarantine`]; to stop, or to judge again by
+    /// another contract, is up to the caller.
     pub on_mismatch: OnMismatch,
     /// Largest record, in bytes.
     pub record_bytes_max: usize,
@@ -75,6 +76,9 @@ struct Plan {
     observed: Observed,
     targets: Vec<Target>,
     order: Vec<(PathId, PathId)>,
+    /// By the object that says so itself.
+    on_unknown: HashMap<PathId, OnUnknown>,
+    hidden: Hidden,
     options: JudgeOptions,
     inspect: bool,
 }
@@ -135,8 +139,10 @@ impl Judge {
         let mut planner = Planner {
             keys: &options.keys,
             sequence_by: &options.sequence_by,
-            rescue: options.on_mismatch == OnMismatch::Rescue,
+            on_mismatch: options.on_mismatch,
+            on_unknown: HashMap::new(),
             classified: false,
+            hidden: Hidden::default(),
             observed: Observed::new(),
             targets: vec![Target::Undeclared],
         };
@@ -147,7 +153,11 @@ impl Judge {
         fields.push(Field::new(RESCUED, DataType::Utf8, true));
         let order = planner.expected_order();
         let Planner {
-            observed, targets, ..
+            observed,
+            targets,
+            on_unknown,
+            hidden,
+            ..
         } = planner;
         let schema = Arc::new(Schema::new(fields));
         Ok(Self {
@@ -157,6 +167,8 @@ impl Judge {
                 observed,
                 targets,
                 order,
+                on_unknown,
+                hidden,
                 options,
                 inspect,
             }),
@@ -251,6 +263,8 @@ impl Judging {
             scanner,
             work,
             on_unknown: plan.options.on_unknown,
+            on_unknown_in: &plan.on_unknown,
+            hidden: &plan.hidden,
             rescue_mismatch: plan.options.on_mismatch == OnMismatch::Rescue,
             inspect: plan.inspect,
         };

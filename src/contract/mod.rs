@@ -13,15 +13,20 @@ pub mod diff;
 pub mod drift;
 pub mod evidence;
 pub mod export;
+pub mod flatten;
 pub mod infer;
 pub mod judge;
+pub mod lifecycle;
 mod numbers;
 pub mod observed;
 pub mod odcs;
 pub mod patch;
 pub mod place;
 mod plan;
+pub mod policy;
+pub mod quality;
 mod record;
+pub mod revisions;
 pub mod sample;
 mod times;
 mod undeclared;
@@ -29,6 +34,10 @@ mod widening;
 mod work;
 
 use std::fmt;
+
+use quality::QualityRule;
+
+use crate::config::{OnMismatch, OnUnknown};
 
 /// A versioned schema with rules for one stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +50,8 @@ pub struct Contract {
     pub status: String,
     /// The columns of the main table, in order.
     pub columns: Vec<Column>,
+    /// Rules in SQL: those of the table, then those of its columns in their order.
+    pub quality: Vec<QualityRule>,
 }
 
 /// One column, or one field of a nested object.
@@ -60,6 +71,10 @@ pub struct Column {
     pub coercion: Coercion,
     /// Rules beyond the type.
     pub rules: Rules,
+    /// What happens to a value that does not fit it, or fits nothing within it, if not what the stream says.
+    pub on_mismatch: Option<OnMismatch>,
+    /// What happens to members of the object that are not named, if not what the stream says.
+    pub on_unknown: Option<OnUnknown>,
     /// ODCS `classification`, such as `restricted`; samples of such columns are masked.
     pub classification: Option<String>,
     /// ODCS `description`.
@@ -94,6 +109,13 @@ pub enum ColumnType {
     Array(Box<Column>),
     /// Any JSON value, kept as its own bytes. Arrow `Utf8`.
     Json,
+}
+
+impl ColumnType {
+    /// Whether a value may have values in it.
+    pub(crate) fn is_composed(&self) -> bool {
+        matches!(self, Self::Object(_) | Self::Array(_) | Self::Json)
+    }
 }
 
 /// How a moment is written.
@@ -137,6 +159,9 @@ pub struct Rules {
     pub minimum: Option<String>,
     /// Greatest value of a number, as written.
     pub maximum: Option<String>,
+    /// Whether no two keys should have the same value. Rows are never refused for it, because what a load meets depends on
+    /// where it was cut; it is counted as drift.
+    pub unique: bool,
 }
 
 /// One way in which a record does not fit its contract.

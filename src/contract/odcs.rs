@@ -4,11 +4,27 @@
 //! YAML ─ parse (every problem at once) ─► Contract ─ write ─► YAML that public ODCS tools accept
 //! ```
 //!
-//! What the standard cannot say is in `customProperties`: `path`, `format`, `coercion`. Keys of the standard that
-//! mean nothing to a load (team, servers, price, …) are accepted; rules that are not enforced are refused, because a
-//! contract that looks stricter than it is would be worse than none.
+//! What the standard cannot say is in `customProperties`:
+//!
+//! | property | value | of |
+//! |---|---|---|
+//! | `path` | where the value is in the record: `a.b`, or a list of names | every column |
+//! | `format` | `rfc3339`, `epoch_s`, `epoch_ms`, `naive:+02:00` | timestamps |
+//! | `coercion` | `lossless`, `none` | every column |
+//! | `onMismatch` | `quarantine`, `rescue`, `fail`: what becomes of values that do not fit it, or fit nothing in it | every column |
+//! | `onUnknown` | `rescue`, `ignore`, `quarantine`: what becomes of members that it, or an object in it, does not name | objects |
+//!
+//! The last two go before what the stream says, and what has one does not evolve. Required columns and keys are never
+//! rescued. Names of columns may have any characters but control characters, spaces and one of `,;{}()=`, which Delta
+//! tables without column mapping do not hold; a draft puts `_` in their place, and in that of dots, quotes, brackets and
+//! slashes, and says in `path` where the value is.
+//!
+//! Keys of the standard that mean nothing to a load (team, servers, price, …) are accepted; rules that are not enforced are refused, because a
+//! contract that looks stricter than it is would be worse than none. Checks under `quality` that others run are left to
+//! them, and warned of.
 
 mod column;
+mod quality;
 mod rules;
 mod sections;
 pub mod write;
@@ -17,9 +33,9 @@ pub mod write;
 mod tests;
 
 use crate::{
-    contract::{Contract, compat::Mode},
+    contract::{Column, Contract, compat::Mode, lifecycle, quality::QualityRule},
     yaml::{
-        Problem, Problems,
+        Place, Problem, Problems,
         edit::Spans,
         fields::{Fields, Value},
         parse::parse as parse_yaml,
@@ -40,7 +56,7 @@ pub const NAMES_RESERVED: [&str; 2] = ["_rescued", "_deleted"];
 pub const NOTE: &str = "inferred";
 
 /// Longest name of a column, in bytes.
-const NAME_BYTES_MAX: usize = 255;
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 
 /// Reads a contract; `file` is how the user knows it.
 ///
@@ -57,10 +73,40 @@ const NAME_BYTES_MAX: usize = 255;
 /// # Errors
 /// Everything that is wrong with it, sorted by place; never empty.
 pub fn parse(text: &str, file: &str) -> Result<Contract, Vec<Problem>> {
+    read(text, file).map(|(contract, _)| contract)
+}
+
+/// As [`parse`], with what is worth saying but stops nothing: checks that are not run here.
+///
+/// # Errors
+/// As [`parse`].
+pub fn read(text: &str, file: &str) -> Result<(Contract, Vec<Problem>), Vec<Problem>> {
     let problems = Problems::new(file);
     let node = parse_yaml(text, &problems);
     let contract = node.and_then(|node| contract(Value::root(&problems, &node)));
-    problems.finish(contract).map(|(contract, _)| contract)
+    problems.finish(contract)
+}
+
+/// Where the SQL of the rule called `name` begins in the text of a contract; its first line if there is no such rule.
+pub fn rule_place(text: &str, name: &str) -> Place {
+    Spans::read(text)
+        .and_then(|root| {
+            let table = root.get("schema")?.items().first()?;
+            let columns = table.get("properties").map_or(&[][..], Spans::items);
+            let mut checks = std::iter::once(table)
+                .chain(columns)
+                .filter_map(|at| at.get("quality"))
+                .flat_map(Spans::items);
+            let is = |item: &Spans, key: &str, word: &str| item.get(key).and_then(Spans::text) == Some(word);
+            let rule = checks.find(|item| is(item, "engine", quality::ENGINE) && is(item, "name", name))?;
+            let before = text.get(..rule.get("implementation")?.range.start)?;
+            let line = before.rsplit('\n').next().unwrap_or_default();
+            Some(Place {
+                line: before.matches('\n').count() + 1,
+                column: line.chars().count() + 1,
+            })
+        })
+        .unwrap_or(Place::START)
 }
 
 /// The mode of compatibility that a contract asks for in its custom property `compatibility`; `None` if it asks for none.
@@ -107,11 +153,12 @@ fn contract(value: Value<'_>) -> Option<Contract> {
     let fields = value.fields(&sections::CONTRACT)?;
     fields.required("apiVersion", api_version);
     fields.optional("customProperties", custom);
+    fields.optional("slaProperties", service);
     fields.required("kind", |value| value.choice(&[("DataContract", ())], &[]));
     let id = fields.required("id", Value::text);
     let version = fields.required("version", version);
     let status = fields.required("status", Value::text);
-    let columns = fields.required("schema", |value| {
+    let table = fields.required("schema", |value| {
         let mut objects = value.items()?;
         let Some(first) = objects.next() else {
             return value.refuse("one object with the columns is needed", None);
@@ -121,11 +168,13 @@ fn contract(value: Value<'_>) -> Option<Contract> {
         }
         table(first)
     });
+    let (columns, quality) = table?;
     Some(Contract {
         id: id?.to_owned(),
         version: version?.to_owned(),
         status: status?.to_owned(),
-        columns: columns?,
+        columns,
+        quality,
     })
 }
 
@@ -153,11 +202,33 @@ fn custom(value: Value<'_>) -> Option<()> {
     Some(())
 }
 
-fn table(value: Value<'_>) -> Option<Vec<crate::contract::Column>> {
+/// Of what a contract promises only the day of its end is read.
+fn service(value: Value<'_>) -> Option<()> {
+    for item in value.items()? {
+        let entries = item.entries("a property and its value")?;
+        let find = |key: &str| entries.iter().find(|entry| entry.key == key);
+        let text = |key: &str| find(key).and_then(|entry| item.child(entry).node.scalar_text());
+        let is_day = text("value").is_some_and(|value| lifecycle::day(value).is_some());
+        if let (Some(lifecycle::END), Some(entry), false) = (text("property"), find("value"), is_day) {
+            let hint = "write a date, 2026-12-31, or a moment of RFC 3339".to_owned();
+            return item.child(entry).refuse("is no day", Some(hint));
+        }
+    }
+    Some(())
+}
+
+fn table(value: Value<'_>) -> Option<(Vec<Column>, Vec<QualityRule>)> {
     let fields: Fields<'_> = value.fields(&sections::OBJECT)?;
     fields.required("name", Value::text);
     fields.optional("logicalType", |value| value.choice(&[("object", ())], &["blob"]));
-    fields.required("properties", |value| column::columns(value, 1))
+    let of_table = quality::rules(&fields, None);
+    let columns = fields.required("properties", |value| column::columns(value, 1));
+    let of_columns = fields
+        .optional("properties", column::rules_of_columns)
+        .unwrap_or_default();
+    let rules = [of_table, of_columns].concat();
+    quality::refuse_repeated(value, &rules);
+    Some((columns?, rules))
 }
 
 fn api_version(value: Value<'_>) -> Option<()> {

@@ -1,18 +1,19 @@
 //! A contract made ready for judging: columns by place, rules read and checked.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use regex::Regex;
 
 use super::{
     Coercion, Column, ColumnType, Rules, TimestampFormat, ViolationClass,
+    classified::{has_classified, is_classified},
     columns::Value,
     numbers::{self, Rounding},
     observed::{NO_PATH, Observed, PathId, ROOT},
-    sample::is_classified,
     times,
 };
 use crate::{
+    config::{OnMismatch, OnUnknown},
     error::{Error, ErrorKind, Result},
     json,
 };
@@ -229,16 +230,28 @@ impl Slot {
     }
 }
 
+/// Paths whose values violations do not show.
+#[derive(Clone, Default)]
+pub(crate) struct Hidden {
+    /// Those of classified columns, and of columns in these.
+    pub(crate) inside: HashSet<PathId>,
+    /// Those of objects on the way to columns with something classified.
+    pub(crate) around: HashSet<PathId>,
+}
+
 /// Builds the slots of a record and names their paths.
 pub(crate) struct Planner<'a> {
     /// Columns that identify a row.
     pub(crate) keys: &'a [String],
     /// Columns that order the versions of a row.
     pub(crate) sequence_by: &'a [String],
-    /// Whether values that do not fit go to `_rescued`.
-    pub(crate) rescue: bool,
+    /// What happens to values that do not fit, as what is around the column at hand says.
+    pub(crate) on_mismatch: OnMismatch,
+    /// What happens to members that are not named, by the object that says so.
+    pub(crate) on_unknown: HashMap<PathId, OnUnknown>,
     /// Whether what is around the column at hand is classified.
     pub(crate) classified: bool,
+    pub(crate) hidden: Hidden,
     pub(crate) observed: Observed,
     /// By path.
     pub(crate) targets: Vec<Target>,
@@ -297,6 +310,9 @@ impl Planner<'_> {
         let mut at = parent;
         for name in way {
             at = self.observed.member_or_add(at, name, true);
+            if has_classified(column) {
+                self.hidden.around.insert(at);
+            }
             match self.target(at) {
                 target @ Target::Undeclared => *target = Target::Within,
                 Target::Within => {}
@@ -318,8 +334,15 @@ impl Planner<'_> {
     }
 
     fn slot(&mut self, column: &Column, path: PathId) -> Result<Slot> {
-        let around = self.classified;
+        let around = (self.classified, self.on_mismatch);
         self.classified |= is_classified(column);
+        if self.classified {
+            self.hidden.inside.insert(path);
+        }
+        self.on_mismatch = column.on_mismatch.unwrap_or(self.on_mismatch);
+        if let Some(policy) = column.on_unknown {
+            self.on_unknown.insert(path, policy);
+        }
         let kind = match &column.kind {
             ColumnType::String => SlotKind::String,
             ColumnType::Integer => SlotKind::Integer,
@@ -357,13 +380,13 @@ impl Planner<'_> {
             path,
             role: Role::Other,
             required: column.required,
-            rescue: self.rescue && !column.required,
+            rescue: self.on_mismatch == OnMismatch::Rescue && !column.required,
             coerce: column.coercion == Coercion::Lossless,
-            classified: self.classified,
+            classified: self.classified || has_classified(column),
             expected: words(&column.kind),
             checks: None,
         };
-        self.classified = around;
+        (self.classified, self.on_mismatch) = around;
         if column.rules != Rules::default() {
             slot.checks = Some(Box::new(checks(&slot, column)?));
         }

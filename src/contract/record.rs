@@ -2,14 +2,14 @@
 //!
 //! Recursion follows the nesting of the record, which the scanner caps; nothing is allocated for a record that is accepted.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use super::{
     ViolationClass,
     columns::{Value, Values},
     numbers,
     observed::{Kind, NEW_VALUES_MAX, NO_PATH, Note, PathId, ROOT, write_escaped, write_name},
-    plan::{Role, Slot, SlotKind, Target},
+    plan::{Hidden, Role, Slot, SlotKind, Target},
     sample::{self, Aspect},
     times,
     work::{Mark, Place, Work},
@@ -37,6 +37,9 @@ pub(crate) struct Reader<'r> {
     pub(crate) scanner: Scanner<'r>,
     pub(crate) work: &'r mut Work,
     pub(crate) on_unknown: OnUnknown,
+    /// What objects say themselves of members that they do not name, and of those of objects in them.
+    pub(crate) on_unknown_in: &'r HashMap<PathId, OnUnknown>,
+    pub(crate) hidden: &'r Hidden,
     /// Whether something else than an object on the way to columns goes to `_rescued`.
     pub(crate) rescue_mismatch: bool,
     /// Whether formats of undeclared values are counted too.
@@ -183,7 +186,8 @@ impl<'r> Reader<'r> {
                 if self.rescue_mismatch {
                     self.rescue(path, None, range);
                 } else {
-                    let found = self.found(kind, range, false);
+                    let hidden = self.hidden.around.contains(&path) || self.is_classified(path);
+                    let found = self.found(kind, range, hidden);
                     self.violate(ViolationClass::TypeMismatch, path, "object".to_owned(), found);
                 }
                 Ok(0)
@@ -471,6 +475,21 @@ impl<'r> Reader<'r> {
         write_escaped(&work.decoded, &mut work.rescued);
         work.rescued.push_str("\":");
         work.rescued.push_str(&self.text[range]);
+    }
+
+    /// Whether a path is in something classified.
+    pub(super) fn is_classified(&self, path: PathId) -> bool {
+        if self.hidden.inside.is_empty() {
+            return false;
+        }
+        let mut at = path;
+        while at != ROOT && at != NO_PATH {
+            if self.hidden.inside.contains(&at) {
+                return true;
+            }
+            at = self.work.observed.parent(at);
+        }
+        false
     }
 
     pub(super) fn found(&self, kind: Kind, range: Range<usize>, classified: bool) -> String {

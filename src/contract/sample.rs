@@ -1,7 +1,5 @@
 //! Values shown beside a change: short, few, and without what is nobody's business.
 
-use super::Column;
-
 /// Most values kept of one path for each way in which they differ.
 pub const SAMPLES_MAX: usize = 3;
 
@@ -82,7 +80,7 @@ impl std::fmt::Display for Place {
 pub struct Sample {
     /// Its record, if that is known.
     pub at: Option<Place>,
-    /// The value as JSON text, cut or masked; empty if it is about absence.
+    /// The value as JSON text, or of a rule the values that it looked at; cut or masked, and empty if it is about absence.
     pub value: String,
 }
 
@@ -121,14 +119,6 @@ pub(crate) fn cut(value: &str) -> String {
             Some((end, _)) => format!("{}…", &value[..end]),
         },
     }
-}
-
-/// Whether ODCS calls the values of a column anything but public.
-pub(crate) fn is_classified(column: &Column) -> bool {
-    column
-        .classification
-        .as_deref()
-        .is_some_and(|class| !class.trim().eq_ignore_ascii_case("public"))
 }
 
 /// `value` as it may be shown, at a path whose last member is `name`.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     ViolationClass, numbers,
-    observed::{Kind, NO_PATH, Note, PathId, write_name},
+    observed::{Kind, NO_PATH, Note, PathId, ROOT, write_name},
     plan::Target,
     record::{Reader, decode},
     sample::{self, Aspect},
@@ -34,7 +34,12 @@ impl Reader<'_> {
 
     /// Does with an undeclared value what the stream's policy says.
     fn leftover(&mut self, path: PathId, name: Option<&str>, range: Range<usize>) {
-        match self.on_unknown {
+        // A member without a path of its own comes with the path of its object.
+        let within = match name {
+            Some(_) => path,
+            None => self.work.observed.parent(path),
+        };
+        match self.unknown_in(within) {
             OnUnknown::Rescue | OnUnknown::Evolve => self.rescue(path, name, range),
             OnUnknown::Ignore => {}
             OnUnknown::Quarantine => {
@@ -42,7 +47,8 @@ impl Reader<'_> {
                 if let Some(name) = name {
                     write_name(name, &mut place);
                 }
-                let found = self.found(kind_of(&self.text[range.clone()]), range, false);
+                let hidden = self.is_classified(path);
+                let found = self.found(kind_of(&self.text[range.clone()]), range, hidden);
                 self.work.violate(
                     ViolationClass::UnknownField,
                     place,
@@ -51,6 +57,21 @@ impl Reader<'_> {
                 );
             }
         }
+    }
+
+    /// The policy for members that the object at `path` does not name: that of the nearest object around that has one.
+    fn unknown_in(&self, path: PathId) -> OnUnknown {
+        if self.on_unknown_in.is_empty() {
+            return self.on_unknown;
+        }
+        let mut at = path;
+        while at != ROOT && at != NO_PATH {
+            if let Some(&policy) = self.on_unknown_in.get(&at) {
+                return policy;
+            }
+            at = self.work.observed.parent(at);
+        }
+        self.on_unknown
     }
 
     pub(super) fn duplicate(&mut self, path: PathId) -> Result<(), Defect> {

@@ -162,13 +162,17 @@ impl Bounds {
 }
 
 impl Bounds {
-    /// The window in two, cut at a moment the format can say; `None` if it has no beginning or is too short.
+    /// The window in two, cut at a moment the format can say; `None` if it has no beginning or is too short, by
+    /// [`split_min`](crate::config::incremental::Until::split_min) or for the format.
     pub fn halves(&self, incremental: &Incremental, now: Timestamp) -> Option<(Self, Self)> {
         let format = &incremental.format;
-        incremental.until.as_ref()?;
+        let least = incremental.until.as_ref()?.split_min.as_nanos().cast_signed();
         let from = self.from?;
         let present = cursor::cap(format, now);
         let to = self.to.or(present)?;
+        if format.is_time() && to - from <= least {
+            return None;
+        }
         let middle = format.floor(from + (to - from) / 2);
         if middle <= from || middle >= to {
             return None;

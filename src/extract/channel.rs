@@ -26,6 +26,7 @@ use crate::{
         breaker::{Admission, Breaker, BreakerState},
         client::Client,
         limit::{Grant, Limiter, rules::Call},
+        quota::{Quota, standing::Standing},
     },
 };
 
@@ -39,6 +40,8 @@ pub struct Channel {
 /// One credential with its budget.
 pub(crate) struct Member {
     pub(crate) authorizer: Authorizer,
+    /// What the API told of its quota when it was asked for it.
+    pub(crate) standing: Standing,
     limiter: Arc<Limiter>,
     /// Requests that were given to it, ever.
     taken: AtomicU64,
@@ -105,6 +108,7 @@ impl Channel {
                     &name,
                     &mut gate,
                 )?,
+                standing: Standing::default(),
                 limiter,
                 taken: AtomicU64::new(0),
                 waiting: AtomicU64::new(0),
@@ -125,6 +129,18 @@ impl Channel {
 
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    pub(crate) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// What the API told of the quota of each credential when it was asked for it; none for one of which it did not.
+    pub fn quotas(&self) -> Vec<Option<Quota>> {
+        self.members
+            .iter()
+            .map(|member| member.standing.quota())
+            .collect()
     }
 
     /// The credential that is free first; among those that are free the one that was used least.

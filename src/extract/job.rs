@@ -3,8 +3,9 @@
 //! ```text
 //! intention committed ─► create ─► mark committed ─► poll … poll ─► list ─► result 0, 1, 2 … ─► committed ─► delete
 //!         │                              │                 │                      │
-//!         │                              │                 └ expired: created again, once; failed or too late: an
-//!         │                              │                   error, and no mark is left
+//!         │                              │                 └ expired: created again, once; failed: created again, as
+//!         │                              │                   often as that is wanted; else, or too late: an error, and
+//!         │                              │                   no mark is left
 //!         │                              └ a later run begins here: with the same job, behind the last result that was
 //!         │                                committed
 //!         └ … or here: created again, with the same key
@@ -59,6 +60,8 @@ pub(crate) struct Export {
     ours: bool,
     /// Whether a job was created again because the server had forgotten it.
     again: bool,
+    /// How often a job was created in the place of one that has failed.
+    retried: u32,
     /// Whether the URLs were asked for again for the result that is downloaded now.
     refreshed: bool,
     /// Ends when the mark of the job is committed.
@@ -78,6 +81,7 @@ impl Export {
             stale: stale.filter(|mark| !mark.creating),
             ours: false,
             again: false,
+            retried: 0,
             refreshed: false,
             held: None,
         })
@@ -93,6 +97,14 @@ impl Export {
     /// Whether a job the server has forgotten may be created again; only once.
     pub(crate) fn may_begin_again(&mut self) -> bool {
         !std::mem::replace(&mut self.again, true)
+    }
+
+    /// The wait before another job takes the place of one that has failed; none if that is not wanted, or not again.
+    pub(crate) fn may_retry(&mut self) -> Option<Duration> {
+        (self.retried < self.settings.retries).then(|| {
+            self.retried += 1;
+            self.settings.retry_wait
+        })
     }
 
     /// What is handed out with a mark that has to be committed before anything else is asked for.

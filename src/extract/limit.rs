@@ -40,11 +40,11 @@ use crate::{
             lanes::{Lanes, Step, Turn},
             ledger::{Ask, Ledger, Verdict},
             redis::RedisStore,
-            rules::{Call, Micros, Rules, micros},
+            rules::{Call, Demand, Micros, Rules, micros},
             shared::{Shared, Store},
             words::Words,
         },
-        quota,
+        quota::{self, Quota},
         retry::is_throttle,
     },
 };
@@ -165,8 +165,24 @@ impl Limiter {
     /// # Errors
     /// As [`Limiter::acquire`].
     pub async fn acquire_for(&self, who: &StreamName, call: &Call<'_>) -> Result<Grant> {
+        self.wait_for(who, self.rules.demands(call)).await
+    }
+
+    /// As [`Limiter::acquire_for`], for a request that is free unless a bucket names it by a pattern.
+    ///
+    /// # Errors
+    /// As [`Limiter::acquire`].
+    pub(crate) async fn acquire_named(&self, who: &StreamName, call: &Call<'_>) -> Result<()> {
+        let demands = self.rules.demands_by_name(call);
+        if !demands.is_empty() {
+            self.wait_for(who, demands).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_for(&self, who: &StreamName, demands: Vec<Demand>) -> Result<Grant> {
         let begun = self.now();
-        let mut ticket = lock(&self.lanes).enter(who, self.rules.demands(call));
+        let mut ticket = lock(&self.lanes).enter(who, demands);
         self.arrived.notify_one();
         let id = tokio::select! {
             biased;
@@ -205,6 +221,11 @@ impl Limiter {
         said.max(kept)
     }
 
+    /// Whether no request goes for now, whatever it asks for: the server has asked for that.
+    pub(crate) fn is_paused(&self) -> bool {
+        lock(&self.words).paused_until() > self.now()
+    }
+
     /// No request of the credential goes for `wait` from now, in any process.
     pub fn pause(&self, wait: Duration) {
         lock(&self.words).pause(self.now(), wait);
@@ -227,13 +248,17 @@ impl Limiter {
 
     /// Takes note of an answer: waits for the reset of a budget that the server calls spent, slows down when it is low.
     pub fn observe(&self, status: u16, headers: &HeaderMap) {
+        if !is_throttle(status, headers) {
+            lock(&self.words).answered(self.now());
+        }
+        self.observe_quota(quota::read_with(headers, &self.headers, self.clock.now()));
+    }
+
+    /// Takes note of what the server says of its budget, as [`Limiter::observe`] does.
+    pub(crate) fn observe_quota(&self, quota: Quota) {
         let now = self.now();
-        let quota = quota::read_with(headers, &self.headers, self.clock.now());
         let (warns, paused) = {
             let mut words = lock(&self.words);
-            if !is_throttle(status, headers) {
-                words.answered(now);
-            }
             let before = words.paused_until();
             let warns = words.observe(quota, now);
             (warns, words.paused_until() > before)

@@ -1,5 +1,9 @@
 //! What a server says about the budget of the credential.
 
+mod ask;
+pub(crate) mod standing;
+mod status;
+
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -26,7 +30,7 @@ pub struct Quota {
     pub limit: Option<u64>,
     /// Requests left in this window, the least of several windows.
     pub remaining: Option<u64>,
-    /// Time until that window ends, never more than [`RESET_MAX`].
+    /// Time until that window ends; never more than [`RESET_MAX`] if headers say it.
     pub reset: Option<Duration>,
 }
 
@@ -170,29 +174,33 @@ fn leading_number(value: &str) -> Option<u64> {
     value.split([',', ';']).next()?.trim().parse().ok()
 }
 
-/// Seconds to go, a moment in seconds or milliseconds since 1970, RFC 3339, an HTTP date, or a duration such as `6m0s`.
+/// What [`time_to`] reads, if it can be believed of a header.
 fn reset(value: &str, from: Timestamp) -> Option<Duration> {
+    time_to(value, from).filter(|wait| *wait <= RESET_MAX)
+}
+
+/// Seconds to go, a moment in seconds or milliseconds since 1970, RFC 3339, an HTTP date, or a duration such as `6m0s`.
+fn time_to(value: &str, from: Timestamp) -> Option<Duration> {
     let value = value.trim();
     let number = value
         .parse::<f64>()
         .ok()
         .filter(|number| number.is_finite() && *number >= 0.0);
-    let wait = match number {
-        Some(number) if number >= EPOCH_MILLIS_MIN => until(number / 1000.0, from)?,
-        Some(number) if number >= EPOCH_SECONDS_MIN => until(number, from)?,
-        Some(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+    match number {
+        Some(number) if number >= EPOCH_MILLIS_MIN => until(number / 1000.0, from),
+        Some(number) if number >= EPOCH_SECONDS_MIN => until(number, from),
+        Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
         None => match spelled_out(value) {
-            Some(wait) => wait,
+            Some(wait) => Some(wait),
             None => {
                 let moment = DateTime::parse_from_rfc3339(value)
                     .map(|moment| moment.to_utc())
                     .ok()
                     .or_else(|| httpdate::parse_http_date(value).ok().map(Timestamp::from))?;
-                (moment - from).to_std().unwrap_or_default()
+                Some((moment - from).to_std().unwrap_or_default())
             }
         },
-    };
-    Some(wait).filter(|wait| *wait <= RESET_MAX)
+    }
 }
 
 /// The time from `from` until so many seconds after 1970; nothing if that is past.

@@ -80,10 +80,19 @@ impl Fetcher {
             let trace = self.once(None, tries).await;
             return (trace.ended, None);
         }
-        let host = match self.free_host(&self.stream.retry).await {
+        let mut host = match self.free_host(&self.stream.retry).await {
             Ok(host) => host,
             Err(left) => return (Attempt::Held(left), None),
         };
+        match self.await_quota(host).await {
+            Ok(Duration::ZERO) => {}
+            // Much may have happened meanwhile.
+            Ok(_) => match self.free_host(&self.stream.retry).await {
+                Ok(free) => host = free,
+                Err(left) => return (Attempt::Held(left), None),
+            },
+            Err(error) => return (Attempt::Failed(unsent(error)), None),
+        }
         let lane = Lane {
             host,
             member: self.channel.member(),

@@ -369,6 +369,14 @@ impl Extraction {
         }
     }
 
+    /// The request that asks for the quota before all others; none if the source has none. Nothing is sent.
+    ///
+    /// # Errors
+    /// Those of building it.
+    pub fn plan_quota(&self) -> Result<Option<Planned>> {
+        self.fetcher.plan_quota()
+    }
+
     /// The request that would create the export job of a new window, made ready with its credential and not sent: a
     /// token is asked for if it takes one. None for a stream without a job. Needs an extraction not yet begun.
     ///

@@ -19,6 +19,9 @@ const STEP_BYTES: usize = 64 * 1024;
 /// Most entries of an archive, folders included.
 const ENTRIES_MAX: usize = 100_000;
 
+/// What a gzip member begins with, and no text does. Archives of exports hold such files.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// Where macOS keeps the icons of what it archives: no data, but named like data.
 const MAC_FOLDER: &str = "__MACOSX/";
 
@@ -79,11 +82,9 @@ pub(super) fn each_file(
     read: &mut dyn FnMut(&mut dyn BufRead) -> io::Result<()>,
 ) -> io::Result<()> {
     let encoded = body.len() as u64;
-    let meter = RefCell::new(Meter::new(
-        encoded,
-        limits.decoded_bytes_max,
-        limits.decode_ratio_max,
-    ));
+    let fresh = || Meter::new(encoded, limits.decoded_bytes_max, limits.decode_ratio_max);
+    // A file within an archive may be packed once more: either layer is held to the limits.
+    let (meter, packed) = (RefCell::new(fresh()), RefCell::new(fresh()));
     let mut file = |decoder: &mut dyn Read| {
         allowance.renew();
         let mut guarded = BufReader::with_capacity(
@@ -111,7 +112,19 @@ pub(super) fn each_file(
         Container::Gzip | Container::Zstd if body.is_empty() => Err(broken(container, "empty").into()),
         Container::Gzip => file(&mut MultiGzDecoder::new(body)),
         Container::Zstd => file(&mut zstd::stream::read::Decoder::with_buffer(body)?),
-        Container::Zip => each_entry(body, &mut file),
+        Container::Zip => each_entry(body, &mut |entry| {
+            let any = Allowance::new(u64::MAX);
+            let guarded = Guarded {
+                decoder: entry,
+                meter: Some(&packed),
+                allowance: &any,
+            };
+            let mut entry = BufReader::with_capacity(STEP_BYTES, guarded);
+            match entry.fill_buf()?.starts_with(&GZIP) {
+                true => file(&mut MultiGzDecoder::new(entry)),
+                false => file(&mut entry),
+            }
+        }),
     }
 }
 

@@ -466,6 +466,29 @@ fn every_file_of_an_archive_is_read_in_its_order() {
 }
 
 #[test]
+fn gzip_files_of_an_archive_are_opened() {
+    let format = packed(Container::Zip, &csv());
+    let whole = gzip(b"id\n2\n");
+    let body = zip(&[
+        ("1.csv", b"id\n1\n"),
+        ("2.csv.gz", &whole),
+        ("3", &gzip(b"id\n3\n")),
+    ]);
+    assert_eq!(
+        read(&format, "$", body),
+        "{\"id\":\"1\"}\n{\"id\":\"2\"}\n{\"id\":\"3\"}"
+    );
+    let cut = zip(&[("2.csv.gz", &whole[..whole.len() - 9])]);
+    assert!(read(&format, "$", cut).contains("not zip: cut"));
+    // What is within a gzip file is not looked into.
+    let twice = zip(&[("2.csv.gz.gz", &gzip(&whole))]);
+    assert!(!read(&format, "$", twice).contains("\"2\""));
+    // A bomb is one in two layers too.
+    let bomb = zip(&[("b.gz", &gzip(&vec![b'1'; 64 << 20]))]);
+    assert!(read(&format, "$", bomb).contains("decode"));
+}
+
+#[test]
 fn an_archive_that_was_written_as_a_stream_is_read_and_one_with_two_truths_is_not() {
     let format = packed(Container::Zip, &csv());
     let mut streamed = ZipWriter::new_stream(Vec::new());

@@ -1,30 +1,37 @@
 //! `landfall check`: what can be known before anything is loaded.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::{
+    clock::Timestamp,
     config::{
         Project, Source, Stream,
         advice::{State, advice},
         auth::Auth,
+        rate::RateLimit,
+        request::Request,
         secret::Secret,
     },
     contract::{
         Column, Contract, columns,
-        drift::{self, ChangeKind},
+        drift::{self, Change, ChangeKind},
+        flatten::{flatten, nested},
         infer,
+        judge::Judged,
     },
     error::{Error, ErrorKind, Result},
     extract::{
         channel::Channel,
+        quota::Quota,
         window::{Extraction, Planned, Probe},
     },
     format::Recipe,
     ops::{Workspace, contract},
     raw::{Bookmark, store},
-    transform::condition::Condition,
+    table::explode::Explosion,
+    transform::{condition::Condition, quality::Breaks, split::row_schema},
 };
 
 /// One thing found out.
@@ -74,8 +81,8 @@ impl Findings {
     }
 }
 
-/// Contracts, conditions and secrets of `project`. Nothing is sent and the lake is not opened.
-pub fn offline(project: &Project) -> Vec<Finding> {
+/// Contracts, conditions and secrets of `project`, at the moment `now`. Nothing is sent and the lake is not opened.
+pub fn offline(project: &Project, now: Timestamp) -> Vec<Finding> {
     let mut findings = Findings::default();
     check_secrets(
         &mut findings,
@@ -88,15 +95,13 @@ pub fn offline(project: &Project) -> Vec<Finding> {
     );
     for source in &project.sources {
         check_secrets(&mut findings, &source.name, secrets_of(source));
+        let status = source.rate_limit.as_ref().and_then(|limit| limit.status.as_ref());
+        if let Some(status) = status {
+            check_secrets(&mut findings, &source.name, secrets_in(&status.request));
+        }
     }
     for (_, stream) in project.streams() {
-        let request = &stream.request;
-        let secrets = request
-            .params
-            .iter()
-            .chain(&request.headers)
-            .map(|(name, value)| (name.as_str(), value.secret()));
-        check_secrets(&mut findings, &stream.name, secrets);
+        check_secrets(&mut findings, &stream.name, secrets_in(&stream.request));
         match check_contract(stream) {
             Ok(Some(contract)) => {
                 let text = format!(
@@ -106,6 +111,14 @@ pub fn offline(project: &Project) -> Vec<Finding> {
                     contract.columns.len()
                 );
                 findings.add(Level::Good, &stream.name, text);
+                if let Ok(Some(notice)) = contract::notice(stream, now) {
+                    let text = format!("contract {} {notice}", contract.version);
+                    findings.add(Level::Note, &stream.name, text);
+                }
+                note_nested(&mut findings, stream, &contract);
+                for warning in contract::warnings(&stream.contract) {
+                    findings.add(Level::Note, &stream.name, warning.to_string());
+                }
             }
             Ok(None) => {
                 let text = format!(
@@ -174,8 +187,31 @@ pub async fn connect(workspace: &Workspace) -> Vec<Finding> {
                 Err(error) => findings.add(Level::Wrong, &stream.name, error.chain()),
             }
         }
+        let asks = |limit: &RateLimit| limit.status.is_some();
+        if source.rate_limit.as_ref().is_some_and(asks) {
+            for quota in channel.quotas() {
+                show_quota(&mut findings, source, quota);
+            }
+        }
     }
     findings.0
+}
+
+/// What was told of the quota of one credential.
+fn show_quota(findings: &mut Findings, source: &Source, quota: Option<Quota>) {
+    let Some(Quota {
+        limit,
+        remaining: Some(remaining),
+        reset: Some(reset),
+    }) = quota
+    else {
+        let text = "quota: rate_limit.status brought no answer that could be read; requests go as without it";
+        return findings.add(Level::Note, &source.name, text);
+    };
+    let of = limit.map_or(String::new(), |limit| format!(" of {limit}"));
+    let text = format!("quota: {remaining}{of} requests left for {}s", reset.as_secs());
+    let low = quota.is_some_and(|quota| quota.is_low());
+    findings.add(if low { Level::Note } else { Level::Good }, &source.name, text);
 }
 
 /// What came of looking at a stream.
@@ -244,19 +280,11 @@ fn check_page(findings: &mut Findings, source: &Source, stream: &Stream, page: &
 
 /// Judges the records of one page.
 fn compare(findings: &mut Findings, stream: &Stream, contract: &Contract, records: &[Bytes]) {
-    let judged = contract::judge(stream, contract).and_then(|judge| {
-        let mut judging = judge.start();
-        for record in records {
-            judging.push(record);
-        }
-        judging.finish()
-    });
-    let judged = match judged {
+    let (judged, broken) = match judged(stream, contract, records) {
         Ok(judged) => judged,
         Err(error) => return findings.add(Level::Wrong, &stream.name, error.chain()),
     };
-    let mut rows: Vec<usize> = judged.violations.iter().map(|violation| violation.row).collect();
-    rows.dedup();
+    let rows: BTreeSet<usize> = judged.violations.iter().map(|violation| violation.row).collect();
     let total = records.len();
     match rows.len() {
         0 => findings.add(
@@ -274,7 +302,8 @@ fn compare(findings: &mut Findings, stream: &Stream, contract: &Contract, record
         ),
     }
     let policy = stream.drift;
-    for change in drift::changes(contract, &judged.observed, policy.on_unknown, policy.on_mismatch) {
+    let changes = drift::changes(contract, &judged.observed, policy.on_unknown, policy.on_mismatch);
+    for change in changes.into_iter().chain(broken) {
         let said = match change.kind {
             ChangeKind::Unknown => "not in the contract".to_owned(),
             _ => format!("expected {}", change.expected),
@@ -287,11 +316,44 @@ fn compare(findings: &mut Findings, stream: &Stream, contract: &Contract, record
     }
 }
 
+/// The records of one page with all reasons to set them aside, and the rules that were broken.
+fn judged(stream: &Stream, contract: &Contract, records: &[Bytes]) -> Result<(Judged, Vec<Change>)> {
+    let judge = contract::judge(stream, contract)?;
+    let quality = contract::quality(contract, &stream.contract, &judge)?;
+    let deletes = stream.table.apply_as_deletes.as_deref();
+    let deletes = deletes
+        .map(|sql| Condition::new(sql, &judge.schema()))
+        .transpose()?;
+    let mut judging = judge.start();
+    for record in records {
+        judging.push(record);
+    }
+    let mut judged = judging.finish()?;
+    let mut asked = match deletes {
+        Some(condition) => condition
+            .of(&judged.batch)
+            .0
+            .values()
+            .iter()
+            .map(|gone| !gone)
+            .collect(),
+        None => vec![true; records.len()],
+    };
+    for found in &judged.violations {
+        asked[found.row] = false;
+    }
+    let mut breaks = Breaks::default();
+    let broken = quality.ask(&judged.batch, &asked, |_| None, &mut breaks)?;
+    judged.violations.extend(broken);
+    Ok((judged, quality.changes(&breaks)))
+}
+
 /// What a contract drafted from one page would say.
 fn show_inferred(findings: &mut Findings, stream: &Stream, records: &[Bytes]) {
+    let table = &stream.table;
     let drafted = infer::infer(
         &stream.name.to_string(),
-        &stream.table.keys,
+        table.declared_keys(),
         records.iter().map(Bytes::as_ref),
     );
     let Some(contract) = drafted else {
@@ -302,7 +364,8 @@ fn show_inferred(findings: &mut Findings, stream: &Stream, records: &[Bytes]) {
         );
     };
     let column = |column: &Column| format!("{} {}", column.name, columns::data_type(&column.kind));
-    let list: Vec<String> = contract.columns.iter().map(column).collect();
+    let columns = flatten(contract.columns, &table.flatten);
+    let list: Vec<String> = columns.iter().map(column).collect();
     findings.add(
         Level::Note,
         &stream.name,
@@ -315,7 +378,9 @@ fn check_contract(stream: &Stream) -> Result<Option<Contract>> {
     let Some(contract) = contract::read(&stream.contract)? else {
         return Ok(None);
     };
-    let schema = contract::judge(stream, &contract)?.schema();
+    let judge = contract::judge(stream, &contract)?;
+    contract::quality(&contract, &stream.contract, &judge)?;
+    let schema = judge.schema();
     if let Some(sql) = &stream.table.apply_as_deletes {
         Condition::new(sql, &schema)?;
     }
@@ -326,7 +391,27 @@ fn check_contract(stream: &Stream) -> Result<Option<Contract>> {
                 .with("contract", stream.contract.display()));
         }
     }
+    for list in &stream.table.explode {
+        Explosion::new(
+            &list.path,
+            &stream.table.keys,
+            &row_schema(&judge, true, stream.table.is_by_content()),
+        )?;
+    }
     Ok(Some(contract))
+}
+
+/// What `flatten` would make of the contract if it were drafted today.
+fn note_nested(findings: &mut Findings, stream: &Stream, contract: &Contract) {
+    let columns = nested(&contract.columns, &stream.table.flatten);
+    if !columns.is_empty() {
+        let text = format!(
+            "flatten changes no contract that stands, and this one has objects there: {}; draft it anew with \
+             `landfall contract infer`, then `landfall rebuild --promote`",
+            columns.join(", ")
+        );
+        findings.add(Level::Note, &stream.name, text);
+    }
 }
 
 /// Whether every reference leads to a value. Names are told, values never.
@@ -344,6 +429,11 @@ fn check_secrets<'a>(
             Err(error) => findings.add(Level::Wrong, about, format!("{name}: {}", error.chain())),
         }
     }
+}
+
+fn secrets_in(request: &Request) -> impl Iterator<Item = (&str, &Secret)> {
+    let pairs = request.params.iter().chain(&request.headers);
+    pairs.map(|(name, value)| (name.as_str(), value.secret()))
 }
 
 fn secrets_of(source: &Source) -> impl Iterator<Item = (&str, &Secret)> {

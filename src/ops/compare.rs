@@ -21,7 +21,7 @@ use std::{
 use arrow::{
     array::{Array as _, AsArray as _, RecordBatch, UInt64Array},
     compute::take_record_batch,
-    datatypes::{Int32Type, Int64Type},
+    datatypes::{Int32Type, Int64Type, SchemaRef},
 };
 use datafusion::{
     dataframe::DataFrame,
@@ -40,7 +40,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     query::sql_error,
     report::rows::{Values, named_texts},
-    table::{align::Common, merge::POSITION},
+    table::{Table, align::Common, merge::POSITION},
 };
 
 /// Rows of one identity that are shown; a table that someone else wrote may have any number of them.
@@ -174,6 +174,24 @@ impl Pairing {
             compared,
         }
     }
+}
+
+/// The rows of `table`.
+///
+/// # Errors
+/// Those of planning a scan of it.
+pub async fn frame(context: &SessionContext, table: &Table) -> Result<DataFrame> {
+    let provider = table.provider(context).await?;
+    context.read_table(provider).map_err(reading)
+}
+
+/// No rows, of columns as in `schema`.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] if DataFusion cannot plan them.
+pub fn nothing(context: &SessionContext, schema: &SchemaRef) -> Result<DataFrame> {
+    let none = RecordBatch::new_empty(Arc::clone(schema));
+    context.read_batch(none).map_err(reading)
 }
 
 /// A place to compare tables in, with `memory_bytes_max` before sorting goes to disk.

@@ -13,20 +13,29 @@ use datafusion::{
     physical_plan::execute_stream,
 };
 use futures::TryStreamExt as _;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
+    clock::Timestamp,
     config::Stream,
     contract::{
         Contract,
-        evidence::{Guesses, Study, study},
+        evidence::{Guesses, Written, study},
         judge::{Judge, JudgeOptions},
+        lifecycle::Lifecycle,
         odcs,
     },
     error::{Error, ErrorKind, Result},
     ops::Workspace,
-    raw::{BatchNumber, log::RawLog},
-    transform::scan,
+    raw::{
+        BatchNumber,
+        expire::Expired,
+        log::{RawLog, within},
+    },
+    transform::{
+        quality::{Quality, UnfitRule},
+        scan,
+    },
     yaml::Problem,
 };
 
@@ -61,6 +70,15 @@ fn text_of(path: &Path) -> Result<Option<String>> {
     }
 }
 
+/// What should be heard about how long the contract of `stream` is still good for, if anything.
+///
+/// # Errors
+/// [`ErrorKind::Config`] if the file cannot be read.
+pub fn notice(stream: &Stream, now: Timestamp) -> Result<Option<String>> {
+    let text = text_of(&stream.contract)?;
+    Ok(text.and_then(|text| Lifecycle::read(&text).notice(now.date_naive())))
+}
+
 fn parse(text: &str, file: &str) -> Result<Contract> {
     odcs::parse(text, file).map_err(|problems| wrong(Path::new(file), &problems))
 }
@@ -79,13 +97,41 @@ fn wrong(path: &Path, problems: &[Problem]) -> Error {
 /// [`ErrorKind::Config`] if the two do not go together, such as a key that is no column.
 pub fn judge(stream: &Stream, contract: &Contract) -> Result<Judge> {
     let options = JudgeOptions {
-        keys: stream.table.keys.clone(),
+        keys: stream.table.declared_keys().to_vec(),
         sequence_by: stream.table.sequence_by.clone(),
         on_unknown: stream.drift.on_unknown,
         on_mismatch: stream.drift.on_mismatch,
         record_bytes_max: RECORD_BYTES_MAX,
     };
     Judge::new(contract, options).map_err(|error| error.with("stream", &stream.name))
+}
+
+/// The rules in SQL of `contract`, which is in the file `path`, ready to be asked of what `judge` makes of records.
+///
+/// # Errors
+/// [`ErrorKind::Config`] with every rule that cannot be asked and its place in the file.
+pub fn quality(contract: &Contract, path: &Path, judge: &Judge) -> Result<Quality> {
+    Quality::new(contract, &judge.schema()).map_err(|unfit| {
+        let text = text_of(path).ok().flatten().unwrap_or_default();
+        let problem = |UnfitRule { rule, unfit }: UnfitRule| {
+            let place = odcs::rule_place(&text, &rule);
+            Problem {
+                file: path.display().to_string(),
+                line: place.line,
+                column: place.column,
+                message: format!("rule {rule:?}: {}", unfit.problem),
+                hint: unfit.hint,
+            }
+        };
+        let problems: Vec<Problem> = unfit.into_iter().map(problem).collect();
+        wrong(path, &problems)
+    })
+}
+
+/// What is worth saying about a contract file but stops nothing; nothing if it cannot be read.
+pub fn warnings(path: &Path) -> Vec<Problem> {
+    let text = text_of(path).ok().flatten().unwrap_or_default();
+    odcs::read(&text, &path.display().to_string()).map_or_else(|_| Vec::new(), |(_, warnings)| warnings)
 }
 
 /// Infers a contract from the first records of raw and writes it as a draft beside the others; `None` without records.
@@ -101,10 +147,19 @@ pub async fn draft(
     let sample = sample(workspace, stream, log, BatchNumber::FIRST..=head).await?;
     let records = records_of(&sample);
     let id = stream.name.to_string();
-    let Some(Study { contract, notes }) = study(&id, &stream.table.keys, records, Guesses::Suggested) else {
+    let table = &stream.table;
+    let studied = study(
+        &id,
+        table.declared_keys(),
+        &table.flatten,
+        records,
+        Guesses::Suggested,
+    );
+    let Some(study) = studied else {
         return Ok(None);
     };
-    replace(&stream.contract, &odcs::write::write_with(&contract, &id, &notes))?;
+    let Written { contract, text } = study.file(&id);
+    replace(&stream.contract, &text)?;
     info!(stream = %stream.name, path = %stream.contract.display(), columns = contract.columns.len(), "contract drafted");
     Ok(Some(contract))
 }
@@ -127,7 +182,11 @@ fn replace(path: &Path, text: &str) -> Result<()> {
     std::fs::rename(&staged, path).map_err(write_error)
 }
 
-/// Records of raw, from the first batch of `range` on, as batches of the scan. Pages without records are left out.
+/// Records of raw, from the first batch of `range` on, as batches of the scan. Pages without records are left out, and so
+/// are batches that have expired.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] if all of them have.
 async fn sample(
     workspace: &Workspace,
     stream: &Stream,
@@ -135,7 +194,17 @@ async fn sample(
     range: RangeInclusive<BatchNumber>,
 ) -> Result<Vec<RecordBatch>> {
     let session = SessionContext::new();
-    let entries = log.entries_within(range, INFER_BYTES_MAX).await?;
+    let expired = Expired::of(log).await?;
+    let (first, gone) = (*range.start(), expired.count_in(&range));
+    let is_gone = expired.clone();
+    let left = log.entries_but(range, move |batch| is_gone.contains(batch));
+    let entries = within(left, INFER_BYTES_MAX).await?;
+    if gone > 0 {
+        if entries.is_empty() {
+            return Err(expired.error(log, first, "sample raw records"));
+        }
+        warn!(stream = %stream.name, batches = gone, "records whose raw has expired are not sampled");
+    }
     let raw = scan::table(&workspace.store, workspace.recipe(stream)?, entries, 1)?;
     let plan_error =
         |source: DataFusionError| Error::new(ErrorKind::Internal, "sample raw records").caused_by(source);

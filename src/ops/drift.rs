@@ -7,7 +7,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     ops::{
         Workspace,
-        contract::propose::{Reach, propose},
+        contract::{
+            propose::{Reach, propose},
+            registry::revisions_of,
+        },
     },
     raw::layout::{self, SystemTable},
     report::drift::{Finding, State, StreamDrift, gather, page::Proposal},
@@ -25,7 +28,13 @@ const NAMED_MAX: usize = 10;
 /// # Errors
 /// Those of the queries.
 pub async fn drift(workspace: &Workspace, streams: &[StreamName]) -> Result<Vec<StreamDrift>> {
-    gather(&workspace.session()?, streams, workspace.clock.now()).await
+    let revisions = revisions_of(workspace, streams).await?;
+    let changed = |stream: &str, finding: &Finding, contract_now: &str| {
+        revisions
+            .get(stream)
+            .is_some_and(|all| all.changed(&finding.path, &finding.contract_last, contract_now))
+    };
+    gather(&workspace.session()?, streams, workspace.clock.now(), &changed).await
 }
 
 /// A new version of the contract of each stream that has open changes which a contract can take. Without a contract file that

@@ -19,10 +19,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     config::{Stream, StreamName},
-    contract::{Contract, classified::Classified},
+    contract::{Contract, classified::Classified, judge::RESCUED, sample::MASK},
     error::{Error, ErrorKind, Result},
     format::{Piece, Recipe},
-    ops::{Workspace, contract},
+    ops::{Workspace, contract, quarantine::Mask},
     query::{Session, sql_error},
     raw::{
         BatchNumber, PageFacts,
@@ -57,12 +57,22 @@ const REASON: [&str; 4] = ["class", "path", "expected", "found"];
 
 /// Everything known about the row of `stream` with this key, and about records set aside with it.
 ///
-/// `key` has one value per key column in the order of the project file, or `column=value` pairs.
+/// `key` has one value per key column in the order of the project file, or `column=value` pairs. What the contract
+/// classifies is masked unless `mask` says otherwise.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] for a key that does not fit the stream; else those of reading the lake.
-pub async fn explain(workspace: &Workspace, stream: &StreamName, key: &[String]) -> Result<Vec<Explained>> {
+pub async fn explain(
+    workspace: &Workspace,
+    stream: &StreamName,
+    key: &[String],
+    mask: Mask,
+) -> Result<Vec<Explained>> {
     let (_, settings) = workspace.project.stream(stream)?;
+    let contract = contract::read(&settings.contract)?;
+    let masking = contract.as_ref().filter(|_| mask == Mask::Yes);
+    let classified = masking.map(Classified::of).unwrap_or_default();
+    let of_columns = masking.map(Classified::of_columns).unwrap_or_default();
     let key = key_values(settings, key)?;
     let session = workspace.session()?;
     let mut explained = Vec::new();
@@ -70,23 +80,54 @@ pub async fn explain(workspace: &Workspace, stream: &StreamName, key: &[String])
     match rows_with_key(&session, stream, &key).await {
         Ok(found) => {
             for (mut values, position) in found {
+                hide_values(&mut values, &of_columns, &classified);
                 values.extend(load_of(&session, stream, position.batch).await?);
                 let what = format!("row of {stream}");
-                explained.push(with_evidence(workspace, settings, what, values, Vec::new(), position).await);
+                let mut row = with_evidence(workspace, settings, what, values, Vec::new(), position).await;
+                hide_record(&mut row, &classified);
+                explained.push(row);
             }
         }
         // Not a value of the key's type: no row can have it, but a record that was set aside for it can.
         Err(error) if error.kind() == ErrorKind::Config => no_value = Some(error),
         Err(error) => return Err(error),
     }
-    let contract = contract::read(&settings.contract)?;
-    for (values, reasons, position) in set_aside_with_key(&session, stream, contract.as_ref(), &key).await? {
+    let aside = set_aside_with_key(&session, stream, contract.as_ref(), &classified, &key).await?;
+    for (values, reasons, position) in aside {
         let what = format!("record of {stream} that was set aside");
-        explained.push(with_evidence(workspace, settings, what, values, reasons, position).await);
+        let mut record = with_evidence(workspace, settings, what, values, reasons, position).await;
+        hide_record(&mut record, &classified);
+        explained.push(record);
     }
     match no_value {
         Some(error) if explained.is_empty() => Err(error),
         _ => Ok(explained),
+    }
+}
+
+/// Masks the columns of a row.
+fn hide_values(values: &mut Values, of_columns: &Classified, classified: &Classified) {
+    for (name, value) in values {
+        let Some(text) = value else { continue };
+        *text = match name.as_str() {
+            RESCUED if !classified.is_empty() => classified.mask_rescued(text),
+            _ => of_columns.mask_member(name, text),
+        };
+    }
+}
+
+/// Masks what is classified in the bytes of a record. Of a page nobody knows where its records are.
+fn hide_record(explained: &mut Explained, classified: &Classified) {
+    if let Ok(evidence) = &mut explained.evidence
+        && !classified.is_empty()
+    {
+        let masked = match evidence.position.record {
+            Some(_) => classified.mask(&evidence.record),
+            None => None,
+        };
+        evidence.record = masked
+            .unwrap_or_else(|| format!("{MASK} (it cannot be read; see it with --reveal)"))
+            .into_bytes();
     }
 }
 
@@ -110,7 +151,7 @@ async fn load_of(session: &Session, stream: &StreamName, batch: i64) -> Result<V
     Ok(found.unwrap_or_default())
 }
 
-/// The record of `stream` that was set aside at `position`, `None` if none was. Its reasons do not show what is `classified`.
+/// The record of `stream` that was set aside at `position`, `None` if none was. It does not show what is `classified`.
 ///
 /// # Errors
 /// Those of reading the lake.
@@ -135,9 +176,9 @@ pub async fn set_aside(
     };
     values.retain(|(name, _)| name != RECORD);
     let what = format!("record of {stream} that was set aside");
-    Ok(Some(
-        with_evidence(workspace, settings, what, values, reasons, position).await,
-    ))
+    let mut record = with_evidence(workspace, settings, what, values, reasons, position).await;
+    hide_record(&mut record, classified);
+    Ok(Some(record))
 }
 
 /// Column and value of a key, in the order of the key columns.
@@ -234,6 +275,7 @@ async fn set_aside_with_key(
     session: &Session,
     stream: &StreamName,
     contract: Option<&Contract>,
+    classified: &Classified,
     key: &[(String, String)],
 ) -> Result<Vec<(Values, Vec<String>, Position)>> {
     let paths = key.iter().map(|(column, value)| {
@@ -255,7 +297,7 @@ async fn set_aside_with_key(
         .and_then(|rows| rows.sort(newest))
         .and_then(|rows| rows.limit(0, Some(CANDIDATES_MAX)));
     let rows = collect(rows).await?;
-    let mut found = quarantined(&rows, &Classified::default())?;
+    let mut found = quarantined(&rows, classified)?;
     found.retain(|(values, ..)| {
         let record = values
             .iter()
@@ -336,7 +378,7 @@ fn reasons_of(violations: &str, classified: &Classified) -> Vec<String> {
         };
         let [class, path, expected, found] = REASON.map(text);
         let found = if classified.covers(&path) {
-            "***".to_owned()
+            MASK.to_owned()
         } else {
             found
         };

@@ -1,7 +1,7 @@
 //! `landfall extract`: from an API's pages to raw batches.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,6 +26,7 @@ use crate::{
     ops::{
         Workspace, contract,
         extract::{adopt::adopt, groups::Groups},
+        lineage,
     },
     raw::{
         Backfill, Bookmark,
@@ -192,7 +193,7 @@ pub async fn extract(
                 };
                 let outcome = Outcome {
                     stream: name.clone(),
-                    result: result.await,
+                    result: lineage::told(workspace, name, result).await,
                 };
                 if let Some(sender) = ended.get(name) {
                     sender.send_replace(true);
@@ -210,17 +211,20 @@ pub async fn extract(
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// The first requests that extracting each stream would send, at most `most` a stream. Nothing is sent.
+/// The first requests that extracting each stream would send, at most `most` a stream, and before those of the first one
+/// of a source what asks for its quota. Nothing is sent.
 pub async fn plan(
     workspace: &Workspace,
     options: &Options,
     most: usize,
 ) -> Vec<(StreamName, Result<Vec<Planned>>)> {
     let mut plans = Vec::new();
+    let mut begun = HashSet::new();
     for name in &options.streams {
+        let first = begun.insert(&name.source);
         plans.push((
             name.clone(),
-            plan_one(workspace, name, &options.scope, most).await,
+            plan_one(workspace, name, &options.scope, most, first).await,
         ));
     }
     plans
@@ -231,6 +235,7 @@ async fn plan_one(
     name: &StreamName,
     asked: &Scope,
     most: usize,
+    first: bool,
 ) -> Result<Vec<Planned>> {
     let (source, stream) = workspace.project.stream(name)?;
     let log = RawLog {
@@ -260,7 +265,11 @@ async fn plan_one(
         let slices = parents::slices(&workspace.store, source, stream, &bookmark).await?;
         extraction = extraction.with_slices(slices);
     }
-    extraction.plan(most).await
+    let mut planned = extraction.plan(most).await?;
+    if first && !planned.is_empty() {
+        planned.splice(..0, extraction.plan_quota()?);
+    }
+    Ok(planned)
 }
 
 /// The streams whose records are slices of `stream`.

@@ -5,6 +5,7 @@
 //! ```
 
 pub mod check;
+pub mod children;
 pub mod compare;
 pub mod contract;
 pub mod demo;
@@ -13,6 +14,7 @@ pub mod explain;
 pub mod extract;
 pub mod gaps;
 pub mod init;
+pub mod lineage;
 pub mod maintain;
 pub mod metrics;
 pub mod quarantine;
@@ -31,10 +33,12 @@ use object_store::ObjectStore;
 use crate::{
     clock::Clock,
     config::{Project, Stream},
+    contract::Contract,
     error::Result,
     format::Recipe,
+    ops::lineage::Lineage,
     raw,
-    table::Tables,
+    table::{RulesNote, Tables},
 };
 
 /// A project with its lake opened.
@@ -48,6 +52,8 @@ pub struct Workspace {
     pub tables: Tables,
     /// The time.
     pub clock: Clock,
+    /// Where extractions and transforms tell what they read and wrote, if that is wanted.
+    pub lineage: Option<Lineage>,
 }
 
 impl Workspace {
@@ -62,6 +68,7 @@ impl Workspace {
             tables: Tables::new(Arc::clone(&store))?,
             store,
             clock,
+            lineage: None,
         })
     }
 
@@ -72,6 +79,14 @@ impl Workspace {
     pub fn recipe(&self, stream: &Stream) -> Result<Recipe> {
         let (source, stream) = self.project.stream(&stream.name)?;
         Ok(Recipe::of(source, stream))
+    }
+
+    /// By what a load that `contract` judges makes its rows.
+    pub(in crate::ops) fn rules(&self, contract: &Contract) -> RulesNote {
+        RulesNote {
+            contract: contract.version.clone(),
+            config: self.project.config_hash.clone(),
+        }
     }
 
     /// Proves that the store refuses to create what exists; to be called before anything is written.

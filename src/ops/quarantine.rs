@@ -2,7 +2,7 @@
 
 use crate::{
     config::StreamName,
-    contract::classified::Classified,
+    contract::{classified::Classified, sample::MASK},
     error::Result,
     ops::{Workspace, contract, explain},
     report::{
@@ -10,9 +10,6 @@ use crate::{
         quarantine::{Reason, reasons},
     },
 };
-
-/// What stands for text that is masked as a whole.
-const MASKED: &str = "***";
 
 /// Whether values of classified columns are masked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +36,13 @@ pub async fn list(
         let name = stream.to_string();
         for reason in reasons.iter_mut().filter(|reason| reason.stream == name) {
             if classified.covers(&reason.place) && !reason.found.is_empty() {
-                MASKED.clone_into(&mut reason.found);
+                MASK.clone_into(&mut reason.found);
             }
             // A record whose text was cut is not JSON any more.
             reason.record = reason.record.take().map(|record| {
                 classified
                     .mask(record.as_bytes())
-                    .unwrap_or_else(|| MASKED.to_owned())
+                    .unwrap_or_else(|| MASK.to_owned())
             });
         }
     }
@@ -66,18 +63,7 @@ pub async fn show(
         Mask::Yes => classified(workspace, stream)?,
         Mask::No => Classified::default(),
     };
-    let Some(mut shown) = explain::set_aside(workspace, stream, position, &classified).await? else {
-        return Ok(None);
-    };
-    if !classified.is_empty()
-        && let Ok(evidence) = &mut shown.evidence
-    {
-        let masked = classified.mask(&evidence.record);
-        evidence.record = masked
-            .unwrap_or_else(|| format!("{MASKED} (it cannot be read; see it with --reveal)"))
-            .into_bytes();
-    }
-    Ok(Some(shown))
+    explain::set_aside(workspace, stream, position, &classified).await
 }
 
 /// What the contract of today classifies; nothing if there is none.

@@ -7,6 +7,7 @@
 pub mod live;
 mod promote;
 pub mod stage;
+pub(super) mod swapping;
 
 use std::sync::Arc;
 
@@ -22,11 +23,12 @@ use crate::{
     error::{Error, ErrorKind, Result},
     failpoint,
     ops::{
-        Workspace,
+        Workspace, children,
         compare::review::{Pair, Review, review},
         contract,
     },
     raw::{BatchNumber, layout, log::RawLog},
+    table::children::Follow,
 };
 
 /// The name of the staged tables that are to become the live ones.
@@ -155,11 +157,20 @@ async fn finish(
         id: staged.id.clone(),
     };
     if options.then == Then::Promote {
-        rebuilt.end = match &rebuilt.review {
-            Some(review) if review.is_equal() && review.changes.is_empty() => End::Same,
-            _ => promote::promote(workspace, wanted, staged, progress).await?,
-        };
+        let is_same = |review: &Review| review.is_equal() && review.changes.is_empty();
+        let is_same = rebuilt.review.as_ref().is_some_and(is_same);
+        if is_same && !swapping::is_under_way(workspace, name).await? {
+            rebuilt.end = End::Same;
+        } else {
+            let promoted = promote::promote(workspace, wanted, staged, options.limit, progress).await?;
+            rebuilt.end = End::Promoted {
+                version: promoted.version,
+            };
+            rebuilt.until = promoted.until;
+            rebuilt.review = promoted.review.or(rebuilt.review);
+        }
         failpoint::point("rebuild::after_swap");
+        children::follow(workspace, stream, Follow::Anew).await?;
         stage::discard(workspace, name, wanted.id).await?;
     }
     Ok(rebuilt)
@@ -205,9 +216,11 @@ pub fn as_of(at: i64) -> String {
 /// Removes the staged tables of `name` named `id`.
 ///
 /// # Errors
-/// [`ErrorKind::Config`] if it is not a stream of the project; else whatever the store says.
+/// [`ErrorKind::Config`] if it is not a stream of the project; [`ErrorKind::Conflict`] if a promotion of it is under way or
+/// has died; else whatever the store says.
 pub async fn discard(workspace: &Workspace, name: &StreamName, id: &str) -> Result<()> {
     workspace.project.stream(name)?;
+    swapping::refuse(workspace, name, "remove staged tables").await?;
     stage::discard(workspace, name, id).await
 }
 

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! quarantine ─ places ─► raw ─ judge ─┬─ accepted ─ merge at their old position ─► main table        (1)
-//!                                     │             their rows go, told in the same commit ─► quarantine (2)
-//!                                     │                                     landfall.loads (3)
+//!                                     │             deletions whose rows are gone ─► tombstones      (2)
+//!                                     │             their rows go, told in the same commit ─► quarantine (3)
+//!                                     │                                     landfall.loads (4)
 //!                                     └─ refused: stay as they are
 //! ```
 //!
-//! Exactly once, wherever it dies: behind (1) the next release finds the rows at their raw position in the table, behind
-//! (2) it finds what (3) has not been told yet in the commit of (2).
+//! Exactly once, wherever it dies: behind (1) the next release finds the rows at their raw position in the table, or finds
+//! nothing of a deletion and buries it again; behind (3) it finds what (4) has not been told yet in the commit of (3).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -29,22 +30,25 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Timestamp,
-    config::StreamName,
+    config::{Deletes, ScdType, StreamName},
     contract::place::without_positions,
     error::{Error, ErrorKind, Result},
     failpoint,
     ops::{
-        Workspace, contract,
+        Workspace, children, contract,
+        rebuild::swapping,
         transform::{
             load::Loader,
             raw_log,
             target::{Target, loads_side},
         },
     },
-    raw::{BatchNumber, log::LogEntry},
+    raw::{BatchNumber, expire::Expired, log::LogEntry},
     table::{
         CommitNote, Committed, Standing, Table,
         aside::{Aside, Choice, Left, Place},
+        children::Follow,
+        merge::MergeOptions,
         release::{ReleaseNote, mark_absent},
         tombstones,
     },
@@ -169,7 +173,13 @@ pub async fn release(
         batch: which.batch,
         load_id: which.load_id.clone(),
     };
-    release.run(&choice, dry_run).await
+    let released = release.run(&choice, dry_run).await;
+    if dry_run == DryRun::No {
+        // Also of the steps before one that failed.
+        let followed = children::follow(workspace, settings, Follow::Changes).await;
+        return released.and_then(|released| followed.map(|()| released));
+    }
+    released
 }
 
 struct Release<'a> {
@@ -198,7 +208,7 @@ impl Release<'_> {
                 warn!(stream = %self.loader.stream.name, batch, "raw batch of quarantined records is gone");
             }
             places += count;
-            bytes += entry.as_ref().map_or(0, body_bytes);
+            bytes += entry.as_ref().map_or(0, LogEntry::body_bytes);
             taken.push((batch, entry));
             let full =
                 places >= PLACES_MAX || bytes >= self.loader.load_bytes() || taken.len() >= ENTRIES_MAX;
@@ -225,9 +235,18 @@ impl Release<'_> {
         };
         let entries: Vec<LogEntry> = taken.into_iter().filter_map(|(_, entry)| entry).collect();
         for attempt in 1..=ATTEMPTS_MAX {
+            if dry_run == DryRun::Yes {
+                self.loader.refuse_narrower("preview release")?;
+            } else if self.loader.widen().await? == Committed::Conflicted {
+                continue;
+            }
             let Some((quarantine, void, standing)) = self.quarantine().await? else {
                 return Ok(Released::default());
             };
+            if dry_run == DryRun::No {
+                let name = &self.loader.stream.name;
+                swapping::refuse(self.workspace, name, "release quarantined records").await?;
+            }
             let piece = Piece {
                 batches: first..=last,
                 aside: quarantine.aside(&void, choice, &(first..=last)).await?,
@@ -249,7 +268,7 @@ impl Release<'_> {
     /// One try; `None` if another writer was faster. What it has done by then stands and is found again by the next.
     async fn attempt(
         &mut self,
-        piece: Piece,
+        mut piece: Piece,
         mut quarantine: Table,
         void: &[Path],
         standing: &Standing,
@@ -258,21 +277,28 @@ impl Release<'_> {
         let started_at = self.workspace.clock.now();
         let release_id = uuid::Uuid::now_v7().to_string();
         let batches = piece.batches.clone();
-        let mut judged = self.judge(piece, &release_id, started_at).await?;
-        if judged.leaving.is_empty() {
-            return Ok(Some(judged.done));
-        }
-        let options = self.loader.merge_options().await?;
         let pass = match standing.watermark {
             Some(watermark) => self.loader.newest_pass(watermark).await?,
             None => None,
         };
+        let pass_deletes = self.loader.stream.table.delete_absent;
+        let held = match pass.as_ref().filter(|_| pass_deletes) {
+            Some(pass) => self.hold_back(&mut piece, pass).await?,
+            None => 0,
+        };
+        let mut judged = self.judge(piece, &release_id, started_at).await?;
+        judged.done.chosen += held;
+        judged.done.refused += held;
+        if judged.leaving.is_empty() {
+            return Ok(Some(judged.done));
+        }
+        let options = self.loader.merge_options().await?;
         let mut rows = std::mem::take(&mut judged.accepted);
-        if let Some(pass) = pass.as_ref().filter(|_| self.loader.stream.table.delete_absent) {
+        if let Some(pass) = pass.as_ref().filter(|_| pass_deletes) {
             let seen = self.loader.seen_earlier(*pass.start(), pass.end().next());
             rows = mark_absent(rows, &options.keys, *pass.start(), seen).await?;
         }
-        let planned = self.loader.table.plan_release(rows, &options, pass).await?;
+        let mut planned = self.loader.table.plan_release(rows, &options, pass).await?;
         let counts = planned.counts;
         let done = &mut judged.done;
         // What is there already came by a release that died, unless it is a record in the table and in the quarantine.
@@ -291,13 +317,23 @@ impl Release<'_> {
             self.loader.table.abandon(planned).await?;
             return Ok(Some(judged.done));
         }
-        self.bury(&planned.tombstones, &options, standing, &release_id)
+        failpoint::point("release::before_merge");
+        let buried = std::mem::take(&mut planned.tombstones);
+        let rules = self.workspace.rules(&self.loader.contract);
+        let committed = self
+            .loader
+            .table
+            .commit_release(planned, &release_id, &rules)
             .await?;
-        match self.loader.table.commit_release(planned, &release_id).await? {
+        match committed {
             Committed::Applied { .. } | Committed::AlreadyApplied => {}
             Committed::Conflicted => return Ok(None),
         }
         failpoint::point("release::after_merge");
+        if self.bury(&buried, &options, standing, &release_id).await? == Committed::Conflicted {
+            return Ok(None);
+        }
+        failpoint::point("release::after_burial");
         let note = ReleaseNote {
             release_id,
             started_at,
@@ -342,24 +378,58 @@ impl Release<'_> {
             contract_version: self.loader.contract.version.clone(),
             batch_to: 0,
         };
+        let pages: HashMap<i64, u64> = piece
+            .entries
+            .iter()
+            .map(|entry| (entry.number.get(), entry.pages()))
+            .collect();
         let split = self
             .loader
             .judge_wanted(piece.entries, Some(Arc::new(wanted)), facts)
             .await?;
-        settle(&piece.aside, split)
+        settle(&piece.aside, split, &pages)
     }
 
-    /// Keeps deletions whose rows are gone, as rows of the last load: they are neither beyond the watermark nor of a load
-    /// that lost a race. Should this release die here they say nothing that raw does not.
+    /// Takes records out of `piece` that are older than `pass` if raw of it has expired: whether it brought their keys nobody
+    /// can tell any more, so they stay where they are. Returns how many.
+    async fn hold_back(&self, piece: &mut Piece, pass: &RangeInclusive<BatchNumber>) -> Result<u64> {
+        let expired = Expired::of(&self.loader.log).await?;
+        if expired.first_in(pass).is_none() {
+            return Ok(0);
+        }
+        let since = pass.start().get();
+        let older = |aside: &&Aside| aside.place.0 < since;
+        let held: HashSet<Place> = piece
+            .aside
+            .iter()
+            .filter(older)
+            .map(|aside| aside.place)
+            .collect();
+        if !held.is_empty() {
+            warn!(stream = %self.loader.stream.name, records = held.len(), since,
+                "records older than the last complete pass stay: its raw has expired, and it may have told that they are gone");
+            piece.aside.retain(|aside| aside.place.0 >= since);
+            piece.entries.retain(|entry| entry.number.get() >= since);
+        }
+        Ok(held.len() as u64)
+    }
+
+    /// Keeps deletions whose rows the release has taken out of the table, as rows of the last load: they are neither beyond
+    /// the watermark nor of a load that lost a race.
+    ///
+    /// Only now that they are accepted: before, nothing older may lose against them. A load that was planned in between
+    /// does not know them, and the fence makes it plan again. Conflicted if such a load was faster: what it brought is to be
+    /// looked at again.
     async fn bury(
-        &self,
+        &mut self,
         buried: &[RecordBatch],
-        options: &crate::table::merge::MergeOptions,
+        options: &MergeOptions,
         standing: &Standing,
         release_id: &str,
-    ) -> Result<()> {
-        let Some(watermark) = standing.watermark else {
-            return Ok(());
+    ) -> Result<Committed> {
+        let is_final = options.deletes == Deletes::Hard && options.scd_type == ScdType::Upsert;
+        let Some(watermark) = standing.watermark.filter(|_| is_final) else {
+            return Ok(Committed::AlreadyApplied);
         };
         let last = standing.last.as_ref();
         let note = CommitNote {
@@ -367,6 +437,7 @@ impl Release<'_> {
             from: watermark,
             batch: watermark,
             load_id: last.map_or_else(|| release_id.to_owned(), |last| last.load_id.clone()),
+            rules: self.workspace.rules(&self.loader.contract),
         };
         let buried = buried
             .iter()
@@ -375,7 +446,8 @@ impl Release<'_> {
         self.workspace
             .tables
             .append_side(&self.loader.target.tombstones, &buried)
-            .await
+            .await?;
+        self.loader.table.fence().await
     }
 
     /// The newest versions of both tables: that of the quarantine, its files that do not count, and where the main one stands.
@@ -433,13 +505,8 @@ impl Released {
     }
 }
 
-fn body_bytes(entry: &LogEntry) -> u64 {
-    let pages = entry.objects.iter().flat_map(|object| &object.pages);
-    pages.map(|page| page.body_bytes).sum()
-}
-
-/// What becomes of each quarantined record.
-fn settle(aside: &[Aside], split: Split) -> Result<Rejudged> {
+/// What becomes of each quarantined record. `pages_read` are how many each batch has that was read.
+fn settle(aside: &[Aside], split: Split, pages_read: &HashMap<i64, u64>) -> Result<Rejudged> {
     let accepted: HashSet<Place> = split.accepted.iter().flat_map(places).collect();
     let refused: HashSet<Place> = split.quarantined.iter().flat_map(places).collect();
     let readable: HashSet<(i64, i32)> = accepted
@@ -455,7 +522,10 @@ fn settle(aside: &[Aside], split: Split) -> Result<Rejudged> {
     let mut chosen = HashSet::new();
     for row in aside.iter().filter(|row| chosen.insert(row.place)) {
         let (batch, page, record) = row.place;
-        if record == WHOLE_PAGE && readable.contains(&(batch, page)) {
+        let read = pages_read.get(&batch).copied().unwrap_or(0);
+        // It was read without a defect, and there is no record in it.
+        let is_empty = u64::try_from(page).is_ok_and(|page| page < read) && !refused.contains(&row.place);
+        if record == WHOLE_PAGE && (is_empty || readable.contains(&(batch, page))) {
             pages.insert((batch, page), row);
             leaving.insert(row.place);
         } else if accepted.contains(&row.place) {

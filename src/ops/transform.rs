@@ -2,18 +2,22 @@
 
 mod drift;
 pub(super) mod load;
+mod misfits;
 mod pass;
 pub mod target;
+mod widen;
 
 use std::{path::PathBuf, sync::Arc};
+
+use tracing::warn;
 
 use crate::{
     config::{Stream, StreamName},
     contract::Contract,
     error::{Error, ErrorKind, Result},
-    ops::{Workspace, contract},
+    ops::{Workspace, children, contract, lineage},
     raw::{BatchNumber, layout, log::RawLog},
-    table::{AppId, system::LoadRow},
+    table::{AppId, children::Follow, system::LoadRow},
 };
 
 use self::{load::Loader, target::Target};
@@ -75,7 +79,7 @@ pub async fn transform(workspace: &Workspace, streams: &[StreamName]) -> Vec<Out
     for name in streams {
         outcomes.push(Outcome {
             stream: name.clone(),
-            result: transform_stream(workspace, name).await,
+            result: lineage::told(workspace, name, transform_stream(workspace, name)).await,
         });
     }
     outcomes
@@ -143,13 +147,22 @@ async fn transform_stream(workspace: &Workspace, name: &StreamName) -> Result<Tr
             contract
         }
     };
+    if let Some(notice) = contract::notice(stream, workspace.clock.now())? {
+        warn!(stream = %name, version = pinned.version, "contract {notice}");
+    }
     Box::pin(contract::registry::register(workspace, stream)).await?;
     let mut loader = Loader::open(workspace, stream, log, pinned, Target::live(name)).await?;
     // Ends at the head seen above: each load moves the watermark by at least one batch.
-    while let Some(range) = loader.next_range(head.number).await? {
-        loader.load(range, &mut done).await?;
+    let loaded = async {
+        while let Some(range) = loader.next_range(head.number).await? {
+            loader.load(range, &mut done).await?;
+        }
+        Ok(())
     }
-    Ok(done)
+    .await;
+    // Also of the loads before one that failed.
+    let followed = Box::pin(children::follow(workspace, stream, Follow::Changes)).await;
+    loaded.and(followed).map(|()| done)
 }
 
 /// Loads the raw batches up to `until` that `target` does not have yet, and calls `progress` with the last of each load.

@@ -9,6 +9,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     ops::{
         Workspace,
+        children::{self, Child},
         compare::review::{Pair, Review, review},
         contract,
         rebuild::{
@@ -16,7 +17,7 @@ use crate::{
             stage::{self, Begin, Wanted},
         },
     },
-    raw::{BatchNumber, check::Checked, log::RawLog},
+    raw::{BatchNumber, check::Checked, layout, log::RawLog},
 };
 
 /// What the names of staged tables begin with that are only there to be compared.
@@ -40,12 +41,21 @@ pub struct Replay {
     pub until: BatchNumber,
     /// What differs.
     pub review: Review,
+    /// The child tables.
+    pub children: Vec<Child>,
+}
+
+impl Replay {
+    /// Whether nothing differs.
+    pub fn is_equal(&self) -> bool {
+        self.review.is_equal() && self.children.iter().all(Child::is_sound)
+    }
 }
 
 impl Verified {
     /// Whether raw is whole and the live table is what it gives.
     pub fn is_sound(&self) -> bool {
-        self.raw.flawed == 0 && self.replay.as_ref().is_none_or(|replay| replay.review.is_equal())
+        self.raw.flawed == 0 && self.replay.as_ref().is_none_or(Replay::is_equal)
     }
 }
 
@@ -104,15 +114,21 @@ pub async fn verify(
                     target: &staged.target,
                     rebuilt_until: staged.until,
                 };
-                review(workspace, pair, limit).await
+                let review = review(workspace, pair, limit).await?;
+                let staging = layout::staging(name, &id);
+                let tables = (&table, &staged.table);
+                let children = children::review(workspace, stream, tables, &staging, limit).await?;
+                Ok::<_, Error>((review, children))
             }
             .await;
             if let Err(error) = stage::discard(workspace, name, &id).await {
                 warn!(stream = %name, id, error = error.chain(), "staged tables stay");
             }
+            let (review, children) = reviewed?;
             verified.replay = Some(Replay {
                 until,
-                review: reviewed?,
+                review,
+                children,
             });
         }
         Live::Unloaded { told: None } => {}

@@ -22,7 +22,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{ObjectStore, path::Path};
 
 use crate::{
-    config::{Project, StreamName},
+    config::{Project, StreamName, explode::Explode},
     error::{Error, ErrorKind, Result},
     format::Recipe,
     query::sql_error,
@@ -90,6 +90,23 @@ impl Lake {
             Some(table) => table.provider(&self.session).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// A child table, or `None` before its main table had a row.
+    async fn child(&self, stream: &StreamName, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        match self.tables.open(&layout::child(stream, name)).await? {
+            Some(table) => table.provider(&self.session).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The child tables that the project declares for `stream`.
+    fn children(&self, stream: &StreamName) -> Vec<String> {
+        let settings = self
+            .project
+            .stream(stream)
+            .map(|(_, stream)| &stream.table.explode);
+        settings.into_iter().flatten().map(Explode::name).collect()
     }
 
     /// The quarantine of `stream` up to its watermark.
@@ -326,6 +343,16 @@ impl Names {
             }
             return Ok(found);
         }
+        for stream in &self.streams {
+            let child = name
+                .strip_prefix(stream.stream.as_str())
+                .and_then(|rest| rest.strip_prefix("__"));
+            if let Some(child) =
+                child.filter(|child| self.lake.children(stream).iter().any(|name| name == child))
+            {
+                return self.lake.child(stream, child).await;
+            }
+        }
         if let Some(stream) = name.strip_suffix(QUARANTINE_SUFFIX).and_then(stream) {
             return self.lake.quarantine(stream).await.map(Some);
         }
@@ -356,6 +383,8 @@ impl SchemaProvider for Names {
             for suffix in ["", QUARANTINE_SUFFIX, RAW_SUFFIX] {
                 names.push(format!("{}{suffix}", stream.stream));
             }
+            let children = self.lake.children(stream);
+            names.extend(children.iter().map(|child| format!("{}__{child}", stream.stream)));
         }
         names
     }

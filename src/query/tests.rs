@@ -18,7 +18,7 @@ use crate::{
         log::BatchKind,
         write::Landing,
     },
-    table::{AppId, CommitNote, merge::MergeOptions, side::Side, system::LoadRow},
+    table::{AppId, CommitNote, RulesNote, merge::MergeOptions, side::Side, system::LoadRow},
     transform::quarantine::{LoadFacts, Origin, Rows, Samples},
 };
 
@@ -120,6 +120,7 @@ impl Lake {
             from: BatchNumber::new(batch).unwrap(),
             batch: BatchNumber::new(batch).unwrap(),
             load_id: format!("load-{batch}"),
+            rules: RulesNote::default(),
         };
         table.commit_merge(planned, &note).await.unwrap();
     }

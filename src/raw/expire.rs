@@ -145,12 +145,22 @@ impl Expired {
 
     /// Batches that have.
     pub fn count(&self) -> u64 {
-        let mut next = 0_i64;
+        self.count_between(0, i64::MAX)
+    }
+
+    /// Batches of `range` that have.
+    pub fn count_in(&self, range: &RangeInclusive<BatchNumber>) -> u64 {
+        self.count_between(range.start().get(), range.end().get())
+    }
+
+    fn count_between(&self, start: i64, end: i64) -> u64 {
+        let mut next = start;
         let mut count = 0_i64;
         for (first, last) in &self.ranges {
             let from = first.get().max(next);
-            count += (last.get() + 1 - from).max(0);
-            next = next.max(last.get() + 1);
+            let behind = last.get().min(end).saturating_add(1);
+            count += (behind - from).max(0);
+            next = next.max(behind);
         }
         count.unsigned_abs()
     }

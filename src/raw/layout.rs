@@ -294,6 +294,13 @@ pub fn table(stream: &StreamName) -> Path {
     under("tables", stream)
 }
 
+/// The root of the child table `name` of `stream`.
+pub fn child(stream: &StreamName, name: &str) -> Path {
+    Path::from("tables")
+        .join(stream.source.as_str())
+        .join(format!("{}__{name}", stream.stream))
+}
+
 /// The root of the quarantine table of `stream`.
 pub fn quarantine(stream: &StreamName) -> Path {
     under("quarantine", stream)

@@ -186,6 +186,12 @@ impl LogEntry {
         serde_json::from_str(&content).map_err(|error| corrupt("it is not a log entry").caused_by(error))
     }
 
+    /// Bytes of all bodies of the batch.
+    pub fn body_bytes(&self) -> u64 {
+        let pages = self.objects.iter().flat_map(|object| &object.pages);
+        pages.map(|page| page.body_bytes).sum()
+    }
+
     /// Pages in all objects of the batch.
     pub fn pages(&self) -> u64 {
         self.objects.iter().map(|object| object.pages.len() as u64).sum()
@@ -219,6 +225,26 @@ pub struct RawLog {
     pub store: Arc<dyn ObjectStore>,
     /// The log's owner.
     pub stream: StreamName,
+}
+
+/// The first of `entries` up to and including the one that brings their bodies to `body_bytes`.
+///
+/// # Errors
+/// Those of the entries.
+pub async fn within(
+    mut entries: BoxStream<'static, Result<LogEntry>>,
+    body_bytes: u64,
+) -> Result<Vec<LogEntry>> {
+    let mut taken = Vec::new();
+    let mut sum = 0_u64;
+    while let Some(entry) = entries.try_next().await? {
+        sum = sum.saturating_add(entry.body_bytes());
+        taken.push(entry);
+        if sum >= body_bytes {
+            break;
+        }
+    }
+    Ok(taken)
 }
 
 /// Content of `_log/_last`.
@@ -285,11 +311,23 @@ impl RawLog {
     ///
     /// Each item fails like [`RawLog::entry`]; a missing entry is [`ErrorKind::Corrupt`].
     pub fn entries(&self, range: RangeInclusive<BatchNumber>) -> BoxStream<'static, Result<LogEntry>> {
+        self.entries_but(range, |_| false)
+    }
+
+    /// As [`RawLog::entries`] without those that `leaves_out` says; nothing is read of them.
+    pub fn entries_but(
+        &self,
+        range: RangeInclusive<BatchNumber>,
+        leaves_out: impl Fn(BatchNumber) -> bool + Send + 'static,
+    ) -> BoxStream<'static, Result<LogEntry>> {
         let log = self.clone();
-        futures::stream::iter(range.start().get()..=range.end().get())
+        let numbers = range.start().get()..=range.end().get();
+        let numbers = numbers.map(BatchNumber::new);
+        let numbers = numbers.filter(move |number| !number.as_ref().is_ok_and(|number| leaves_out(*number)));
+        futures::stream::iter(numbers)
             .map(move |number| {
                 let log = log.clone();
-                async move { log.expect(BatchNumber::new(number)?).await }
+                async move { log.expect(number?).await }
             })
             .buffered(ENTRIES_IN_FLIGHT_MAX)
             .boxed()
@@ -338,18 +376,7 @@ impl RawLog {
         range: RangeInclusive<BatchNumber>,
         body_bytes: u64,
     ) -> Result<Vec<LogEntry>> {
-        let mut entries = self.entries(range);
-        let mut taken = Vec::new();
-        let mut sum = 0_u64;
-        while let Some(entry) = entries.try_next().await? {
-            let pages = entry.objects.iter().flat_map(|object| &object.pages);
-            sum = pages.fold(sum, |sum, page| sum.saturating_add(page.body_bytes));
-            taken.push(entry);
-            if sum >= body_bytes {
-                break;
-            }
-        }
-        Ok(taken)
+        within(self.entries(range), body_bytes).await
     }
 
     /// Adds `entry` under its number, unless somebody else's is there.

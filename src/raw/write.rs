@@ -57,6 +57,8 @@ pub struct Landing {
     contract_version: Option<String>,
     next: BatchNumber,
     bookmark: Option<Bookmark>,
+    /// The latest hour that pages were filed under.
+    hour: Timestamp,
     pending: Pending,
     over: bool,
 }
@@ -104,6 +106,7 @@ impl Landing {
                 .as_ref()
                 .map_or(BatchNumber::FIRST, |head| head.number.next()),
             bookmark: head.and_then(|head| head.bookmark),
+            hour: Timestamp::MIN_UTC,
             pending,
             over: false,
         })
@@ -142,7 +145,9 @@ impl Landing {
         if self.pending.pages_count >= PAGES_MAX {
             return Err(self.limit("pages_max", PAGES_MAX));
         }
-        let hour = layout::hour(page.facts.fetched_at);
+        // A clock that is set back while pages come in moves nothing to an hour that was done with.
+        let hour = layout::hour(page.facts.fetched_at).max(self.hour);
+        self.hour = hour;
         let open = &self.pending.open;
         if open.bytes.len() >= OBJECT_BYTES_MAX || (open.hour != hour && !open.pages.is_empty()) {
             self.flush().await?;

@@ -10,7 +10,8 @@
 //!
 //! - **acknowledged** if somebody said so and nothing else has been seen of it since: another kind of value, another new
 //!   value of a list or another effect on rows opens it again;
-//! - **resolved** if it is gone: [`QUIET_DAYS`] days without it, or a load by a newer contract that did not show it;
+//! - **resolved** if it is gone: [`QUIET_DAYS`] days without it, or a load without it by a newer contract that says
+//!   something else about it;
 //! - **open** otherwise.
 
 pub mod page;
@@ -238,11 +239,20 @@ struct Said {
     note: String,
 }
 
+/// Whether the contract of a stream, in the version given, says something else about a finding than the version that it was
+/// seen against last.
+pub type Changed<'a> = &'a (dyn Fn(&str, &Finding, &str) -> bool + Sync);
+
 /// The drift of `streams` at `now`, in their order; streams that were never loaded are left out.
 ///
 /// # Errors
 /// Those of the queries.
-pub async fn gather(session: &Session, streams: &[StreamName], now: Timestamp) -> Result<Vec<StreamDrift>> {
+pub async fn gather(
+    session: &Session,
+    streams: &[StreamName],
+    now: Timestamp,
+    changed: Changed<'_>,
+) -> Result<Vec<StreamDrift>> {
     let mut all: BTreeMap<String, StreamDrift> = BTreeMap::new();
     let loads = vec![
         ("streams", names(streams)),
@@ -269,7 +279,11 @@ pub async fn gather(session: &Session, streams: &[StreamName], now: Timestamp) -
         if let Some(drift) = all.get_mut(&text(&row, "stream")) {
             let finding = finding(&row);
             let key = (drift.stream.clone(), finding.path.clone(), finding.kind.clone());
-            drift.findings.push(judged(finding, &row, said.get(&key), now));
+            let is_agreed =
+                finding.is_for_contract() && changed(&drift.stream, &finding, &text(&row, "contract_now"));
+            drift
+                .findings
+                .push(judged(finding, is_agreed, said.get(&key), now));
         }
     }
     count_by_load(session, streams, &mut all).await?;
@@ -301,8 +315,8 @@ async fn count_by_load(
     streams: &[StreamName],
     all: &mut BTreeMap<String, StreamDrift>,
 ) -> Result<()> {
-    let oldest = all.values().filter_map(|drift| drift.loads.first());
-    let Some(since) = oldest.map(|load| load.started_at).min() else {
+    let loads = all.values().flat_map(|drift| &drift.loads);
+    let Some(since) = loads.map(|load| load.started_at).min() else {
         return Ok(());
     };
     let since = ScalarValue::TimestampMicrosecond(Some(since.timestamp_micros()), Some("UTC".into()));
@@ -388,15 +402,13 @@ fn finding(row: &Map<String, Value>) -> Finding {
     }
 }
 
-/// Says whether a finding waits for somebody.
-fn judged(mut finding: Finding, row: &Map<String, Value>, said: Option<&Said>, now: Timestamp) -> Finding {
+/// Says whether a finding waits for somebody; `is_agreed` if a newer contract speaks to it.
+fn judged(mut finding: Finding, is_agreed: bool, said: Option<&Said>, now: Timestamp) -> Finding {
     if let Some(said) = said {
         finding.acknowledged_at = said.at;
         finding.note.clone_from(&said.note);
     }
-    let contract_now = text(row, "contract_now");
     let is_quiet = now - finding.last_seen >= TimeDelta::days(QUIET_DAYS);
-    let is_agreed = finding.is_for_contract() && contract_now != finding.contract_last;
     finding.state = if finding.loads_since > 0 && (is_quiet || is_agreed) {
         State::Resolved
     } else if said.is_some_and(|said| finding.nature.is_subset(&said.nature)) {

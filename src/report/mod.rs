@@ -9,9 +9,11 @@
 pub mod drift;
 pub mod evidence;
 pub mod grid;
+pub mod lineage;
 pub mod metrics;
 pub mod quarantine;
 pub mod rows;
+pub mod shell;
 pub mod status;
 
 use std::{io, str::FromStr};
@@ -129,7 +131,7 @@ fn seconds(text: &str) -> String {
 }
 
 /// The names of `streams` as a list parameter.
-fn names(streams: &[StreamName]) -> ScalarValue {
+pub fn names(streams: &[StreamName]) -> ScalarValue {
     let names: Vec<ScalarValue> = streams
         .iter()
         .map(|name| ScalarValue::from(name.to_string()))

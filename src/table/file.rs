@@ -91,11 +91,7 @@ impl Table {
                 .with("hint", "another writer changed this table; purge its deletion vectors, or rebuild it from raw"));
         }
         let path = file.path.clone();
-        let fail = move |source: ParquetError| {
-            Error::new(ErrorKind::Corrupt, "read data file")
-                .with("file", &path)
-                .caused_by(source)
-        };
+        let fail = move |source: ParquetError| lower(source.into(), "read data file").with("file", &path);
         let reader = FileReader {
             store: self.store(),
             path: file.path.clone(),

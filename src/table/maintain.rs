@@ -232,16 +232,18 @@ impl Table {
             }
         }
         failpoint::point("maintain::compacted");
-        let removed: Vec<&DataFile> = groups.iter().flatten().copied().collect();
-        let removes = removed
-            .iter()
-            .map(|file| Action::Remove(file.view.remove_action(false)));
+        let removed = groups.iter().flatten();
+        let removes = removed.map(|file| Action::Remove(file.view.remove_action(false)));
         let actions: Vec<Action> = removes.chain(adds.iter().cloned()).collect();
         let operation = || DeltaOperation::Optimize {
             predicate: None,
             target_size: i64::try_from(target_bytes).unwrap_or(i64::MAX),
         };
         for _ in 0..COMMIT_ATTEMPTS_MAX {
+            // Also the first time: the step before has moved to the newest version.
+            if !self.holds(&actions)? || self.schema()? != schema {
+                break;
+            }
             let state = self.state()?.clone();
             let committed = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
                 .with_actions(actions.clone())
@@ -261,9 +263,6 @@ impl Table {
             }
             if self.version() == before {
                 return Err(lower(source, "commit compaction").with("table", &self.path));
-            }
-            if !removed.iter().all(|file| live.contains(&file.path)) || self.schema()? != schema {
-                break;
             }
         }
         for action in &adds {

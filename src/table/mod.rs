@@ -11,9 +11,12 @@ pub mod absent;
 pub mod acknowledged;
 pub mod align;
 pub mod aside;
+pub mod children;
 pub mod contracts;
 mod edit;
 mod evolve;
+pub mod explode;
+mod failure;
 mod file;
 pub mod history;
 mod latest;
@@ -28,15 +31,20 @@ pub mod system;
 #[cfg(test)]
 mod tests;
 pub mod tombstones;
+pub mod widen;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::{catalog::TableProvider, execution::context::SessionContext};
 use deltalake::{
     DeltaTable, DeltaTableError, ObjectStore,
     kernel::{
-        Action, MetadataExt as _, StructType, Transaction,
+        Action, CommitInfo, MetadataExt as _, StructType, Transaction,
         engine::arrow_conversion::TryIntoKernel as _,
         transaction::{CommitBuilder, CommitProperties},
     },
@@ -47,6 +55,7 @@ use futures::TryStreamExt as _;
 use object_store::{path::Path, prefix::PrefixStore};
 use url::Url;
 
+use self::failure::lower;
 use crate::{
     config::StreamName,
     error::{Error, ErrorKind, Result},
@@ -59,8 +68,20 @@ const HISTORY_COMMITS_MAX: usize = 100;
 /// The `commitInfo` field that says which load made a commit.
 const LOAD_FIELD: &str = "landfallLoad";
 
+/// The `commitInfo` field of a commit that only takes a version.
+const FENCE_FIELD: &str = "landfallFence";
+
 /// The `commitInfo` field that says with which raw batch that load began.
 const FROM_FIELD: &str = "landfallFrom";
+
+/// The `commitInfo` field with the version of the contract that judged what a commit holds.
+const CONTRACT_FIELD: &str = "landfallContract";
+
+/// The `commitInfo` field with the SHA-256 of the project file in force.
+const CONFIG_FIELD: &str = "landfallConfig";
+
+/// The `commitInfo` field with the version of the program.
+const PROGRAM_FIELD: &str = "landfallVersion";
 
 /// Who moves a watermark: one generation of one stream, as the `appId` of Delta's `txn` action.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,6 +257,38 @@ pub struct CommitNote {
     pub batch: BatchNumber,
     /// The load, a UUIDv7.
     pub load_id: String,
+    /// By what its rows were made.
+    pub rules: RulesNote,
+}
+
+/// By what the rows of a commit were made, so that the table's own history tells it long after the files have changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RulesNote {
+    /// The version of the contract that judged.
+    pub contract: String,
+    /// SHA-256 of the project file, lowercase hex; the same that stands in each raw log entry.
+    pub config: String,
+}
+
+impl RulesNote {
+    /// The fields of `commitInfo` that say it, and which version of this program it was.
+    fn fields(&self) -> HashMap<String, serde_json::Value> {
+        HashMap::from([
+            (CONTRACT_FIELD.to_owned(), self.contract.clone().into()),
+            (CONFIG_FIELD.to_owned(), self.config.clone().into()),
+            (PROGRAM_FIELD.to_owned(), env!("CARGO_PKG_VERSION").into()),
+        ])
+    }
+}
+
+impl CommitNote {
+    /// The fields of `commitInfo` that say it.
+    fn fields(&self) -> HashMap<String, serde_json::Value> {
+        let mut fields = self.rules.fields();
+        fields.insert(LOAD_FIELD.to_owned(), self.load_id.clone().into());
+        fields.insert(FROM_FIELD.to_owned(), self.from.get().into());
+        fields
+    }
 }
 
 impl Table {
@@ -315,6 +368,8 @@ impl Table {
     /// Takes the next version of the table for a commit that changes nothing, so that every plan made against this one
     /// must be made again.
     ///
+    /// Conflicted also if another commit came right behind it: what was found out before is then no longer so.
+    ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if the log can be neither written nor read back.
     pub async fn fence(&mut self) -> Result<Committed> {
@@ -325,17 +380,47 @@ impl Table {
             predicate: None,
         };
         let before = self.version();
-        let outcome = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
+        let properties = CommitProperties::default()
+            .with_max_retries(0)
+            .with_metadata([(FENCE_FIELD.to_owned(), true.into())]);
+        let outcome = CommitBuilder::from(properties)
             .build(Some(&state), self.delta.log_store(), operation)
             .await;
         self.refresh().await?;
         match outcome {
-            Ok(commit) => Ok(Committed::Applied {
-                version: commit.version(),
-            }),
+            Ok(commit) => Ok(self.unless_overtaken(commit.version())),
             Err(_) if self.version() > before => Ok(Committed::Conflicted),
             Err(source) => Err(lower(source, "fence table").with("table", &self.path)),
         }
+    }
+
+    /// What came of our commit `version` for somebody who goes on from what was known before it.
+    fn unless_overtaken(&self, version: u64) -> Committed {
+        if self.version() == version {
+            Committed::Applied { version }
+        } else {
+            Committed::Conflicted
+        }
+    }
+
+    /// Whether every file that `actions` remove is in this version. A plan whose files are gone is one of another version,
+    /// and would bring their rows back.
+    fn holds(&self, actions: &[Action]) -> Result<bool> {
+        let removed = actions.iter().filter_map(|action| match action {
+            Action::Remove(file) => Some(file.path.as_str()),
+            _ => None,
+        });
+        let mut removed = removed.peekable();
+        if removed.peek().is_none() {
+            return Ok(true);
+        }
+        let live: HashSet<String> = self
+            .state()?
+            .log_data()
+            .iter()
+            .map(|file| file.path().into_owned())
+            .collect();
+        Ok(removed.all(|path| live.contains(path)))
     }
 
     /// Moves to the newest version.
@@ -389,15 +474,14 @@ impl Table {
         if let Some(schema) = schema {
             actions.push(self.metadata_with(schema)?);
         }
-        let app_metadata = HashMap::from([
-            (LOAD_FIELD.to_owned(), note.load_id.clone().into()),
-            (FROM_FIELD.to_owned(), note.from.get().into()),
-        ]);
+        if !self.holds(&actions)? {
+            return Ok(Committed::Conflicted);
+        }
         // No retries below us: a plan is right for the version it was made against and for no other.
         let builder = CommitBuilder::from(
             CommitProperties::default()
                 .with_max_retries(0)
-                .with_metadata(app_metadata)
+                .with_metadata(note.fields())
                 .with_application_transaction(Transaction::new(&note.app, note.batch.get())),
         );
         let state = self.state()?.clone();
@@ -451,21 +535,12 @@ impl Table {
     }
 }
 
+fn is_fence(commit: &CommitInfo) -> bool {
+    commit.info.contains_key(FENCE_FIELD)
+}
+
 fn kernel_schema(schema: &Schema) -> Result<StructType> {
     schema
         .try_into_kernel()
         .map_err(|source| Error::new(ErrorKind::Internal, "convert schema to Delta").caused_by(source))
-}
-
-/// Lowers a delta-rs error to ours.
-fn lower(source: DeltaTableError, attempt: &'static str) -> Error {
-    let kind = match &source {
-        DeltaTableError::ObjectStore { .. } => ErrorKind::Unavailable,
-        DeltaTableError::InvalidJsonLog { .. }
-        | DeltaTableError::MetadataError(_)
-        | DeltaTableError::KernelError(_)
-        | DeltaTableError::Parquet { .. } => ErrorKind::Corrupt,
-        _ => ErrorKind::Internal,
-    };
-    Error::new(kind, attempt).caused_by(source)
 }

@@ -1,7 +1,7 @@
 //! A table made from raw takes the place of the live one, in one commit.
 //!
 //! ```text
-//! fence ─► copy files ─► swap side tables ─► swap main table (remove all, add all, schema, txn)
+//! copy files ─► fence ─► swap side tables ─► swap main table (remove all, add all, schema, txn)
 //! ```
 //!
 //! Readers of older versions keep their files until they are vacuumed. A load under way loses to the fence, and to the swap
@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use deltalake::{
     kernel::{
-        Action, Add, Metadata, MetadataExt as _, Transaction, new_metadata,
+        Action, Add, CommitInfo, Metadata, MetadataExt as _, Transaction, new_metadata,
         transaction::{CommitBuilder, CommitProperties},
     },
     operations::create::CreateBuilder,
@@ -21,7 +21,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{Error as StoreError, ObjectStoreExt as _, path::Path};
 
 use super::{
-    CommitNote, Committed, FROM_FIELD, HISTORY_COMMITS_MAX, LOAD_FIELD, Table, Tables, evolve,
+    CommitNote, Committed, HISTORY_COMMITS_MAX, LOAD_FIELD, Table, Tables, evolve,
     file::DataFile,
     kernel_schema, lower,
     side::{Side, load_of},
@@ -43,6 +43,11 @@ const KEYS_FIELD: &str = "landfallKeys";
 /// Files that were copied already, and what they are called at their new place. One that was copied is not copied again.
 #[derive(Debug, Default)]
 pub struct Copies(HashMap<Path, Path>);
+
+/// Whether a commit is that of a load, not of a swap.
+pub(super) fn is_load(commit: &CommitInfo) -> bool {
+    commit.info.contains_key(LOAD_FIELD) && !commit.info.contains_key(KEYS_FIELD)
+}
 
 /// A commit of a swap.
 #[derive(Clone, Debug)]
@@ -92,20 +97,20 @@ impl Tables {
         Ok(())
     }
 
-    /// Gives `live` the rows of `staged` instead of its own of loads up to `until`, in one commit. The files `void` of
-    /// `staged` do not count. Doing it again changes nothing.
+    /// Gives `live` the rows of `staged`, where there may be no table, instead of its own of loads up to `until`, in one
+    /// commit. The files `void` of `staged` do not count. Doing it again changes nothing.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if other writers were faster every time.
     pub async fn swap_side(
         &self,
         live: &Side,
-        staged: &Side,
+        (staged, table): (&Side, Option<&Table>),
         void: &[Path],
         until: BatchNumber,
         copies: &mut Copies,
     ) -> Result<()> {
-        let (files, staged_schema) = match self.open(&staged.path).await? {
+        let (files, staged_schema) = match table {
             Some(table) => {
                 let mut files = table.files()?;
                 files.retain(|file| {
@@ -243,6 +248,8 @@ impl Table {
     /// so that every plan made against this one must be made again, and nobody takes the rows that are swapped into the
     /// side tables for those of a load that lost.
     ///
+    /// Conflicted also if a load came right behind it: the swap would take its rows away.
+    ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if the log can be neither written nor read back.
     pub async fn begin_swap(&mut self, note: &SwapNote) -> Result<Committed> {
@@ -251,7 +258,10 @@ impl Table {
             partition_by: None,
             predicate: None,
         };
-        self.commit_swap(Vec::new(), operation, note).await
+        Ok(match self.commit_swap(Vec::new(), operation, note).await? {
+            Committed::Applied { version } => self.unless_overtaken(version),
+            lost => lost,
+        })
     }
 
     /// Gives the table the rows, columns and partition columns of `staged` instead of its own, with the watermark of `note`.
@@ -351,11 +361,8 @@ impl Table {
 impl SwapNote {
     fn properties(&self) -> CommitProperties {
         let note = &self.commit;
-        let said = [
-            (LOAD_FIELD.to_owned(), note.load_id.clone().into()),
-            (FROM_FIELD.to_owned(), note.from.get().into()),
-            (KEYS_FIELD.to_owned(), self.keys.clone().into()),
-        ];
+        let mut said = note.fields();
+        said.insert(KEYS_FIELD.to_owned(), self.keys.clone().into());
         CommitProperties::default()
             .with_max_retries(0)
             .with_metadata(said)

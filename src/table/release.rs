@@ -11,14 +11,17 @@ use arrow::{
     datatypes::Int64Type,
 };
 use deltalake::{
-    kernel::transaction::{CommitBuilder, CommitProperties},
+    kernel::{
+        CommitInfo,
+        transaction::{CommitBuilder, CommitProperties},
+    },
     protocol::DeltaOperation,
 };
 use futures::{TryStreamExt as _, stream::BoxStream};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Committed, HISTORY_COMMITS_MAX, Table,
+    Committed, HISTORY_COMMITS_MAX, RulesNote, Table,
     absent::Seen,
     file::close,
     latest::{Converter, Latest, arrow_error, with_column},
@@ -171,7 +174,12 @@ impl Table {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if the log can be neither written nor read back.
-    pub async fn commit_release(&mut self, planned: Planned, release_id: &str) -> Result<Committed> {
+    pub async fn commit_release(
+        &mut self,
+        planned: Planned,
+        release_id: &str,
+        rules: &RulesNote,
+    ) -> Result<Committed> {
         let mut actions = planned.actions;
         if let Some(schema) = planned.schema.as_ref().filter(|_| !actions.is_empty()) {
             actions.push(self.metadata_with(schema)?);
@@ -181,7 +189,8 @@ impl Table {
                 version: self.version(),
             });
         }
-        let metadata = HashMap::from([(RELEASE_FIELD.to_owned(), release_id.into())]);
+        let mut metadata = rules.fields();
+        metadata.insert(RELEASE_FIELD.to_owned(), release_id.into());
         self.commit_told(actions, planned.operation, metadata, release_id)
             .await
     }
@@ -194,6 +203,9 @@ impl Table {
         metadata: HashMap<String, serde_json::Value>,
         release_id: &str,
     ) -> Result<Committed> {
+        if !self.holds(&actions)? {
+            return Ok(Committed::Conflicted);
+        }
         let state = self.state()?.clone();
         let properties = CommitProperties::default()
             .with_max_retries(0)
@@ -257,6 +269,11 @@ impl Table {
         }
         Ok(None)
     }
+}
+
+/// Whether a release made a commit.
+pub(super) fn is_release(commit: &CommitInfo) -> bool {
+    commit.info.contains_key(RELEASE_FIELD)
 }
 
 /// What a commit says about the release that made it.

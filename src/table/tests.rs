@@ -1,4 +1,6 @@
+pub(super) mod overtaken;
 mod versions;
+mod widening;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -29,6 +31,7 @@ pub(super) fn note(batch: i64, load_id: &str) -> CommitNote {
         from: BatchNumber::new(batch).unwrap(),
         batch: BatchNumber::new(batch).unwrap(),
         load_id: load_id.to_owned(),
+        rules: RulesNote::default(),
     }
 }
 

@@ -7,7 +7,9 @@
 //! ```
 
 pub mod condition;
+pub mod quality;
 pub mod quarantine;
+pub mod repeated;
 pub mod runs;
 pub mod scan;
 pub mod split;

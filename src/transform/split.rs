@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{Array as _, ArrayRef, AsArray as _, BooleanArray, RecordBatch, TimestampMicrosecondArray},
+    array::{
+        Array as _, ArrayRef, AsArray as _, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+    },
     compute::{concat, filter_record_batch},
     datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit},
 };
@@ -15,16 +17,19 @@ use datafusion::{
 use futures::StreamExt as _;
 
 use crate::{
+    config::CONTENT_KEY,
     contract::{
         Violation, ViolationClass,
         drift::profile::Responses,
-        judge::{Judge, Judging},
+        judge::{Judge, Judging, RowViolation},
         observed::Observed,
         sample::Place,
     },
     error::{Error, ErrorKind, Result},
+    json::canonical,
     transform::{
         condition::Condition,
+        quality::{Breaks, Quality},
         quarantine::{LoadFacts, Origin, Rows, Samples},
         scan::column,
     },
@@ -43,12 +48,16 @@ pub struct SplitOptions {
     pub judge: Arc<Judge>,
     /// Which records are deletions.
     pub deletes: Option<Condition>,
+    /// What else is asked of rows that fit and are no deletions.
+    pub quality: Quality,
     /// Columns that order versions: even a deletion must have them.
     pub sequence_by: Vec<String>,
     /// Columns whose values are wanted of quarantined records too; none if they are not.
     pub keys_aside: Vec<String>,
     /// Whether rows carry `_deleted`.
     pub deleted_column: bool,
+    /// Whether rows carry a hash of their record, as [`CONTENT_KEY`].
+    pub content_column: bool,
     /// What all rows of the load share.
     pub facts: LoadFacts,
 }
@@ -85,16 +94,21 @@ pub struct Split {
     pub responses: Responses,
     /// What deletions did without, by path: observed, and no drift.
     pub excused: BTreeMap<String, u64>,
+    /// Rules in SQL that were broken.
+    pub breaks: Breaks,
     /// How many went where.
     pub counts: SplitCounts,
 }
 
 /// The schema of accepted rows: the contract's columns, then ours.
-pub fn row_schema(judge: &Judge, deleted_column: bool) -> SchemaRef {
+pub fn row_schema(judge: &Judge, deleted_column: bool, content_column: bool) -> SchemaRef {
     let mut fields: Vec<Arc<Field>> = judge.schema().fields().iter().cloned().collect();
     let mut add = |name: &str, kind: DataType| fields.push(Arc::new(Field::new(name, kind, true)));
     if deleted_column {
         add("_deleted", DataType::Boolean);
+    }
+    if content_column {
+        add(CONTENT_KEY, DataType::Utf8);
     }
     add("_lf_batch", DataType::Int64);
     add("_lf_page", DataType::Int32);
@@ -130,6 +144,7 @@ pub async fn split(session: &SessionContext, raw: StreamingTable, options: &Spli
         observed: Observed::default(),
         responses: Responses::default(),
         excused: BTreeMap::new(),
+        breaks: Breaks::default(),
         counts: SplitCounts::default(),
     };
     for task in tasks {
@@ -144,6 +159,7 @@ pub async fn split(session: &SessionContext, raw: StreamingTable, options: &Spli
         for (path, count) in part.excused {
             *whole.excused.entry(path).or_default() += count;
         }
+        whole.breaks.merge(part.breaks);
         whole.counts.read += part.counts.read;
         whole.counts.accepted += part.counts.accepted;
         whole.counts.quarantined += part.counts.quarantined;
@@ -192,7 +208,7 @@ impl<'a> Partition<'a> {
         Self {
             options,
             samples,
-            schema: row_schema(&options.judge, options.deleted_column),
+            schema: row_schema(&options.judge, options.deleted_column, options.content_column),
             judging: options.judge.start(),
             pending: Vec::new(),
             quarantine: Rows::new(options.facts.clone()),
@@ -204,6 +220,7 @@ impl<'a> Partition<'a> {
                 observed: Observed::default(),
                 responses: Responses::default(),
                 excused: BTreeMap::new(),
+                breaks: Breaks::default(),
                 counts: SplitCounts::default(),
             },
         }
@@ -275,28 +292,20 @@ impl<'a> Partition<'a> {
             None => (BooleanArray::from(vec![false; rows]), Vec::new()),
         };
         let mut keep = vec![true; rows];
-        let mut offsets = Offsets::new(&pending);
         let mut found = judged.violations;
         found.extend(failures);
         found.sort_by_key(|found| found.row);
-        for group in found.chunk_by(|a, b| a.row == b.row) {
-            let row = group[0].row;
-            let (excused, reasons): (Vec<&Violation>, Vec<&Violation>) = group
-                .iter()
-                .map(|found| &found.violation)
-                .partition(|reason| deleted.value(row) && self.excused(reason, &judged.batch, row));
-            for reason in excused {
-                *self.split.excused.entry(reason.path.clone()).or_default() += 1;
-            }
-            if !reasons.is_empty() {
-                keep[row] = false;
-                let (batch, at) = offsets.find(row);
-                let body = batch.column(column::BODY).as_binary_view().value(at);
-                let reasons: Vec<Violation> = reasons.into_iter().cloned().collect();
-                self.quarantine
-                    .push(origin(batch, at), Some(body), &reasons, &mut self.samples);
-            }
-        }
+        self.set_aside(&found, &judged.batch, &deleted, &pending, &mut keep);
+        // Rules are about rows that fit, and a deletion makes none.
+        let asked: Vec<bool> = keep
+            .iter()
+            .zip(deleted.values())
+            .map(|(&kept, gone)| kept && !gone)
+            .collect();
+        let locate = |row: usize| place(&pending, row as u64);
+        let breaks = &mut self.split.breaks;
+        let broken = self.options.quality.ask(&judged.batch, &asked, locate, breaks)?;
+        self.set_aside(&broken, &judged.batch, &deleted, &pending, &mut keep);
         self.keep_keys(&judged.batch, &keep)?;
         let accepted = self.rows(&judged.batch, &pending, &deleted, keep)?;
         let counts = &mut self.split.counts;
@@ -313,6 +322,37 @@ impl<'a> Partition<'a> {
             self.split.accepted.push(accepted);
         }
         self.close_quarantine(JUDGED_ROWS)
+    }
+
+    /// Puts the rows of `judged` that `found` speaks of into the quarantine, except for what deletions are excused from.
+    /// `found` is in the order of rows.
+    fn set_aside(
+        &mut self,
+        found: &[RowViolation],
+        judged: &RecordBatch,
+        deleted: &BooleanArray,
+        pending: &[RecordBatch],
+        keep: &mut [bool],
+    ) {
+        let mut offsets = Offsets::new(pending);
+        for group in found.chunk_by(|a, b| a.row == b.row) {
+            let row = group[0].row;
+            let (excused, reasons): (Vec<&Violation>, Vec<&Violation>) = group
+                .iter()
+                .map(|found| &found.violation)
+                .partition(|reason| deleted.value(row) && self.excused(reason, judged, row));
+            for reason in excused {
+                *self.split.excused.entry(reason.path.clone()).or_default() += 1;
+            }
+            if !reasons.is_empty() {
+                keep[row] = false;
+                let (batch, at) = offsets.find(row);
+                let body = batch.column(column::BODY).as_binary_view().value(at);
+                let reasons: Vec<Violation> = reasons.into_iter().cloned().collect();
+                self.quarantine
+                    .push(origin(batch, at), Some(body), &reasons, &mut self.samples);
+            }
+        }
     }
 
     /// Keeps the keys of the records that are not kept themselves.
@@ -379,6 +419,15 @@ impl<'a> Partition<'a> {
         let mut columns = judged.columns().to_vec();
         if self.options.deleted_column {
             columns.push(Arc::new(deleted.clone()));
+        }
+        if self.options.content_column {
+            let bodies = pending
+                .iter()
+                .flat_map(|batch| batch.column(column::BODY).as_binary_view());
+            let hashes = bodies
+                .zip(&keep)
+                .map(|(body, kept)| body.filter(|_| *kept).map(canonical::sha256));
+            columns.push(Arc::new(hashes.collect::<StringArray>()));
         }
         for index in [column::BATCH, column::PAGE, column::RECORD] {
             columns.push(position(index)?);

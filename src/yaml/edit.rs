@@ -155,7 +155,7 @@ impl Spans {
         found.map(|(key, value)| (key, value))
     }
 
-    fn is_flow(&self) -> bool {
+    pub(crate) fn is_flow(&self) -> bool {
         matches!(
             self.inside,
             Inside::Seq { flow: true, .. } | Inside::Map { flow: true, .. }

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use landfall::{
     clock::Clock,
-    config::{OnMismatch, OnUnknown, StreamName, read},
+    config::{OnMismatch, OnUnknown, StreamName, flatten::Flatten, read},
     contract::{
         Coercion, Column, ColumnType, Contract, ViolationClass,
         evidence::{Guesses, study},
@@ -183,7 +183,7 @@ fn public_tools_read_every_contract_we_write() {
         ran.stdout
     };
     let odd = [r#"{"a b":1,"é":[{"":{"x":null}}],"j":[1,"x"],"d":"2024-01-01"}"#.as_bytes()];
-    let odd = study("odd", &[], odd.into_iter(), Guesses::Suggested).unwrap();
+    let odd = study("odd", &[], &Flatten::None, odd.into_iter(), Guesses::Suggested).unwrap();
     let texts = [
         ORDERS.to_owned(),
         write(&orders(), "shop.orders"),
@@ -368,10 +368,50 @@ fn r009_r117_a_patch_out_of_the_drift_of_a_demo_is_read_again_and_leaves_nothing
     "#);
     let (code, written, _) = run(&["contract", "patch", "shop.orders", "--everything", "--write"]);
     assert_eq!((code, written), (Some(0), proposed));
-    // Nothing was seen under the new version yet.
-    let (code, again, words) = run(&["contract", "patch", "shop.orders"]);
-    assert_eq!(
-        (code, again.as_str(), words.as_str()),
-        (Some(0), "", "nothing to change\n")
+    // What the new version takes is not proposed again; what is left to people still is.
+    let (code, again, after) = run(&["contract", "patch", "shop.orders"]);
+    assert_eq!((code, again.as_str()), (Some(0), ""));
+    assert_eq!(after, format!("{words}nothing to change\n"));
+}
+
+#[test]
+fn a_schema_for_producers_requires_what_the_stream_calls_its_keys() {
+    let project = TestProject::new(
+        "http://127.0.0.1:9",
+        "      items: { request: { path: /items }, records: \"$.data[*]\", table: { keys: [id], sequence_by: [at] } }\n",
     );
+    let contract = "apiVersion: v3.1.0\nkind: DataContract\nid: a\nversion: 1.0.0\nstatus: active\nschema:\n- name: a\n  logicalType: object\n  properties:\n  - name: id\n    logicalType: string\n  - name: at\n    logicalType: integer\n";
+    project.write("contracts/shop.items.odcs.yaml", contract);
+    let exported = |what: &str| -> Value {
+        serde_json::from_str(&project.ok(&["contract", "export", what]).stdout).unwrap()
+    };
+    let schema = exported("shop.items");
+    assert_eq!(schema["required"], json!(["at", "id"]));
+    assert_eq!(schema["properties"]["id"]["minLength"], 1);
+    let file = project.path().join("contracts/shop.items.odcs.yaml");
+    assert_eq!(exported(file.to_str().unwrap()).get("required"), None);
+}
+
+#[test]
+fn only_the_first_records_of_a_file_are_looked_at() {
+    let project = TestProject::new("http://127.0.0.1:9", "");
+    let lines: Vec<String> = (0..10_001)
+        .map(|number| format!(r#"{{"m{}":1}}"#, number / 10_000))
+        .collect();
+    project.write("all.jsonl", &lines.join("\n"));
+    project.write("some.jsonl", &lines[..10_000].join("\n"));
+    let inferred = |name: &str| {
+        let path = project.path().join(name);
+        let ran = project.run(&["contract", "infer", path.to_str().unwrap()]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        ran
+    };
+    let all = inferred("all.jsonl");
+    assert!(
+        all.stderr.contains("only the first 10,000 records of"),
+        "{}",
+        all.stderr
+    );
+    assert!(all.stdout.contains("name: m0") && !all.stdout.contains("name: m1"));
+    assert_eq!(inferred("some.jsonl").stderr, "");
 }

@@ -215,6 +215,68 @@ fn r142_f165_a_known_change_is_silent_until_it_shows_something_else() {
 }
 
 #[test]
+fn f165_a_new_version_resolves_only_what_it_speaks_of() {
+    let (api, project) = drifted();
+    let file = "contracts/shop.items.odcs.yaml";
+    // Another column came, as one does where contracts evolve by themselves.
+    let extra = "      - { name: extra, logicalType: string }\n      - { name: size,";
+    let second = CONTRACT
+        .replace("version: 1.0.0", "version: 1.1.0")
+        .replace("      - { name: size,", extra);
+    project.write(file, &second);
+    api.upsert((200..230).map(item).collect());
+    project.ok(&["run"]);
+    let changes = told(&project, &["--all"]);
+    for name in ["type_changed size", "enum_grown status"] {
+        assert_eq!(changes[name]["state"], "open", "{name}");
+        assert_eq!(changes[name]["contract_last"], "1.0.0", "{name}");
+    }
+    let is_proposed = |project: &TestProject| {
+        let patch = project.ok(&["contract", "patch", "shop.items"]).stdout;
+        let mut new = patch.lines().filter(|line| line.starts_with('+'));
+        new.any(|line| line.contains("parked"))
+    };
+    assert!(is_proposed(&project));
+
+    // A version that takes it: not loaded by yet, but no patch is needed any more.
+    let third = second
+        .replace("version: 1.1.0", "version: 1.2.0")
+        .replace("[new, paid]", "[new, paid, parked]");
+    project.write(file, &third);
+    assert!(!is_proposed(&project));
+    assert_eq!(told(&project, &["--all"])["enum_grown status"]["state"], "open");
+    api.upsert((300..330).map(item).collect());
+    project.ok(&["run"]);
+    let changes = told(&project, &["--all"]);
+    assert_eq!(changes["enum_grown status"]["state"], "resolved");
+    assert_eq!(changes["type_changed size"]["state"], "open");
+}
+
+#[test]
+fn a_release_is_no_load_of_the_report() {
+    let (_api, project) = drifted();
+    let loads = |project: &TestProject| {
+        let status = project.ok(&["status", "--format", "json"]).stdout;
+        let stream: Value = serde_json::from_str(status.lines().next().unwrap()).unwrap();
+        stream["loads"].clone()
+    };
+    let before = loads(&project);
+    let file = "contracts/shop.items.odcs.yaml";
+    let known = CONTRACT.replace("[new, paid]", "[new, paid, parked]");
+    project.write(file, &known);
+    project.ok(&["quarantine", "release", "shop.items", "--class", "enum"]);
+    let released = project.sql("SELECT released FROM landfall.loads WHERE batch_to < 0");
+    assert_eq!(released.len(), 1, "{released:?}");
+    assert_eq!(loads(&project), before);
+    let html = project.path().join("drift.html");
+    project.ok(&["drift", "--html", html.to_str().unwrap()]);
+    let html = fs::read_to_string(html).unwrap();
+    assert!(html.contains("2 loads looked at"), "{html}");
+    // The bars of each change are still there.
+    assert!(html.contains("class=\"hit\""), "{html}");
+}
+
+#[test]
 fn r122_what_the_server_announces_is_told() {
     let server = Answers::start(|asked| {
         let mut answer = Answer::from(json!({"data": [{"id": asked.number}], "next": null}));

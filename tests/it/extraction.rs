@@ -305,6 +305,105 @@ fn a_dry_run_shows_the_requests_and_sends_none() {
 }
 
 #[test]
+fn the_quota_is_asked_for_before_a_run_and_shown_by_check_and_dry_run() {
+    let api = Answers::start(|asked| match asked.path.as_str() {
+        "/rate_limit" => json!({"rate": {"remaining": 41, "reset": 600}}).into(),
+        _ => json!({"data": [{"id": 1}]}).into(),
+    });
+    let project = TestProject::new(
+        &api.base_url,
+        r"
+      items:
+        request: { path: /items }
+        records: $.data[*]
+        table: { keys: [id] }
+      others:
+        request: { path: /others }
+        records: $.data[*]
+        table: { keys: [id] }
+",
+    );
+    let text = std::fs::read_to_string(project.path().join("landfall.yml")).unwrap();
+    let limit = "    rate_limit:
+      status:
+        request: { path: /rate_limit, params: { api_key: '${file:key}' } }
+        remaining: $.rate.remaining
+        reset: $.rate.reset
+    streams:";
+    project.write("landfall.yml", &text.replace("    streams:", limit));
+    project.write("key", "s3cr3t-key");
+    let paths = || -> Vec<String> { api.take().into_iter().map(|asked| asked.path).collect() };
+
+    let planned = project.ok(&["extract", "--dry-run", "--format", "csv"]).stdout;
+    let urls: Vec<&str> = planned
+        .lines()
+        .filter_map(|line| line.split(',').nth(2))
+        .collect();
+    let tails: Vec<&str> = urls
+        .iter()
+        .filter_map(|url| url.strip_prefix(&*api.base_url))
+        .collect();
+    assert_eq!(
+        tails,
+        ["/rate_limit?api_key=****", "/items", "/others"],
+        "{planned}"
+    );
+    assert_eq!(paths().len(), 0);
+
+    let checked = project.ok(&["check", "--connect"]);
+    let said = format!("{}{}", checked.stdout, checked.stderr);
+    assert!(said.contains("quota: 41 requests left for 600s"), "{said}");
+    assert!(said.contains("api_key: ${file:"), "{said}");
+    assert!(!said.contains("s3cr3t"), "{said}");
+    assert_eq!(paths(), ["/rate_limit", "/items", "/others"]);
+
+    project.ok(&["extract"]);
+    let asked = paths();
+    assert_eq!((asked[0].as_str(), asked.len()), ("/rate_limit", 3), "{asked:?}");
+    let explained = project.ok(&["check", "--explain"]).stdout;
+    assert!(
+        explained.contains(r#"GET "/rate_limit", $.rate.remaining, $.rate.reset"#),
+        "{explained}"
+    );
+}
+
+#[test]
+fn streams_of_a_group_are_asked_one_after_the_other() {
+    const PAGES: usize = 20;
+    let api = Answers::start(|asked| {
+        let page: usize = asked.param("page").parse().unwrap();
+        let records: Vec<Value> = (page..=page.min(PAGES)).map(|id| json!({"id": id})).collect();
+        json!({ "data": records }).into()
+    });
+    let stream = |name: &str, group: &str| {
+        format!(
+            "      {name}:
+        request: {{ path: /{name} }}
+        records: $.data[*]
+        paginate: {{ type: page_number }}
+        table: {{ keys: [id] }}
+{group}"
+        )
+    };
+    let group = "        group: session\n";
+    let streams = stream("one", group) + &stream("free", "") + &stream("two", group);
+    let project = TestProject::new(&api.base_url, &streams);
+    project.ok(&["run"]);
+    let mut paths: Vec<String> = api.take().into_iter().map(|asked| asked.path).collect();
+    assert_eq!(paths.len(), 3 * (PAGES + 1));
+    paths.retain(|path| path != "/free");
+    paths.dedup();
+    assert_eq!(
+        paths.len(),
+        2,
+        "one of the group had to wait for the other: {paths:?}"
+    );
+    for table in ["shop.one", "shop.free", "shop.two"] {
+        assert_eq!(project.rows(table).len(), PAGES);
+    }
+}
+
+#[test]
 fn f055_no_records_where_there_always_were_some_is_said() {
     let empty = Arc::new(Mutex::new(false));
     let now = Arc::clone(&empty);

@@ -3,9 +3,21 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
+use landfall::{
+    clock::Clock,
+    config::StreamName,
+    ops::{
+        Workspace,
+        extract::{Channels, Options, extract},
+        transform::transform,
+    },
+};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
@@ -109,6 +121,138 @@ fn f010_a_full_disk_fails_loudly_and_space_is_all_it_takes() {
     assert!(said.contains("second 0"), "{said}");
     let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(rows, json!({"n": 1500, "d": 1500}));
+}
+
+#[test]
+fn f011_a_disk_that_is_full_at_any_step_leaves_the_old_tables_and_logs_whole() {
+    let api = Api::start((0..20).map(|id| item(id, id, "good")).collect());
+    let project = TestProject::items(&api.base_url);
+    std::fs::create_dir(project.path().join("lake")).unwrap();
+    let program = env!("CARGO_BIN_EXE_landfall");
+    let root = project.path().display().to_string();
+    let run = format!("'{program}' --project '{root}'");
+    let count = format!(
+        "{run} sql --format json 'SELECT count(*) n, count(DISTINCT id) d, count(DISTINCT updated) u FROM shop.items'"
+    );
+    // Everything but so many KiB is taken away: less room lets a run come less far, through the object, the log entry,
+    // the side tables, the data file, the commit. What is there afterwards is read with the disk as full as it was.
+    let script = format!(
+        "cd '{root}/lake' && {run} run && for left in 0 4 8 12 16 20 24 32 40 48 64 96; do \
+           room=$(df --output=avail -k . | tail -1); \
+           head -c $(( (room - left) * 1024 )) /dev/zero > filler; \
+           {run} run --complete; echo \"left $left code $?\" >&2; \
+           {count} || echo 'cannot be read' >&2; \
+           find . -name '*.json' -size 0 -printf 'empty %p\\n' >&2; \
+           rm filler; \
+         done; {run} run && {run} verify && {count}"
+    );
+    let Some(mut command) = on_a_small_disk(&format!("{root}/lake"), &script) else {
+        // Nothing to mount with: failures of every single operation have their own tests.
+        return;
+    };
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        !said.contains("cannot be read") && !said.contains("empty "),
+        "{said}"
+    );
+    let ends: Vec<&str> = said.lines().filter(|line| line.starts_with("left ")).collect();
+    assert!(
+        ends[0].ends_with("code 1") && ends[11].ends_with("code 0"),
+        "{said}"
+    );
+    // Some runs died while they landed, others when all was landed.
+    assert!(
+        said.contains("extract failed") || said.contains("write log entry"),
+        "{said}"
+    );
+    assert!(said.contains("transform failed"), "{said}");
+    assert!(said.to_lowercase().contains("space"), "{said}");
+    let rows = String::from_utf8_lossy(&output.stdout);
+    let whole = json!({"n": 20, "d": 20, "u": 20});
+    let counts = rows
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let counts: Vec<Value> = counts.filter(|row| row.get("n").is_some()).collect();
+    assert_eq!(counts, vec![whole; 13], "{rows}");
+}
+
+/// A clock that is set back an hour and forward a day while it is asked, again and again.
+fn unsteady() -> Clock {
+    let asked = AtomicI64::new(0);
+    let begun = Clock::system().now();
+    Clock::from_fn(move || {
+        let asked = asked.fetch_add(1, Ordering::Relaxed);
+        let set = [0, -3600, 86_400, 3600][(asked / 7 % 4) as usize];
+        begun + chrono::TimeDelta::seconds(set) + chrono::TimeDelta::milliseconds(asked)
+    })
+}
+
+#[test]
+fn f023_a_clock_that_is_set_on_the_way_loses_nothing_and_nothing_goes_back() {
+    let api = Api::start((0..40).map(|id| item(id, 100 + id, "first")).collect());
+    let project = TestProject::items(&api.base_url);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let clock = unsteady();
+    for round in 0..3 {
+        let loaded = landfall::config::read::load(project.path()).unwrap();
+        let workspace = Workspace::open(loaded.project, clock.clone()).unwrap();
+        let streams = vec![StreamName::parse("shop.items").unwrap()];
+        let channels = Channels::open(&workspace);
+        let options = Options::changes(streams.clone());
+        runtime.block_on(async {
+            let extracted = extract(&workspace, &channels, &options, &|_, _| {}).await;
+            extracted[0].result.as_ref().unwrap();
+            let loaded = transform(&workspace, &streams).await;
+            loaded[0].result.as_ref().unwrap();
+        });
+        let changed: Vec<Value> = (0..5)
+            .map(|id| item(id, 200 + round * 10 + id, "later"))
+            .collect();
+        api.upsert(changed);
+    }
+    project.ok(&["run"]);
+    let mut expected: Vec<Value> = (5..40).map(|id| item(id, 100 + id, "first")).collect();
+    expected.splice(0..0, (0..5).map(|id| item(id, 220 + id, "later")));
+    assert_eq!(project.rows("shop.items"), expected);
+    project.ok(&["verify"]);
+
+    let entries: Vec<Value> = project
+        .files("lake/raw/shop/items/_log")
+        .iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .map(|path| serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap())
+        .collect();
+    assert!(entries.len() > 6, "{}", entries.len());
+    let watermarks: Vec<i64> = entries
+        .iter()
+        .filter_map(|entry| entry["bookmark"]["watermark"].as_str()?.parse().ok())
+        .collect();
+    assert!(
+        watermarks.is_sorted() && watermarks.last() == Some(&224),
+        "{watermarks:?}"
+    );
+    let paths = |entry: &Value| -> Vec<String> {
+        let objects = entry["objects"].as_array().unwrap().iter();
+        objects
+            .map(|object| object["path"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut all: Vec<String> = entries.iter().flat_map(paths).collect();
+    let count = all.len();
+    // Of one run the hours never go back, whatever the clock does.
+    for run in entries.chunk_by(|a, b| a["run_id"] == b["run_id"]) {
+        let hours: Vec<String> = run
+            .iter()
+            .flat_map(paths)
+            .map(|path| path.rsplit_once('/').unwrap().0.to_owned())
+            .collect();
+        assert!(hours.is_sorted(), "{hours:?}");
+    }
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), count, "no key twice");
 }
 
 fn item(id: i64, updated: i64, name: &str) -> Value {

@@ -101,6 +101,7 @@ impl Lake {
             tables: Tables::new(Arc::clone(&store)).unwrap(),
             store,
             clock: Clock::system(),
+            lineage: None,
         };
         Self {
             workspace,
@@ -209,7 +210,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 60, ..ProptestConfig::default() })]
 
     #[test]
-    fn r072_r073_r074_f130_any_cut_and_order_of_records_gives_the_fold(
+    fn r072_r073_r074_r080_f130_any_cut_and_order_of_records_gives_the_fold(
         batches in prop::collection::vec(
             (prop::collection::vec(prop::collection::vec(event(), 0..8), 1..4), any::<bool>()),
             1..6,

@@ -3,12 +3,30 @@
 use std::{
     fs,
     process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
+use landfall::{
+    clock::Clock,
+    config::{StreamName, read},
+    error::ErrorKind,
+    ops::{
+        Workspace, contract,
+        rebuild::{
+            self, Options, Then,
+            live::{Live, live},
+            stage::{Begin, Wanted, find, stage},
+        },
+    },
+    raw::BatchNumber,
+    table::Tables,
+};
 use serde_json::{Value, json};
 
 use crate::support::{
     api::Api,
+    faulty::{Fault, FaultyStore, When},
     project::{ITEMS, ITEMS_CONTRACT, TestProject, on_lake},
     python::venv,
     s3,
@@ -561,6 +579,61 @@ fn r092_a_rebuild_that_dies_anywhere_is_put_right_by_the_next() {
 }
 
 #[test]
+fn nothing_is_loaded_into_a_table_whose_side_tables_are_those_of_a_rebuild_that_died() {
+    let hard = ITEMS.replace("apply_as_deletes", "deletes: hard, apply_as_deletes");
+    let api = Api::start(vec![
+        item(1, 100),
+        json!({"id": 2, "updated": 200, "deleted": true}),
+        json!({"id": 50, "updated": 201, "name": 7}),
+    ]);
+    let project = TestProject::new(&api.base_url, &hard);
+    project.write(CONTRACT, ITEMS_CONTRACT);
+    project.ok(&["run"]);
+    // By this one there are no deletions.
+    let without = ITEMS_CONTRACT.replace(
+        "name: deleted, logicalType: boolean",
+        "name: deleted, logicalType: string",
+    );
+    let file = fs::read_to_string(project.path().join("landfall.yml")).unwrap();
+    project.write(CONTRACT, &without);
+    project.write("landfall.yml", &file.replace("deleted = true", "deleted = 'yes'"));
+    let args = ["rebuild", "shop.items", "--promote"];
+    let died = project.run_armed(&args, "rebuild::before_swap=return");
+    assert_eq!(died.code, None, "{}", died.stderr);
+
+    // Everything is as it was, and yet its deletions are not.
+    project.write(CONTRACT, ITEMS_CONTRACT);
+    project.write("landfall.yml", &file);
+    let incremental = "        incremental: { cursor: $.updated, param: since, format: integer }\n";
+    change(&project, "landfall.yml", incremental, "");
+    api.upsert(vec![item(2, 150)]);
+    project.ok(&["extract"]);
+    let hint = "`landfall rebuild shop.items --promote` finishes it";
+    for args in [
+        &["transform"][..],
+        &["rebuild", "shop.items", "--discard"],
+        &["quarantine", "release", "shop.items", "--all"],
+    ] {
+        project.fails(args, &[hint]);
+    }
+    // However long ago it was.
+    let staged = project.files("lake/staging");
+    let long_ago = SystemTime::now() - Duration::from_secs(30 * 24 * 60 * 60);
+    for file in &staged {
+        let file = fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    let said = project.ok(&["maintain"]);
+    assert!((said.stdout + &said.stderr).contains("a rebuild died while it put its tables in place"));
+    assert_eq!(project.files("lake/staging"), staged);
+    project.ok(&args);
+    project.ok(&["transform"]);
+    assert_eq!(project.sql("SELECT id FROM shop.items"), [json!({"id": 1})]);
+    assert!(project.files("lake/staging").is_empty());
+    project.ok(&["verify"]);
+}
+
+#[test]
 fn a_deleted_row_stays_deleted_after_a_rebuild() {
     let hard = ITEMS.replace("apply_as_deletes", "deletes: hard, apply_as_deletes");
     let api = Api::start(vec![
@@ -676,4 +749,128 @@ async fn r007_r092_the_same_over_s3() {
             .await
             .unwrap();
     }
+}
+
+fn wait<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().unwrap().block_on(work)
+}
+
+fn opened(project: &TestProject) -> Workspace {
+    let loaded = read::load(project.path()).unwrap();
+    Workspace::open(loaded.project, Clock::system()).unwrap()
+}
+
+/// The same lake behind a store in which something goes wrong.
+fn faulty(sound: &Workspace, when: When) -> (Arc<FaultyStore>, Workspace) {
+    let store = Arc::new(FaultyStore::new(Arc::clone(&sound.store), when, Fault::Refused));
+    let workspace = Workspace {
+        project: Arc::clone(&sound.project),
+        tables: Tables::new(store.clone()).unwrap(),
+        store: store.clone(),
+        clock: sound.clock.clone(),
+        lineage: None,
+    };
+    (store, workspace)
+}
+
+#[test]
+fn f139_a_store_that_does_not_answer_is_not_taken_for_a_damaged_table() {
+    let project = loaded(ITEMS);
+    let name = StreamName::parse("shop.items").unwrap();
+    let sound = opened(&project);
+    wait(async {
+        let (store, workspace) = faulty(&sound, When::Never);
+        assert!(matches!(
+            live(&workspace, &name).await.unwrap(),
+            Live::Loaded { .. }
+        ));
+        let operations = store.operations();
+        assert!(operations > 3, "{operations}");
+        for number in 0..operations {
+            let (_, workspace) = faulty(&sound, When::From(number));
+            match live(&workspace, &name).await {
+                // The last of them may be about something that can be done without.
+                Ok(Live::Loaded { .. }) => {}
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{number}: {error:?}"),
+                Ok(found) => panic!("{number}: {found:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_store_that_does_not_answer_once_costs_no_staged_replay() {
+    let project = loaded(ITEMS);
+    let name = StreamName::parse("shop.items").unwrap();
+    let sound = opened(&project);
+    let (_, stream) = sound.project.stream(&name).unwrap();
+    let contract = contract::read(&stream.contract).unwrap().unwrap();
+    let until = project.sql("SELECT max(batch_to) n FROM landfall.loads")[0]["n"]
+        .as_i64()
+        .unwrap();
+    let wanted = Wanted {
+        stream,
+        contract: &contract,
+        id: "next",
+        until: BatchNumber::new(until).unwrap(),
+        begin: Begin::Resume,
+    };
+    wait(async {
+        let first = stage(&sound, wanted, &|_| {}).await.unwrap().target.table;
+        let (store, workspace) = faulty(&sound, When::Never);
+        stage(&workspace, wanted, &|_| {}).await.unwrap();
+        for number in 0..store.operations() {
+            let (_, workspace) = faulty(&sound, When::Once(number));
+            let staged = stage(&workspace, wanted, &|_| {}).await;
+            if let Err(error) = staged {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{number}: {error:?}");
+            }
+            let still = find(&sound, &name, "next").await.unwrap().unwrap();
+            assert_eq!(still.target.table, first, "{number}");
+        }
+    });
+}
+
+#[test]
+fn f136_a_column_that_a_load_adds_meanwhile_is_not_lost_to_a_rebuild() {
+    let plain = |id: i64, updated: i64| json!({"id": id, "updated": updated, "name": "n"});
+    let api = Api::start(vec![plain(1, 100), plain(2, 101)]);
+    let evolving = format!("{ITEMS}        drift: {{ on_unknown: evolve }}\n");
+    let project = TestProject::new(&api.base_url, &evolving);
+    project.write(CONTRACT, ITEMS_CONTRACT);
+    project.ok(&["run"]);
+    declare(&project, "{ name: note, logicalType: string }");
+    api.upsert(vec![
+        json!({"id": 1, "updated": 200, "name": "n", "color": "red"}),
+    ]);
+    project.ok(&["extract"]);
+    // Staged, the live table moves on, and with it the contract.
+    let root = project.path().to_owned();
+    fail::cfg_callback("rebuild::staged", move || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
+        let output = command.arg("--project").arg(&root).arg("transform").output();
+        assert!(output.unwrap().status.success());
+    })
+    .unwrap();
+    let options = Options {
+        at: None,
+        begin: Begin::Resume,
+        then: Then::Promote,
+        limit: 5,
+    };
+    let name = StreamName::parse("shop.items").unwrap();
+    let ended = wait(rebuild::rebuild(&opened(&project), &name, options, &|_| {}));
+    fail::remove("rebuild::staged");
+    let error = ended.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    assert!(
+        error.chain().contains("the contract has changed since"),
+        "{error:?}"
+    );
+    let red = [json!({"color": "red"})];
+    let color = "SELECT color FROM shop.items WHERE id = 1";
+    assert_eq!(project.sql(color), red);
+    project.ok(&["rebuild", "shop.items", "--promote"]);
+    assert_eq!(project.sql(color), red);
+    project.ok(&["verify"]);
 }

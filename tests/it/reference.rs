@@ -2,16 +2,28 @@
 
 use std::{fs, path::Path};
 
-use landfall::config::read::{parse, reference::FILES, samples::samples, schema::schema};
+use landfall::{
+    config::read::{parse, reference::FILES, samples::samples, schema::schema},
+    raw::PageFacts,
+};
 use serde_json::{Value as Json, json};
 
-use crate::support::python;
+use crate::support::{
+    api::{Api, Scripted},
+    project::TestProject,
+    python,
+};
+
+/// The words of a public validator about each project file; empty for one that fits.
+fn judged(instances: &[Json]) -> Vec<String> {
+    judged_by(&schema(), instances)
+}
 
 /// The words of a public validator about each instance; empty for one that fits.
-fn judged(instances: &[Json]) -> Vec<String> {
+fn judged_by(schema: &Json, instances: &[Json]) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("all.json");
-    let all = json!({ "schema": schema(), "instances": instances });
+    let all = json!({ "schema": schema, "instances": instances });
     fs::write(&file, all.to_string()).unwrap();
     let words = python::run("judge_json.py", &[file.to_str().unwrap()]);
     serde_json::from_str(&words).unwrap()
@@ -73,4 +85,97 @@ fn r020_the_files_of_the_readme_and_of_the_reference_are_read_and_fit_the_schema
     }
     let files: Vec<Json> = files.into_iter().map(json_of).collect();
     assert!(judged(&files).iter().all(String::is_empty));
+}
+
+/// The facts in each skippable frame of an object, whoever reads them.
+fn facts(object: &[u8]) -> Vec<Json> {
+    const MAGIC: [u8; 4] = 0x184D_2A50_u32.to_le_bytes();
+    const HEAD_BYTES: usize = 8;
+    let mut found = Vec::new();
+    let starts = object.windows(MAGIC.len()).enumerate();
+    for (start, _) in starts.filter(|(_, bytes)| *bytes == MAGIC) {
+        let length = u32::from_le_bytes(object[start + 4..start + HEAD_BYTES].try_into().unwrap());
+        let json = &object[start + HEAD_BYTES..][..length as usize];
+        found.extend(serde_json::from_slice::<Vec<Json>>(json).unwrap());
+    }
+    found
+}
+
+#[test]
+fn r109_what_is_landed_fits_the_printed_schemas_of_payload_and_envelope() {
+    let records = (0..12)
+        .map(|id| json!({"id": id, "updated": 100 + id, "name": "x"}))
+        .collect();
+    let api = Api::start(records);
+    let project = TestProject::items(&api.base_url);
+    // A page of which one answer was not taken, and a run that ended in the middle.
+    api.script(Scripted {
+        status: 200,
+        headers: vec![
+            ("content-type", "application/json".to_owned()),
+            ("etag", "\"1\"".to_owned()),
+        ],
+        body: b"<html>".to_vec(),
+    });
+    api.script_after(2, 500);
+    project.fails(&["run"], &["500"]);
+    api.heal();
+    project.ok(&["run"]);
+    project.ok(&["run", "--complete"]);
+
+    let schema = |args: &[&str]| -> Json { serde_json::from_str(&project.ok(args).stdout).unwrap() };
+    let (mut entries, mut pages) = (Vec::new(), Vec::new());
+    for path in project.files("lake/raw") {
+        let bytes = fs::read(&path).unwrap();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => entries.push(serde_json::from_slice(&bytes).unwrap()),
+            Some("zst") => pages.extend(facts(&bytes)),
+            _ => {}
+        }
+    }
+    assert!(
+        entries.len() >= 3 && pages.len() >= 7,
+        "{} {}",
+        entries.len(),
+        pages.len()
+    );
+    // The sample of the first release, and one of everything that a page may have.
+    entries.push(serde_json::from_str(&file("fixtures/raw/entry-1.json")).unwrap());
+    pages.push(json!({
+        "fetched_at": "2026-11-22T00:00:00.000001Z", "method": "POST", "url": "https://api.shop.example/v1",
+        "status": 200, "headers": [["etag", "1"]], "attempts": 1, "token_used": "a", "token_returned": "b",
+        "idempotency_key": "k", "event_id": "e", "trace_id": "t", "slice": {"shop": 1}, "partial": true,
+        "superseded": true, "body_bytes": 0, "body_sha256": "0".repeat(64),
+        "files": [{"record": 0, "path": "raw/x", "bytes": 1, "sha256": "1".repeat(64), "content_type": "a/b",
+            "content_encoding": "gzip"}, {"record": 1, "error": "404"}],
+        "part": {"index": 1, "last": true, "offset": 5, "path": "$.data[*]", "records": [0, 9], "whole_sha256": "2".repeat(64)},
+    }));
+    let everything: PageFacts = serde_json::from_value(pages[pages.len() - 1].clone()).unwrap();
+    let members = serde_json::to_value(&everything).unwrap();
+    let entry_schema = schema(&["schema", "entry"]);
+    let page_schema = schema(&["schema", "page"]);
+    let described = page_schema["properties"].as_object().unwrap();
+    let beside = ["body_bytes", "body_sha256"];
+    let own = described.keys().filter(|name| !beside.contains(&name.as_str()));
+    assert!(
+        own.eq(members
+            .as_object()
+            .unwrap()
+            .keys()
+            .collect::<std::collections::BTreeSet<_>>()),
+        "{members}"
+    );
+    for (schema, instances) in [(&entry_schema, &mut entries), (&page_schema, &mut pages)] {
+        let words = judged_by(schema, instances);
+        assert!(words.iter().all(String::is_empty), "{words:#?}");
+        // What is no member of it is found.
+        instances[0]["more"] = json!(1);
+        assert!(judged_by(schema, &instances[..1])[0].contains("more"));
+    }
+    let payload = schema(&["contract", "export", "shop.items"]);
+    let words = judged_by(
+        &payload,
+        &[json!({"id": 1, "updated": 1, "name": "x"}), json!({"id": "1"})],
+    );
+    assert!(words[0].is_empty() && !words[1].is_empty(), "{words:?}");
 }

@@ -180,11 +180,70 @@ fn r165_what_a_contract_classifies_is_masked_in_what_would_break() {
     let (ran, rows) = test(&project, &[]);
     assert_eq!(
         (rows[0]["class"].as_str(), rows[0]["found"].as_str()),
-        (Some("length"), Some("***")),
+        (Some("length"), Some("****")),
         "{}",
         ran.stderr
     );
     assert!(!ran.stdout.contains("n1"), "{}", ran.stdout);
     let (_, rows) = test(&project, &["--reveal"]);
-    assert_ne!(rows[0]["found"], "***");
+    assert_ne!(rows[0]["found"], "****");
+}
+
+#[test]
+fn batches_that_have_expired_are_left_out_and_said() {
+    let row = |id: i64, color: &str| json!({"id": id, "updated": id, "color": color, "name": "n"});
+    let proposed = contract("2.0.0", "red", "required: false");
+    let (_api, project) = project(
+        &[&[row(1, "blue")], &[row(2, "red")], &[row(3, "red")]],
+        &proposed,
+    );
+    let file = project.path().join("landfall.yml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace(
+        "        table:",
+        "        retention: { raw: 1ms }\n        table:",
+    );
+    std::fs::write(&file, text).unwrap();
+    project.ok(&["maintain", "--only", "expire"]);
+    let (ran, found) = test(&project, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(found.is_empty(), "{found:?}");
+    // Of a table that merges, the last pass stays.
+    assert!(
+        ran.stderr.contains("2 batches left out: raw of them has expired"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("1 record in 1 batch read"), "{}", ran.stderr);
+    // What is left is inferred from.
+    let inferred = project.ok(&["contract", "infer", "shop.items"]);
+    assert!(inferred.stdout.contains("name: color"), "{}", inferred.stdout);
+    assert!(inferred.stderr.contains("has expired"), "{}", inferred.stderr);
+
+    // And if nothing is left, nothing is said to be fine.
+    let folder = project.path().join("lake/raw/shop/items/_log/_expired");
+    let words: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|word| word.unwrap().path())
+        .collect();
+    for word in words {
+        let name = word.file_name().unwrap().to_str().unwrap();
+        let (first, rest) = name.split_at(20);
+        let (_, end) = rest.split_at(21);
+        let last = format!("{first}-{:020}{end}", 2);
+        std::fs::rename(&word, folder.join(last)).unwrap();
+    }
+    for args in [
+        &["contract", "test", "shop.items", "--contract", "proposed.yaml"][..],
+        &["contract", "infer", "shop.items"],
+    ] {
+        let ran = project
+            .command(args)
+            .current_dir(project.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(1), "{said}");
+        assert!(said.contains("raw objects have expired"), "{said}");
+    }
 }

@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{answers::Answers, project::TestProject};
+use crate::support::{
+    answers::{Answer, Answers},
+    project::TestProject,
+};
 
 /// A stream of items whose source answers with whatever is put into it.
 struct Items {
@@ -341,6 +344,151 @@ fn f143_what_a_later_complete_pass_did_not_bring_does_not_come_back() {
         [json!({"id": 1, "updated": 10}), json!({"id": 3, "updated": 11})]
     );
     items.assert_whole("after a pass");
+}
+
+#[test]
+fn f143_a_pass_that_was_held_takes_no_released_record_away() {
+    let items = Items::new("keys: [id], sequence_by: [updated], delete_absent: true, delete_ratio_max: 0.1");
+    items.load(&[
+        item(1, 10, "red"),
+        item(2, 10, "green"),
+        item(3, 10, "red"),
+        item(4, 10, "red"),
+    ]);
+    // Far fewer than there were: nothing is deleted for it.
+    items.load(&[item(1, 10, "red")]);
+    items.know("red, blue, green");
+    items.release(&["--all"]);
+    let live = items
+        .project
+        .sql("SELECT id FROM shop.items WHERE NOT _deleted ORDER BY id");
+    assert_eq!(live.len(), 4, "{live:?}");
+    items.assert_whole("after a pass that was held");
+}
+
+#[test]
+fn records_older_than_a_pass_whose_raw_has_expired_stay_and_the_others_go() {
+    let items = Items::new("keys: [id], sequence_by: [updated], delete_absent: true, delete_ratio_max: 0.1");
+    let file = items.project.path().join("landfall.yml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace(
+        "        table:",
+        "        retention: { raw: 1ms }\n        table:",
+    );
+    std::fs::write(&file, text).unwrap();
+    items.load(&[item(1, 10, "red"), item(2, 10, "green")]);
+    items.load(&[item(1, 10, "red")]);
+    // Held, so that the pass before is the last that the table shows.
+    items.load(&[item(3, 10, "red"), item(4, 10, "green")]);
+    items.project.ok(&["maintain", "--only", "expire"]);
+    items.know("red, blue, green");
+    let said = items.release(&["--all"]);
+    assert!(said.contains("released 1 of 2 records: 1 merged"), "{said}");
+    assert!(said.contains("older than the last complete pass"), "{said}");
+    let live = items
+        .project
+        .sql("SELECT id FROM shop.items WHERE NOT _deleted ORDER BY id");
+    assert_eq!(live, [json!({"id": 1}), json!({"id": 3}), json!({"id": 4})]);
+    assert_eq!(
+        items
+            .project
+            .sql("SELECT _lf_batch b FROM shop.items__quarantine"),
+        [json!({"b": 0})]
+    );
+}
+
+#[test]
+fn f143_a_pass_that_replaced_nothing_adds_no_released_record() {
+    let failing = Arc::new(Mutex::new(false));
+    let state = Arc::clone(&failing);
+    let api = Answers::start(move |asked| match asked.param("shop") {
+        "c" if *state.lock().unwrap() => Answer::status(403),
+        shop => {
+            let color = if shop == "b" { "green" } else { "red" };
+            json!({"data": [{"id": 1, "updated": 1, "color": color}]}).into()
+        }
+    });
+    let streams = r#"
+      items:
+        request: { path: /items, params: { shop: "{{ slice.shop }}" } }
+        records: $.data[*]
+        slices: { by: { list: shop, values: [a, b, c] } }
+        table: { scd_type: replace }
+"#;
+    let project = TestProject::new(&api.base_url, streams);
+    let name = "contracts/shop.items.odcs.yaml";
+    project.write(name, &contract("red"));
+    project.ok(&["run"]);
+    let first = project.sql("SELECT max(batch_to) n FROM landfall.loads")[0]["n"].clone();
+    // Begun again on the way: its records are in raw twice.
+    *failing.lock().unwrap() = true;
+    assert_eq!(project.run(&["run"]).code, Some(1));
+    *failing.lock().unwrap() = false;
+    project.ok(&["run"]);
+    project.write(name, &contract("red, green"));
+    project.ok(&["quarantine", "release", "shop.items", "--all"]);
+    assert_eq!(
+        project.sql("SELECT count(*) n FROM shop.items"),
+        [json!({"n": 3})],
+        "those of the pass that it shows, with the one of them that was set aside"
+    );
+    let of_others = format!("SELECT id FROM shop.items WHERE _lf_batch > {first}");
+    assert_eq!(project.sql(&of_others), Vec::<Value>::new());
+}
+
+#[test]
+fn f004_a_deletion_counts_from_the_moment_that_it_is_released() {
+    let deletion = json!({"id": 1, "updated": 20, "color": "green", "deleted": true});
+    let args = ["quarantine", "release", "shop.items", "--all"];
+    for (point, is_accepted) in [
+        ("release::before_merge", false),
+        ("release::after_merge", true),
+        ("release::after_burial", true),
+    ] {
+        let items = Items::new(HARD);
+        items.load(&[item(1, 10, "red"), deletion.clone()]);
+        items.know("red, blue, green");
+        let killed = items.project.run_armed(&args, &format!("{point}=return"));
+        assert_eq!(killed.code, None, "{point}: {}", killed.stderr);
+        // Older than the deletion.
+        items.load(&[item(1, 15, "blue")]);
+        if !is_accepted {
+            assert_eq!(
+                items.project.sql("SELECT updated FROM shop.items"),
+                [json!({"updated": 15})]
+            );
+        }
+        items.release(&["--all"]);
+        assert_eq!(
+            items.project.sql("SELECT id FROM shop.items"),
+            Vec::<Value>::new(),
+            "{point}"
+        );
+        items.assert_whole(point);
+        items.load(&[item(1, 16, "blue")]);
+        items.assert_whole(&format!("{point}, one load later"));
+    }
+}
+
+#[test]
+fn a_page_that_can_be_read_now_and_is_empty_leaves_the_quarantine() {
+    let items = Items::new(UPSERT);
+    items.load(&[item(1, 10, "red")]);
+    *items.answer.lock().unwrap() = json!({"result": []});
+    items.project.run(&["run"]);
+    let aside = "SELECT class FROM shop.items__quarantine";
+    assert_eq!(
+        items.project.sql(aside),
+        [json!({"class": "records_path_missing"})]
+    );
+    let file = items.project.path().join("landfall.yml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("$.data[*]", "$.result[*]")).unwrap();
+    let said = items.release(&["--class", "records_path_missing"]);
+    assert!(said.contains("released 1 of 1 record: 0 merged"), "{said}");
+    assert_eq!(items.project.sql(aside), Vec::<Value>::new());
+    let sums = "SELECT sum(records_read) r, sum(merged) m, sum(quarantined) q FROM landfall.loads";
+    assert_eq!(items.project.sql(sums), [json!({"r": 1, "m": 1, "q": 0})]);
 }
 
 #[test]

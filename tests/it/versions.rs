@@ -337,3 +337,46 @@ fn a_pass_that_was_begun_again_replaces_nothing() {
     project.ok(&["run"]);
     assert_eq!(project.sql(count), [json!({"n": 3})]);
 }
+
+#[test]
+fn r075_a_version_number_counts_before_a_wall_clock_and_append_keeps_every_event() {
+    // The clock of the second writer is an hour behind: what it writes later has an earlier time.
+    let event =
+        |revision: i64, at: &str, by: &str| json!({"id": 1, "revision": revision, "at": at, "by": by});
+    let events = [
+        event(1, "2026-11-22T10:00:00Z", "first"),
+        event(2, "2026-11-22T10:05:00Z", "first again"),
+        event(3, "2026-11-22T09:10:00Z", "second"),
+    ];
+    let all = ["first", "first again", "second"];
+    for (table, expected) in [
+        ("keys: [id], sequence_by: [revision, at]", &all[2..]),
+        // What the reference warns of: the writer whose clock is ahead wins.
+        ("keys: [id], sequence_by: [at]", &all[1..2]),
+        ("scd_type: append", &all[..]),
+    ] {
+        for order in [[0, 1, 2], [2, 0, 1]] {
+            let answer = Arc::new(Mutex::new(Value::Null));
+            let told = Arc::clone(&answer);
+            let api = Answers::start(move |_| told.lock().unwrap().clone().into());
+            let stream = format!(
+                "\n      items:\n        request: {{ path: /items }}\n        records: $.data[*]\n        table: {{ {table} }}\n"
+            );
+            let project = TestProject::new(&api.base_url, &stream);
+            for at in order {
+                *answer.lock().unwrap() = json!({ "data": [events[at]] });
+                project.ok(&["run"]);
+            }
+            let rows = project.sql("SELECT \"by\" AS who FROM shop.items ORDER BY revision");
+            let who: Vec<&Value> = rows.iter().map(|row| &row["who"]).collect();
+            assert_eq!(who, expected, "{table} {order:?}");
+        }
+    }
+    let reference = TestProject::new("http://127.0.0.1:9", "")
+        .ok(&["schema", "reference"])
+        .stdout;
+    assert!(
+        reference.contains("the one that is ahead would win"),
+        "{reference}"
+    );
+}

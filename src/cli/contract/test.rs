@@ -58,16 +58,23 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     rows(&found.grid(mask), args.format.format)?;
     let seconds = found.took.as_secs_f64().max(0.001);
     say(&format!(
-        "{}  {} in {} read: {} would break, {} would heal, {} stay aside; {} rescued today, {} then",
+        "{}  {} in {} read: {} would break, {} would heal, {} stay aside, {} warnings; {} rescued today, {} then",
         args.stream,
         counted(found.read, "record", "records"),
         counted(found.batches, "batch", "batches"),
         count(found.count(Effect::Breaks)),
         count(found.count(Effect::Heals)),
         count(found.count(Effect::Stays)),
+        count(found.count(Effect::Warns)),
         count(found.rescued.0),
         count(found.rescued.1),
     ));
+    if found.expired > 0 {
+        say(&format!(
+            "{} left out: raw of them has expired, so nobody knows what either contract says to their records",
+            counted(found.expired, "batch", "batches"),
+        ));
+    }
     say(&format!(
         "{seconds:.1} s, {} records per second, each judged twice",
         count((found.read as f64 / seconds) as u64)

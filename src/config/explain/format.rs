@@ -1,5 +1,7 @@
 //! What bodies are written in, and where they come from other than page by page.
 
+use std::time::Duration;
+
 use crate::config::{
     explain::{
         lines::{Lines, list, show_place},
@@ -67,6 +69,8 @@ pub(super) fn explain_job(lines: &mut Lines, job: &Job) {
     }
     lines.wait("every", job.every, Job::EVERY_DEFAULT);
     lines.wait("timeout", job.timeout, Job::TIMEOUT_DEFAULT);
+    lines.value("retries", job.retries, 0);
+    lines.wait("retry_wait", job.retry_wait, Duration::ZERO);
     let requests = [
         ("list", &job.list),
         ("download", &job.download),

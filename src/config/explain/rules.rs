@@ -2,8 +2,8 @@
 
 use crate::config::{
     errors::{Action, ErrorRule, Retry, Wait, WaitUnit},
-    explain::lines::Lines,
-    rate::{Bucket, Choose, QuotaHeaders, Rate, RateLimit, RequestPattern, Share, WindowKind},
+    explain::lines::{Lines, show_text},
+    rate::{Bucket, Choose, QuotaHeaders, QuotaStatus, Rate, RateLimit, RequestPattern, Share, WindowKind},
     read::values::show_duration,
 };
 
@@ -27,6 +27,7 @@ pub(super) fn explain_rate_limit(lines: &mut Lines, limit: Option<&RateLimit>) {
             Choose::First => "first",
         };
         lines.choose("choose", choose, limit.choose == Choose::All);
+        let status = &limit.status;
         let QuotaHeaders {
             limit,
             remaining,
@@ -43,7 +44,25 @@ pub(super) fn explain_rate_limit(lines: &mut Lines, limit: Option<&RateLimit>) {
             named.join(", ")
         };
         lines.choose("headers", &named, named == "none");
+        let status = status.as_deref().map_or("none".to_owned(), show_status);
+        lines.choose("status", &status, status == "none");
     });
+}
+
+fn show_status(status: &QuotaStatus) -> String {
+    let QuotaStatus {
+        request,
+        remaining,
+        reset,
+        limit,
+    } = status;
+    let method = request.method.as_str();
+    let path = show_text(&request.path);
+    let mut text = format!("{method} {path}, {remaining}, {reset}");
+    if let Some(limit) = limit {
+        text.push_str(&format!(", {limit}"));
+    }
+    text
 }
 
 fn show_bucket(bucket: &Bucket) -> String {

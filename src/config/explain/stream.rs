@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use crate::config::{
-    CommitEvery, Deletes, DriftPolicy, OnMismatch, OnUnknown, ScdType, Source, Stream, Table,
+    CommitEvery, Deletes, DriftPolicy, ScdType, Source, Stream, Table,
     complete::Complete,
     explain::{
         format::{explain_files, explain_format, explain_job},
         lines::{Lines, list, names, show_place, show_slot, show_text},
         rules::{explain_errors, explain_retry},
     },
+    flatten::Flatten,
     incremental::{Filter, Incremental, Moment, OnExpired, Order, Until},
-    paginate::{OffsetStep, OnFirst, Paginate, Paging},
+    paginate::{OffsetStep, OnFirst, PageSize, Paginate, Paging},
     read::values::show_duration,
     request::{Body, Method, Request},
     slice::{Combine, ParentRecords, SliceBy, SliceState, Slicing},
@@ -108,10 +109,14 @@ fn explain_paging(lines: &mut Lines, paging: &Paging) {
     lines.within("paginate", |lines| {
         if let Some(size) = &paging.size {
             let to = show_slot(&size.to);
-            lines.set(
-                "size",
-                format!("{} in {to}, at least {}", size.records, size.records_min),
-            );
+            let PageSize {
+                records,
+                records_min,
+                divide_by,
+                ..
+            } = size;
+            let text = format!("{records} in {to}, at least {records_min}, divided by {divide_by}");
+            lines.set("size", text);
         }
         let stop = &paging.stop;
         if let Some(when) = &stop.when {
@@ -272,6 +277,7 @@ fn explain_until(lines: &mut Lines, until: &Until) {
     lines.optional("align", until.align);
     lines.choose("end", moments(&until.end, "now"), until.end.is_empty());
     lines.wait("granularity", until.granularity, Duration::ZERO);
+    lines.wait("split_min", until.split_min, Duration::ZERO);
 }
 
 fn moments(moments: &[Moment], none: &str) -> String {
@@ -310,27 +316,22 @@ fn explain_table(lines: &mut Lines, table: &Table) {
         list(&table.partition_by),
         table.partition_by.is_empty(),
     );
+    let flatten = match &table.flatten {
+        Flatten::None => "false".to_owned(),
+        Flatten::All => "true".to_owned(),
+        Flatten::Paths(paths) => list(&paths.iter().map(|path| path.join(".")).collect::<Vec<_>>()),
+    };
+    lines.choose("flatten", flatten, table.flatten == Flatten::None);
+    let lists: Vec<String> = table.explode.iter().map(|list| list.path.join(".")).collect();
+    lines.choose("explode", list(&lists), lists.is_empty());
 }
 
 fn explain_policies(lines: &mut Lines, stream: &Stream) {
     let (drift, usual) = (stream.drift, DriftPolicy::DEFAULT);
-    let unknown = match drift.on_unknown {
-        OnUnknown::Rescue => "rescue",
-        OnUnknown::Evolve => "evolve",
-        OnUnknown::Ignore => "ignore",
-        OnUnknown::Quarantine => "quarantine",
-    };
-    lines.choose("drift.on_unknown", unknown, drift.on_unknown == usual.on_unknown);
-    let mismatch = match drift.on_mismatch {
-        OnMismatch::Quarantine => "quarantine",
-        OnMismatch::Rescue => "rescue",
-        OnMismatch::Fail => "fail",
-    };
-    lines.choose(
-        "drift.on_mismatch",
-        mismatch,
-        drift.on_mismatch == usual.on_mismatch,
-    );
+    let unknown = drift.on_unknown == usual.on_unknown;
+    lines.choose("drift.on_unknown", drift.on_unknown.as_str(), unknown);
+    let mismatch = drift.on_mismatch == usual.on_mismatch;
+    lines.choose("drift.on_mismatch", drift.on_mismatch.as_str(), mismatch);
     let (commit, usual) = (stream.commit, CommitEvery::DEFAULT);
     lines.value("commit.pages", commit.pages, usual.pages);
     lines.size("commit.bytes", commit.bytes, usual.bytes);

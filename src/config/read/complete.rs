@@ -9,8 +9,9 @@ use crate::{
         read::{
             paginate::{PAGINATE, paginate},
             request::{REQUEST, VARIABLES, request},
+            slot,
         },
-        request::Method,
+        request::{Method, Request, TokenSlot},
     },
     yaml::{
         fields::{Fields, Value},
@@ -41,24 +42,65 @@ pub(super) static COMPLETE: Section = Section::new(
 .rules(&[Rule::AtLeastOne(&["request", "paginate"])])
 .example("{ request: { path: /orders/all } }");
 
-/// Reads `complete` of a stream whose own request has `method`.
-pub(super) fn complete(value: Value<'_>, dir: &Path, method: Method) -> Option<Complete> {
+/// Reads `complete` of a stream with this request and this paging of its own, where they can be read.
+pub(super) fn complete(
+    value: Value<'_>,
+    dir: &Path,
+    request_of_changes: Option<&Request>,
+    paging_of_changes: Option<&Paging>,
+) -> Option<Complete> {
     let fields = value.fields(&COMPLETE)?;
     let written = [fields.value("request"), fields.value("paginate")];
     if written.iter().all(Option::is_none) {
         fields.missing("request or paginate");
     }
-    let [asked, pages] = written;
-    let asked = asked.map(|value| request(value, dir, &VARIABLES));
-    let method = asked.as_ref().map_or(method, |asked| match asked {
-        Some(request) => request.method,
-        None => Method::Post,
-    });
-    let pages = pages.map(|value| paginate(value, method, dir));
+    let asked = written[0].map(|value| request(value, dir, &VARIABLES));
+    let sent = match &asked {
+        Some(asked) => asked.as_ref(),
+        None => request_of_changes,
+    };
+    // A request that cannot be read is taken for one that may have a body.
+    let method = sent.map_or(Method::Post, |request| request.method);
+    let pages = written[1].map(|value| paginate(value, method, dir));
+    let paged = match &pages {
+        Some(pages) => pages.as_ref(),
+        None => paging_of_changes,
+    };
+    if let (Some(sent), Some(paged)) = (sent, paged) {
+        check_slots(written, sent, paged);
+    }
     Some(Complete {
         request: asked.map_or(Some(None), |asked| asked.map(Some))?,
         paginate: pages.map_or(Some(None), |pages| pages.map(Some))?,
     })
+}
+
+/// One place of the request can hold one thing. `written` are `request` and `paginate` as far as they are here; the stream
+/// has the other one.
+fn check_slots(written: [Option<Value<'_>>; 2], sent: &Request, paged: &Paging) {
+    for taken in slot::set_by(paged).filter(|slot| slot::is_taken(sent, slot)) {
+        match written {
+            [_, Some(paginate)] => slot::refuse_taken(paginate, taken),
+            [Some(request), None] => {
+                let message = format!(
+                    "request: {} is also set by paginate of the stream",
+                    slot::show(taken)
+                );
+                let hint = "remove it, or give complete a paginate of its own".to_owned();
+                request.problems.add(request.key_place, message, Some(hint));
+            }
+            [None, None] => {}
+        }
+    }
+    let size = paged.size.as_ref().map(|size| &size.to);
+    let page = slot::of_page(&paged.next);
+    if let (Some(paginate), Some(size)) = (written[1], size)
+        && page == Some(size)
+        && *size != TokenSlot::Template
+    {
+        let message = format!("paginate: {} takes the page and its size", slot::show(size));
+        paginate.problems.add(paginate.key_place, message, None);
+    }
 }
 
 /// Says what of the stream does not go with it.
@@ -133,6 +175,28 @@ mod tests {
         landfall.yml:11:19: complete: with paginate auto only one way of paging can be found out
           hint: write what `landfall check --connect` found
         ");
+        let twice = |complete: &str| {
+            read(&format!(
+                "{incremental} }}\npaginate: {{ type: page_number, size: {{ param: limit, records: 5 }} }}\ncomplete: {complete}"
+            ))
+        };
+        insta::assert_snapshot!(twice("{ request: { path: /all, params: { page: 1, limit: 9, sort: id } } }"), @r#"
+        landfall.yml:11:21: request: parameter "limit" is also set by paginate of the stream
+          hint: remove it, or give complete a paginate of its own
+        landfall.yml:11:21: request: parameter "page" is also set by paginate of the stream
+          hint: remove it, or give complete a paginate of its own
+        "#);
+        insta::assert_snapshot!(twice("{ request: { path: /all, params: { n: 1 } }, paginate: { type: offset, param: n, size: { param: n, records: 5 } } }"), @r#"
+        landfall.yml:11:64: paginate: parameter "n" is also in request
+          hint: remove it from the request; paginate sets it
+        landfall.yml:11:64: paginate: parameter "n" takes the page and its size
+        "#);
+        assert_eq!(
+            twice(
+                "{ request: { path: /all, params: { page: 1, limit: 9 } }, paginate: { type: link_header } }"
+            ),
+            "read"
+        );
         insta::assert_snapshot!(read("incremental: { cursor: $.id, param: since, format: integer, retained: 30d }"), @"landfall.yml:9:79: retained: only times have an age");
     }
 }

@@ -41,7 +41,7 @@ static AROUND: [Key; 2] = [
             ("none", "the body is the text"),
             ("gzip", "RFC 1952, one member or several"),
             ("zstd", "RFC 8878, one frame or several"),
-            ("zip", "an archive; the records of its files in their order"),
+            ("zip", "an archive; the records of its files in their order, of those that are gzip too"),
         ]),
     )
     .default("none")

@@ -18,7 +18,7 @@ use crate::{
         quoted,
         section::{
             Section,
-            Takes::{self, List, Matching, Path, Place, Scalar},
+            Takes::{self, Integer, List, Matching, Path, Place, Scalar},
             key,
         },
     },
@@ -59,7 +59,7 @@ pub(super) static JOB: Section = Section::new(
             .example("[completed]"),
         key("failed", List(&Scalar))
             .default("[]")
-            .doc("Statuses of a job that will never have any. The stream fails, and the next run creates another job.")
+            .doc("Statuses of a job that will never have any. Without `retries` the stream fails, and the next run creates another job.")
             .example("[failed, cancelled]"),
         key("empty", List(&Scalar))
             .default("[]")
@@ -81,6 +81,14 @@ pub(super) static JOB: Section = Section::new(
             .default("1h")
             .doc("A job that takes longer is given up, and the stream fails.")
             .example("6h"),
+        key("retries", Integer(0, 100))
+            .default("0")
+            .doc("How often in one run of the stream, or of a slice, another job is created in the place of one that has failed.")
+            .example("2"),
+        key("retry_wait", Takes::Duration)
+            .default("0s")
+            .doc("How long to wait before that.")
+            .example("10m"),
         key("list", Takes::Section(&JOB_REQUEST))
             .doc("Asks for the list of results, if the last poll does not have it.")
             .example("{ path: '/exports/{{ job.id }}/files' }"),
@@ -130,6 +138,14 @@ pub(super) fn job(value: Value<'_>, dir: &FilePath) -> Option<Job> {
         timeout: fields
             .optional("timeout", |value| duration(value, long.clone()))
             .unwrap_or(Job::TIMEOUT_DEFAULT),
+        retries: fields
+            .optional("retries", |value| value.integer_u32(0..=100))
+            .unwrap_or(0),
+        retry_wait: fields
+            .optional("retry_wait", |value| {
+                duration(value, Duration::ZERO..=DURATION_MAX)
+            })
+            .unwrap_or(Duration::ZERO),
         list: request("list", Method::Get),
         urls: fields.optional("urls", json_path),
         download: request("download", Method::Get),

@@ -8,7 +8,7 @@ use crate::{
     config::{
         paginate::{OffsetStep, OnFirst, PageSize, Paginate, Paging, Stop},
         read::{
-            paginate::maps::{FIRST_MAX, SIZE_MAX},
+            paginate::maps::{DIVISOR_MAX, FIRST_MAX, SIZE_MAX},
             slot::slot,
             values::{expr, header_name, json_path, text},
         },
@@ -104,10 +104,12 @@ fn size(value: Value<'_>, method: Method) -> Option<PageSize> {
             value.integer(1..=most)
         })
         .unwrap_or(1);
+    let divide_by = fields.optional("divide_by", |value| value.integer(2..=DIVISOR_MAX));
     Some(PageSize {
         to: to?,
         records: records?,
         records_min,
+        divide_by: divide_by.unwrap_or(2),
     })
 }
 

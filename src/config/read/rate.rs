@@ -1,5 +1,7 @@
 //! The budget of a credential, and when a host is left alone.
 
+mod quota;
+
 use std::{path::Path, time::Duration};
 
 use regex::RegexBuilder;
@@ -9,8 +11,11 @@ use crate::{
     config::{
         Name,
         errors::Breaker,
-        rate::{Bucket, Choose, QuotaHeaders, Rate, RateLimit, RequestPattern, Share, WindowKind},
-        read::values::{DURATION_MAX, absolute, duration, header_name, reference, warn_literal},
+        rate::{Bucket, Choose, Rate, RateLimit, RequestPattern, Share, WindowKind},
+        read::{
+            rate::quota::{QUOTA_HEADERS, STATUS, quota_headers, status},
+            values::{DURATION_MAX, absolute, duration, header_name, reference, warn_literal},
+        },
     },
     yaml::{
         fields::{Fields, Value},
@@ -120,6 +125,9 @@ pub(super) static RATE_LIMIT: Section = Section::new(
             "Response headers that say how much is left, besides `RateLimit`, `RateLimit-*`, `X-RateLimit-*` and \
              `X-Rate-Limit-*`.",
         ),
+        key("status", Takes::Section(&STATUS))
+            .doc("A request that asks how much is left, where the API has one.")
+            .example("{ request: { path: /rate_limit }, remaining: $.rate.remaining, reset: $.rate.reset }"),
     ],
 )
 .example("{ requests: 1000, per: 1h }");
@@ -188,26 +196,6 @@ static SHARE: Section = Section::new(
 .rules(&[Rule::One(&["file", "redis"])])
 .example("{ file: /var/lib/landfall/shop.budget }");
 
-/// `rate_limit.headers`
-static QUOTA_HEADERS: Section = Section::new(
-    "quota_headers",
-    "quota headers",
-    "Response headers that say how much of the budget is left.",
-    &[
-        key("limit", Text)
-            .doc("The one with the requests per window.")
-            .example("x-api-limit"),
-        key("remaining", Text)
-            .doc("The one with the requests left.")
-            .example("x-api-remaining"),
-        key("reset", Text)
-            .doc("The one with the end of the window: seconds to go, a moment, or a duration such as 6m0s.")
-            .example("x-api-reset"),
-    ],
-)
-.rules(&[Rule::AtLeastOne(&["limit", "remaining", "reset"])])
-.example("{ remaining: x-api-remaining, reset: x-api-reset }");
-
 /// `breaker`
 pub(super) static BREAKER: Section = Section::new(
     "breaker",
@@ -247,13 +235,15 @@ pub(super) fn rate_limit(value: Value<'_>, source: Option<&Name>, dir: &Path) ->
         let items: Vec<Option<Bucket>> = value.items()?.map(|item| bucket(item, choose?)).collect();
         items.into_iter().collect::<Option<Vec<_>>>()
     });
-    let wrong = fields.value("buckets").is_some() && buckets.is_none();
     let share = match fields.value("share") {
         Some(value) => share(value, source, dir),
         None => Some(Share::Process),
     };
     let processes = fields.optional("processes", |value| value.integer_u32(1..=10_000));
     let headers = fields.optional("headers", quota_headers);
+    let asked = fields.optional("status", |value| status(value, dir));
+    let wrong = fields.value("buckets").is_some() && buckets.is_none()
+        || fields.value("status").is_some() && asked.is_none();
     let mut buckets = buckets.unwrap_or_default();
     if let Some(rate) = of_all? {
         buckets.push(Bucket {
@@ -269,7 +259,7 @@ pub(super) fn rate_limit(value: Value<'_>, source: Option<&Name>, dir: &Path) ->
             None,
         );
     }
-    if buckets.is_empty() && headers.is_none() && !wrong {
+    if buckets.is_empty() && headers.is_none() && asked.is_none() && !wrong {
         fields.missing("\"requests\" and \"per\", or \"buckets\"");
         return None;
     }
@@ -280,6 +270,7 @@ pub(super) fn rate_limit(value: Value<'_>, source: Option<&Name>, dir: &Path) ->
         share: share?,
         processes: processes.unwrap_or(RateLimit::PROCESSES_DEFAULT),
         headers: headers.unwrap_or_default(),
+        status: asked.map(Box::new),
     })
 }
 
@@ -470,24 +461,6 @@ fn check_redis(value: Value<'_>) -> Option<()> {
         Ok(url) if url.scheme() == "rediss" => value.refuse("Redis over TLS is not spoken", hint()),
         _ => value.refuse("not the URL of a Redis", hint()),
     }
-}
-
-fn quota_headers(value: Value<'_>) -> Option<QuotaHeaders> {
-    let fields = value.fields(&QUOTA_HEADERS)?;
-    let header = |key| {
-        let read = fields.value(key).map(|value| header_name(value, value.text()?));
-        read.map_or(Some(None), |name| name.map(Some))
-    };
-    let (limit, remaining, reset) = (header("limit"), header("remaining"), header("reset"));
-    let headers = QuotaHeaders {
-        limit: limit?,
-        remaining: remaining?,
-        reset: reset?,
-    };
-    if headers == QuotaHeaders::default() {
-        return value.refuse("at least one of limit, remaining and reset is needed", None);
-    }
-    Some(headers)
 }
 
 /// A number between 0 and 10.

@@ -183,7 +183,7 @@ pub static STREAM: Section = Section::new(
 )
 .example("{ request: { path: /orders }, table: { keys: [id] } }")
 .rules(&[Rule::AtLeastOne(&["request", "like"]), Rule::AtLeastOne(&["table", "like"])])
-.planned(&["partition", "explode", "flatten"]);
+.planned(&["partition", "flatten"]);
 
 /// Every map there is, each once, those nearest to the root first.
 pub fn all() -> Vec<&'static Section> {

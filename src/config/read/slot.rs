@@ -2,11 +2,13 @@
 
 use crate::{
     config::{
+        paginate::{Paginate, Paging},
         read::values::header_name,
-        request::{Method, TokenSlot},
+        request::{Method, Request, TokenSlot},
     },
     yaml::{
         fields::{Fields, Value},
+        quoted,
         section::{
             Key, Rule,
             Takes::{Choice, Text},
@@ -67,6 +69,54 @@ pub(super) fn slot(fields: &Fields<'_>, method: Method, default: Option<TokenSlo
             .map(|()| TokenSlot::Template),
         _ => body_field(value, method),
     }
+}
+
+/// Where the token of a page goes, or its number.
+pub(super) fn of_page(paginate: &Paginate) -> Option<&TokenSlot> {
+    match paginate {
+        Paginate::Cursor { to, .. }
+        | Paginate::Keyset { to, .. }
+        | Paginate::Template { to, .. }
+        | Paginate::Relay { to, .. }
+        | Paginate::PageNumber { to, .. }
+        | Paginate::Offset { to, .. } => Some(to),
+        _ => None,
+    }
+}
+
+/// What paging sets from the first page on. A cursor may replace a parameter, as `cursor: "*"` for the first page.
+pub(super) fn set_by(paging: &Paging) -> impl Iterator<Item = &TokenSlot> {
+    let counted = of_page(&paging.next).filter(|_| paging.next.is_counted());
+    counted
+        .into_iter()
+        .chain(paging.size.as_ref().map(|size| &size.to))
+}
+
+/// Whether `request` has something of its own there.
+pub(super) fn is_taken(request: &Request, slot: &TokenSlot) -> bool {
+    match slot {
+        TokenSlot::Query(name) => request.params.iter().any(|(param, _)| param == name),
+        TokenSlot::Header(name) => request.headers.iter().any(|(header, _)| header == name),
+        TokenSlot::BodyField(_) | TokenSlot::Template => false,
+    }
+}
+
+/// What to call it.
+pub(super) fn show(slot: &TokenSlot) -> String {
+    match slot {
+        TokenSlot::Query(name) => format!("parameter {}", quoted(name)),
+        TokenSlot::Header(name) => format!("header {}", quoted(name)),
+        TokenSlot::BodyField(path) => format!("body field {}", quoted(&path.join("."))),
+        TokenSlot::Template => "templates".to_owned(),
+    }
+}
+
+/// Says that `value`, under its key, sets what is in the request too.
+pub(super) fn refuse_taken(value: Value<'_>, slot: &TokenSlot) {
+    let key = value.key;
+    let hint = format!("remove it from the request; {key} sets it");
+    let message = format!("{key}: {} is also in request", show(slot));
+    value.problems.add(value.key_place, message, Some(hint));
 }
 
 fn body_field(value: Value<'_>, method: Method) -> Option<TokenSlot> {

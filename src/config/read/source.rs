@@ -1,12 +1,12 @@
 //! One API and the settings all its streams share.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{collections::HashMap, net::IpAddr, path::Path, time::Duration};
 
 use url::{Host, Url};
 
 use crate::{
     config::{
-        Limits, Name, Source, Timeouts,
+        Limits, Name, Source, Stream, Timeouts,
         auth::Auth,
         errors::{Breaker, Retry},
         read::{
@@ -135,6 +135,7 @@ pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Opt
             .filter_map(|entry| stream(value.child(entry), name.as_ref(), dir, retry))
             .collect();
         check_parents(value, &streams);
+        check_children(value, &streams);
         Some(streams)
     });
     Some(Source {
@@ -156,6 +157,30 @@ pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Opt
         }),
         streams: streams?,
     })
+}
+
+/// No child table has the name of a stream or of another child table.
+fn check_children(value: Value<'_>, streams: &[Stream]) {
+    let mut names: HashMap<String, &str> = HashMap::new();
+    for stream in streams {
+        let name = stream.name.stream.as_str();
+        names.insert(name.to_owned(), name);
+    }
+    for stream in streams {
+        for list in &stream.table.explode {
+            let table = format!("{}__{}", stream.name.stream, list.name());
+            if let Some(other) = names.insert(table.clone(), stream.name.stream.as_str()) {
+                let message = format!(
+                    "{}: a child table and {other} both have a table called {table}",
+                    stream.name.stream
+                );
+                let hint = "rename the stream, or give the column another name and a `path` in the contract";
+                value
+                    .problems
+                    .add(value.key_place, message, Some(hint.to_owned()));
+            }
+        }
+    }
 }
 
 /// The key of a source or stream as a name.

@@ -21,6 +21,7 @@ use crate::{
             request::{VARIABLES, config, request},
             sections::STREAM,
             slice::slices,
+            slot,
             source::name,
             table::table,
             values::{DURATION_MAX, absolute, duration, size},
@@ -73,6 +74,10 @@ pub(super) static DRIFT: Section = Section::new(
                 (
                     "fail",
                     "nothing is written and the transform ends with exit code 3",
+                ),
+                (
+                    "evolve",
+                    "the column gets a type that also holds what it held, as in a draft; without one the record is set aside",
                 ),
             ]),
         )
@@ -145,7 +150,9 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     let fresh_within = fields.optional("fresh_within", |value| {
         duration(value, Duration::from_secs(1)..=DURATION_MAX)
     });
-    let complete = fields.optional("complete", |value| complete::complete(value, dir, method));
+    let complete = fields.optional("complete", |value| {
+        complete::complete(value, dir, request.as_ref(), paginate.as_ref())
+    });
     let group = fields.optional("group", word);
     let like = fields.optional("like", word);
     let with = fields.optional("with", config);
@@ -240,13 +247,14 @@ fn drift(value: Value<'_>) -> Option<DriftPolicy> {
         ("quarantine", OnMismatch::Quarantine),
         ("rescue", OnMismatch::Rescue),
         ("fail", OnMismatch::Fail),
+        ("evolve", OnMismatch::Evolve),
     ];
     Some(DriftPolicy {
         on_unknown: fields
-            .optional("on_unknown", |value| value.choice(&unknown, &["evolve"]))
+            .optional("on_unknown", |value| value.choice(&unknown, &[]))
             .unwrap_or(DriftPolicy::DEFAULT.on_unknown),
         on_mismatch: fields
-            .optional("on_mismatch", |value| value.choice(&mismatch, &["evolve"]))
+            .optional("on_mismatch", |value| value.choice(&mismatch, &[]))
             .unwrap_or(DriftPolicy::DEFAULT.on_mismatch),
     })
 }
@@ -267,18 +275,9 @@ fn commit(value: Value<'_>) -> Option<CommitEvery> {
     })
 }
 
-/// One place of a request can hold one thing. A cursor may replace a parameter, as `cursor: "*"` for the first page.
+/// One place of a request can hold one thing.
 fn check_slots(fields: &Fields<'_>, request: &Request, paginate: &Paging, incremental: Option<&Incremental>) {
-    let page = match &paginate.next {
-        Paginate::Cursor { to, .. }
-        | Paginate::Keyset { to, .. }
-        | Paginate::Template { to, .. }
-        | Paginate::Relay { to, .. }
-        | Paginate::PageNumber { to, .. }
-        | Paginate::Offset { to, .. } => Some(to),
-        _ => None,
-    };
-    let counted = page.filter(|_| paginate.next.is_counted());
+    let page = slot::of_page(&paginate.next);
     let size = paginate.size.as_ref().map(|size| &size.to);
     // The position of a feed is a page token kept from the last run: it may go where the token goes.
     let bound = incremental
@@ -286,22 +285,10 @@ fn check_slots(fields: &Fields<'_>, request: &Request, paginate: &Paging, increm
         .map(|incremental| &incremental.to);
     // Templates may name as much as they like.
     let clash = |one: Option<&TokenSlot>, other| one == other && one != Some(&TokenSlot::Template);
-    for (key, slot) in [("paginate", counted), ("paginate", size), ("incremental", bound)] {
-        let (Some(slot), Some(value)) = (slot, fields.value(key)) else {
-            continue;
-        };
-        let taken = match slot {
-            TokenSlot::Query(name) => request.params.iter().any(|(param, _)| param == name),
-            TokenSlot::Header(name) => request.headers.iter().any(|(header, _)| header == name),
-            TokenSlot::BodyField(_) | TokenSlot::Template => false,
-        };
-        if taken {
-            let hint = format!("remove it from the request; {key} sets it");
-            value.problems.add(
-                value.key_place,
-                format!("{key}: {} is also in request", show(slot)),
-                Some(hint),
-            );
+    let placed = slot::set_by(paginate).map(|slot| ("paginate", slot));
+    for (key, slot) in placed.chain(bound.map(|slot| ("incremental", slot))) {
+        if let Some(value) = fields.value(key).filter(|_| slot::is_taken(request, slot)) {
+            slot::refuse_taken(value, slot);
         }
     }
     if let (Some(_), None, Some(value)) = (
@@ -314,21 +301,12 @@ fn check_slots(fields: &Fields<'_>, request: &Request, paginate: &Paging, increm
         value.problems.warn(value.key_place, message, Some(hint));
     }
     if let (Some(slot), Some(value), true) = (size, fields.value("paginate"), clash(size, page)) {
-        let message = format!("paginate: {} takes the page and its size", show(slot));
+        let message = format!("paginate: {} takes the page and its size", slot::show(slot));
         value.problems.add(value.key_place, message, None);
     }
     if let (Some(slot), Some(value), true) = (page, fields.value("incremental"), clash(page, bound)) {
-        let message = format!("incremental: {} is also set by paginate", show(slot));
+        let message = format!("incremental: {} is also set by paginate", slot::show(slot));
         value.problems.add(value.key_place, message, None);
-    }
-}
-
-fn show(slot: &TokenSlot) -> String {
-    match slot {
-        TokenSlot::Query(name) => format!("parameter {}", quoted(name)),
-        TokenSlot::Header(name) => format!("header {}", quoted(name)),
-        TokenSlot::BodyField(path) => format!("body field {}", quoted(&path.join("."))),
-        TokenSlot::Template => "templates".to_owned(),
     }
 }
 

@@ -1,13 +1,14 @@
 //! How accepted records become rows.
 
 use crate::{
-    config::{Deletes, ScdType, Table},
+    config::{CONTENT_KEY, Deletes, ScdType, Table, explode::Explode, flatten::Flatten},
     yaml::{
+        Kind,
         fields::{Fields, Value},
         quoted,
         section::{
             Rule, Section,
-            Takes::{Boolean, Choice, List, Number, Text},
+            Takes::{Boolean, Choice, Either, List, Number, Text},
             key,
         },
     },
@@ -15,6 +16,9 @@ use crate::{
 
 /// Columns of the program itself besides those that begin with `_lf_`.
 const OWN_COLUMNS: [&str; 5] = ["_rescued", "_deleted", "_valid_from", "_valid_to", "_current"];
+
+/// What stands behind the name of a stream in the names of its other tables.
+const CHILDREN_RESERVED: [&str; 2] = ["quarantine", "raw"];
 
 /// A source that returns half of its data deletes nothing.
 const DELETE_RATIO_MAX: f64 = 0.1;
@@ -29,11 +33,11 @@ pub(super) static TABLE: Section = Section::new(
     "How accepted records become rows.",
     &[
         key("keys", List(&Text))
-            .doc("Columns that identify a row. Needed if scd_type is 1 or 2.")
+            .doc("Columns that identify a row. Needed if scd_type is 1 or 2. `[_lf_content]` for records without an id: a row is then what its record holds, by the SHA-256 of its canonical JSON (RFC 8785), so the same record is one row in whatever order or spelling its members come, and a changed one is another row.")
             .example("[id]"),
         key("sequence_by", List(&Text))
             .default("[]")
-            .doc("Columns that order versions of a row; the order of arrival breaks ties.")
+            .doc("Columns that order versions of a row; the order of arrival breaks ties. Of a version number and a time write the number first, or alone: clocks of several writers disagree, and the one that is ahead would win.")
             .example("[updated_at]"),
         key(
             "scd_type",
@@ -72,10 +76,19 @@ pub(super) static TABLE: Section = Section::new(
             .default("[]")
             .doc("Columns the table is partitioned by.")
             .example("[day]"),
+        key("flatten", Either(&[Boolean, List(&Text)]))
+            .default("false")
+            .doc("Which nested objects become columns of the table itself, where a contract is drafted or takes new fields: all, or those at some paths and those around them. `customer.name` becomes the column `customer__name`; lists stay lists. A contract that stands is not changed.")
+            .example("true")
+            .more(&["[customer, customer.address]"]),
+        key("explode", List(&Text))
+            .default("[]")
+            .doc("Lists whose elements are rows of a child table too, by column: `lines` of the stream `orders` becomes `orders__lines`, and `lines.taxes` becomes `orders__lines__taxes`. A child row has the keys of its parent as `_parent_…` and its place in the list as `_position`; it comes and goes with the current version of its parent.")
+            .example("[lines]"),
     ],
 )
 .rules(&[Rule::RequiredUnless("keys", "scd_type", &["append", "replace"])])
-.planned(&["explode", "flatten", "merge"])
+.planned(&["merge"])
 .example("{ keys: [id], sequence_by: [updated_at] }");
 
 /// Reads `table`.
@@ -97,7 +110,10 @@ pub(super) fn table(value: Value<'_>) -> Option<Table> {
         Some(value) => columns(value),
         None => Some(Vec::new()),
     };
-    let keys = columns("keys");
+    let keys = match fields.value("keys") {
+        Some(value) if is_content(&value) => content(value, &fields, scd_type),
+        _ => columns("keys"),
+    };
     let sequence_by = columns("sequence_by");
     let partition_by = columns("partition_by");
     check_keys(&fields, scd_type, keys.as_deref());
@@ -124,7 +140,9 @@ pub(super) fn table(value: Value<'_>) -> Option<Table> {
         }
         Some(absent)
     });
+    let flatten = fields.optional("flatten", flatten);
     let delete_ratio_max = fields.optional("delete_ratio_max", |value| value.number(0.0..=1.0));
+    let explode = fields.optional("explode", explode);
     Some(Table {
         keys: keys?,
         sequence_by: sequence_by?,
@@ -134,7 +152,64 @@ pub(super) fn table(value: Value<'_>) -> Option<Table> {
         delete_absent: delete_absent.unwrap_or(false),
         delete_ratio_max: delete_ratio_max.unwrap_or(DELETE_RATIO_MAX),
         partition_by: partition_by?,
+        flatten: flatten.unwrap_or_default(),
+        explode: explode.unwrap_or_default(),
     })
+}
+
+/// All, or some by the names of members from the record down.
+fn flatten(value: Value<'_>) -> Option<Flatten> {
+    if !matches!(value.node.kind, Kind::Seq(_)) {
+        let which = value.boolean()?;
+        return Some(if which { Flatten::All } else { Flatten::None });
+    }
+    let paths = value.text_list()?;
+    let paths: Vec<Vec<String>> = paths
+        .iter()
+        .map(|path| path.split('.').map(str::to_owned).collect())
+        .collect();
+    if paths.iter().flatten().any(String::is_empty) {
+        let hint = "write the names of members from the record down: [customer, customer.address]";
+        return value.refuse("not the path of an object", Some(hint.to_owned()));
+    }
+    Some(Flatten::Paths(paths))
+}
+
+/// Lists that get tables of their own; no two of them tables of one name.
+fn explode(value: Value<'_>) -> Option<Vec<Explode>> {
+    let mut lists: Vec<Explode> = Vec::new();
+    let mut good = true;
+    for item in value.items()? {
+        let Some(text) = item.text() else {
+            good = false;
+            continue;
+        };
+        let list = Explode {
+            path: text.split('.').map(str::to_owned).collect(),
+        };
+        let name = list.name();
+        let hint = || Some("give the column another name and a `path` in the contract".to_owned());
+        let refused = if list.path.iter().any(String::is_empty) {
+            Some(("a column of it has no name".to_owned(), None))
+        } else if lists.iter().any(|known| known.name() == name) {
+            Some((format!("two lists have a table called {}", quoted(&name)), hint()))
+        } else if CHILDREN_RESERVED.contains(&name.as_str()) {
+            Some((
+                format!("a table of the program itself is called {}", quoted(&name)),
+                hint(),
+            ))
+        } else {
+            None
+        };
+        match refused {
+            Some((message, hint)) => {
+                good = false;
+                item.refuse::<()>(message, hint);
+            }
+            None => lists.push(list),
+        }
+    }
+    good.then_some(lists)
 }
 
 /// Deletions of a table whose rows have no keys mean nothing.
@@ -150,6 +225,43 @@ fn keyed(value: Value<'_>, scd_type: Option<ScdType>) -> Option<()> {
         }
         _ => Some(()),
     }
+}
+
+/// Whether the keys are the content of the record.
+fn is_content(value: &Value<'_>) -> bool {
+    match &value.node.kind {
+        Kind::Seq(items) => items.iter().any(|item| item.scalar_text() == Some(CONTENT_KEY)),
+        _ => false,
+    }
+}
+
+/// What a record holds identifies it alone, and nothing deletes it: a tombstone holds something else.
+fn content(value: Value<'_>, fields: &Fields<'_>, scd_type: Option<ScdType>) -> Option<Vec<String>> {
+    let keys = value.text_list()?;
+    if keys.len() > 1 {
+        return value.refuse(
+            format!("{} identifies a row without other columns", quoted(CONTENT_KEY)),
+            None,
+        );
+    }
+    if scd_type != Some(ScdType::Upsert) {
+        return value.refuse(
+            format!(
+                "only a table of scd_type 1 can have the key {}",
+                quoted(CONTENT_KEY)
+            ),
+            None,
+        );
+    }
+    for key in ["apply_as_deletes", "delete_absent"] {
+        if let Some(value) = fields.value(key) {
+            return value.refuse(
+                format!("rows with the key {} are not deleted", quoted(CONTENT_KEY)),
+                Some("give the rows keys of their own".to_owned()),
+            );
+        }
+    }
+    Some(keys)
 }
 
 /// History needs to know when a version began to hold.

@@ -73,8 +73,8 @@ fn r020_every_problem_of_a_file_is_reported_at_once_with_its_place() {
       hint: write [one, two]
     landfall.yml:14:30: on_unknown: "resuce" is not allowed
       hint: did you mean rescue? allowed: rescue, evolve, ignore, quarantine
-    landfall.yml:14:51: on_mismatch: "evolve" is not available yet
-      hint: allowed: quarantine, rescue, fail
+    landfall.yml:14:51: on_mismatch: "widen" is not allowed
+      hint: allowed: quarantine, rescue, fail, evolve
     landfall.yml:15:26: pages: 0 is not between 1 and 100000
     landfall.yml:15:29: duplicate key "pages"
       hint: it is already on line 15

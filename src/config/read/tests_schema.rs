@@ -209,5 +209,6 @@ fn r020_the_reference_has_every_map_and_every_key() {
       - `quarantine`: the record is set aside
       - `rescue`: the column is null and the value is kept in `_rescued`
       - `fail`: nothing is written and the transform ends with exit code 3
+      - `evolve`: the column gets a type that also holds what it held, as in a draft; without one the record is set aside
     ");
 }

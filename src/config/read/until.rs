@@ -75,6 +75,13 @@ pub(super) static UNTIL: Section = Section::new(
                  the API leaves the bound itself out.",
             )
             .example("1s"),
+        key("split_min", Span)
+            .default("0s")
+            .doc(
+                "A window no longer than this is not split by `then: split_window`. With 0s it is, down to what the \
+                 format can say. Times only.",
+            )
+            .example("1h"),
     ],
 )
 .shared(&[&SLOT])
@@ -119,12 +126,16 @@ pub(super) fn until(
     {
         return value.refuse("a window is shorter than the granularity", None);
     }
+    let split_min = fields.optional("split_min", |value| {
+        times(value).and_then(|()| duration(value, Duration::ZERO..=DURATION_MAX))
+    });
     Some(Until {
         to: to?,
         step,
         align,
         end: end?,
         granularity,
+        split_min: split_min.unwrap_or(Duration::ZERO),
     })
 }
 

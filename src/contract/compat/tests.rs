@@ -6,6 +6,7 @@ use crate::{
     contract::{
         Coercion, Column, ColumnType, Rules, TimestampFormat, ViolationClass,
         judge::{Judge, JudgeOptions, tests::contract},
+        quality::{OnBroken, QualityRule},
     },
 };
 
@@ -112,6 +113,8 @@ fn any_column(dice: &mut Dice, name: &str, depth: usize) -> Column {
             Coercion::Lossless
         },
         rules,
+        on_mismatch: None,
+        on_unknown: None,
         classification: None,
         description: None,
     }
@@ -369,6 +372,55 @@ fn r110_every_difference_is_found_at_any_depth_and_classified() {
 }
 
 #[test]
+fn r110_sql_rules_are_compared_by_what_they_do_to_records() {
+    let with = |rules: &[(&str, OnBroken, &str)]| {
+        let rule = |&(name, on_broken, sql): &(&str, OnBroken, &str)| QualityRule {
+            name: name.to_owned(),
+            column: None,
+            sql: sql.to_owned(),
+            on_broken,
+            description: None,
+        };
+        let quality = rules.iter().map(rule).collect();
+        Contract {
+            quality,
+            ..contract("v integer")
+        }
+    };
+    use OnBroken::{Fail, Quarantine, Warn};
+    let old = with(&[
+        ("gone", Quarantine, "v > 0"),
+        ("other", Quarantine, "v > 0"),
+        ("softer", Fail, "v > 0"),
+        ("strict", Quarantine, "v > 0"),
+        ("words", Warn, "v > 0"),
+        ("same", Warn, "v > 0"),
+    ]);
+    let new = with(&[
+        ("same", Warn, "v > 0"),
+        ("other", Quarantine, "v > 1"),
+        ("softer", Warn, "v > 0"),
+        ("strict", Fail, "v > 0"),
+        ("words", Warn, "v > 1"),
+        ("new", Quarantine, "v < 9"),
+        ("hint", Warn, "v < 9"),
+    ]);
+    insta::assert_snapshot!(lines(&diff(&old, &new)), @"
+    rule_removed rule gone: was error: v > 0 (backward compatible)
+    rule_changed rule other: error: v > 0 → error: v > 1 (not compatible)
+    rule_changed rule softer: critical: v > 0 → warning: v > 0 (backward compatible)
+    rule_changed rule strict: error: v > 0 → critical: v > 0 (compatible both ways)
+    rule_changed rule words: warning: v > 0 → warning: v > 1 (compatible both ways)
+    rule_added rule new: error: v < 9 (forward compatible only)
+    rule_added rule hint: warning: v < 9 (compatible both ways)
+    ");
+    assert_eq!(
+        Bump::of(&diff(&with(&[]), &with(&[("hint", Warn, "true")]))),
+        Bump::Minor
+    );
+}
+
+#[test]
 fn r110_rules_that_grow_are_backward_compatible_and_rules_that_shrink_are_forward() {
     let with = |rules: Rules| {
         let mut contract = contract("v string; n number");
@@ -392,6 +444,7 @@ fn r110_rules_that_grow_are_backward_compatible_and_rules_that_shrink_are_forwar
         length_max: Some(1),
         minimum: Some("0".to_owned()),
         maximum: Some("9.99".to_owned()),
+        unique: false,
     });
     let wide = with(Rules {
         allowed: texts(&[r#""b""#, r#""a""#, r#""c""#]),
@@ -400,17 +453,20 @@ fn r110_rules_that_grow_are_backward_compatible_and_rules_that_shrink_are_forwar
         length_max: Some(9),
         minimum: Some("-0.5".to_owned()),
         maximum: None,
+        unique: true,
     });
     insta::assert_snapshot!(lines(&diff(&narrow, &wide)), @r#"
     enum_changed v: "a", "b" → "b", "a", "c" (backward compatible)
     pattern_changed v: was ^[a-z]$ (backward compatible)
     length_changed v: 1 to 1 → at most 9 (backward compatible)
+    unique_changed v: not unique → unique (compatible both ways)
     range_changed n: 0 to 9.99 → at least -0.5 (backward compatible)
     "#);
     insta::assert_snapshot!(lines(&diff(&wide, &narrow)), @r#"
     enum_changed v: "b", "a", "c" → "a", "b" (forward compatible only)
     pattern_changed v: ^[a-z]$ (forward compatible only)
     length_changed v: at most 9 → 1 to 1 (forward compatible only)
+    unique_changed v: unique → not unique (compatible both ways)
     range_changed n: at least -0.5 → 0 to 9.99 (forward compatible only)
     "#);
     assert_eq!(Bump::of(&diff(&narrow, &wide)), Bump::Minor);

@@ -10,6 +10,7 @@ use arrow::{
     datatypes::{Date32Type, Decimal128Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType},
 };
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::contract::{
@@ -28,6 +29,7 @@ pub(in crate::contract) fn contract(short: &str) -> Contract {
             .filter(|column| !column.is_empty())
             .map(column)
             .collect(),
+        quality: Vec::new(),
     }
 }
 
@@ -58,6 +60,8 @@ fn column(short: &str) -> Column {
         primary_key: false,
         coercion: Coercion::Lossless,
         rules: Rules::default(),
+        on_mismatch: None,
+        on_unknown: None,
         classification: None,
         description: None,
     }
@@ -516,6 +520,33 @@ fn f128_a_key_as_number_and_as_text_is_one_key_or_quarantined() {
 }
 
 #[test]
+fn what_a_column_says_of_drift_goes_before_what_the_stream_says() {
+    let mut contract = contract("id integer; a address; b address; n integer; m integer; r integer!");
+    contract.columns[1].on_mismatch = Some(OnMismatch::Rescue);
+    contract.columns[1].on_unknown = Some(OnUnknown::Ignore);
+    contract.columns[2].on_unknown = Some(OnUnknown::Quarantine);
+    contract.columns[4].on_mismatch = Some(OnMismatch::Rescue);
+    contract.columns[5].on_mismatch = Some(OnMismatch::Rescue);
+    let records = [
+        r#"{"a":{"city":"x","lines":[{"sku":"y","price":"z","new":1}],"new":{"er":1}},"m":"M","r":1,"other":2}"#,
+        r#"{"b":{"city":"x","new":1},"r":1}"#,
+        r#"{"b":{"city":"x","lines":[{"sku":"y","new":1}]},"r":1}"#,
+        r#"{"n":"N","r":1}"#,
+        r#"{"r":"required is never rescued"}"#,
+    ];
+    let judged = judge_all(&contract, options(), &records);
+    let rescued = judged.batch[RESCUED].as_string::<i32>();
+    let rescued: Value = serde_json::from_str(rescued.value(0)).unwrap();
+    assert_eq!(rescued, json!({"a.lines[0].price": "z", "m": "M", "other": 2}));
+    let violations: Vec<String> = judged
+        .violations
+        .iter()
+        .map(|found| format!("{} {}", found.row, found.violation.path))
+        .collect();
+    assert_eq!(violations, ["1 b.new", "2 b.lines[0].new", "3 n", "4 r"]);
+}
+
+#[test]
 fn a_column_that_orders_versions_is_required() {
     let options = JudgeOptions {
         sequence_by: vec!["at".to_owned()],
@@ -701,5 +732,37 @@ fn a_rescued_mismatch_leaves_null_but_never_in_a_key_or_a_required_column() {
                 r#"type_mismatch at "id": string "x"; type_mismatch at "must": string "y""#,
             ),
         ],
+    );
+}
+
+#[test]
+fn r165_f153_a_violation_shows_nothing_that_is_in_something_classified() {
+    let mut contract = contract("id integer; a address; vip string =in.vip");
+    contract.columns[1].classification = Some("restricted".to_owned());
+    contract.columns[2].classification = Some("restricted".to_owned());
+    let options = JudgeOptions {
+        keys: Vec::new(),
+        sequence_by: Vec::new(),
+        on_unknown: OnUnknown::Quarantine,
+        on_mismatch: OnMismatch::Quarantine,
+        record_bytes_max: 1 << 20,
+    };
+    let mut judging = Judge::new(&contract, options).unwrap().start();
+    judging.push(br#"{"a":{"city":"c","nick":"Jane"},"x":"Jim","in":{"y":"Joe"}}"#);
+    judging.push(br#"{"a":"Jane","in":"Jane"}"#);
+    let found = judging.finish().unwrap().violations;
+    let told: Vec<String> = found
+        .iter()
+        .map(|found| format!("{}: {}", found.violation.path, found.violation.found))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "a.nick: string",
+            "x: string \"Jim\"",
+            "in.y: string \"Joe\"",
+            "a: string",
+            "in: string"
+        ]
     );
 }

@@ -3,9 +3,15 @@
 use std::collections::HashMap;
 
 use crate::{
+    config::{OnMismatch, OnUnknown},
     contract::{
         Coercion, Column, ColumnType, TimestampFormat,
-        odcs::{COLUMN_DEPTH_MAX, name_problem, rules, sections},
+        odcs::{
+            COLUMN_DEPTH_MAX, name_problem,
+            quality::{refuse_rules, rules as quality_rules},
+            rules, sections,
+        },
+        quality::QualityRule,
     },
     yaml::{
         fields::{Fields, Value},
@@ -18,6 +24,20 @@ const PRECISION_MAX: u8 = 38;
 
 /// What a column without `coercion` does.
 const COERCION_DEFAULT: Coercion = Coercion::Lossless;
+
+/// What one column does with values that do not fit it. Only a stream as a whole evolves.
+const MISMATCH: [(&str, OnMismatch); 3] = [
+    ("quarantine", OnMismatch::Quarantine),
+    ("rescue", OnMismatch::Rescue),
+    ("fail", OnMismatch::Fail),
+];
+
+/// What one object does with members that it does not name.
+const UNKNOWN: [(&str, OnUnknown); 3] = [
+    ("rescue", OnUnknown::Rescue),
+    ("ignore", OnUnknown::Ignore),
+    ("quarantine", OnUnknown::Quarantine),
+];
 
 /// Reads `properties`; columns of the table itself are at depth 1.
 pub(super) fn columns(value: Value<'_>, depth: usize) -> Option<Vec<Column>> {
@@ -49,6 +69,16 @@ pub(super) fn columns(value: Value<'_>, depth: usize) -> Option<Vec<Column>> {
     }
     let columns: Vec<Column> = columns.into_iter().map(|(_, column)| column).collect();
     (columns.len() == count).then_some(columns)
+}
+
+/// The rules in SQL of all columns of the table.
+pub(super) fn rules_of_columns(value: Value<'_>) -> Option<Vec<QualityRule>> {
+    let of_column = |value: Value<'_>| {
+        let fields = value.fields(&sections::PROPERTY)?;
+        let name = fields.value("name").and_then(|name| name.node.scalar_text());
+        Some(quality_rules(&fields, name))
+    };
+    Some(value.items()?.filter_map(of_column).flatten().collect())
 }
 
 fn named(value: Value<'_>, depth: usize) -> Option<Column> {
@@ -84,12 +114,28 @@ fn column(fields: &Fields<'_>, name: &str, depth: usize) -> Option<Column> {
         Some(value) => value.choice(&[("lossless", Coercion::Lossless), ("none", Coercion::None)], &[]),
         None => Some(COERCION_DEFAULT),
     };
+    let on_mismatch = custom.on_mismatch.map(|value| value.choice(&MISMATCH, &[]));
+    let on_unknown = custom.on_unknown.map(|value| value.choice(&UNKNOWN, &[]));
     let classification = fields
         .optional("classification", Value::scalar)
         .map(str::to_owned);
     let description = fields.optional("description", Value::scalar).map(str::to_owned);
     let kind = kind?;
+    if let (Some(value), false) = (custom.on_unknown, matches!(kind, ColumnType::Object(_))) {
+        value.refuse::<()>("only an object with properties has members", None);
+    }
     let rules = rules::rules(fields, custom.allowed, &kind);
+    if depth > 1 {
+        refuse_rules(fields);
+    }
+    if let Some(value) = fields.value("unique")
+        && rules.as_ref().is_some_and(|rules| rules.unique)
+        && (depth > 1 || kind.is_composed())
+    {
+        let hint = "watched are columns of the table itself that hold one value".to_owned();
+        let message = "whether its values are unique is not watched";
+        value.problems.warn(value.key_place, message, Some(hint));
+    }
     Some(Column {
         name: name.to_owned(),
         path: path?,
@@ -98,6 +144,9 @@ fn column(fields: &Fields<'_>, name: &str, depth: usize) -> Option<Column> {
         primary_key,
         coercion: coercion?,
         rules: rules?,
+        // What is no policy is a problem of the file already.
+        on_mismatch: on_mismatch.flatten(),
+        on_unknown: on_unknown.flatten(),
         classification,
         description,
     })
@@ -110,6 +159,8 @@ struct Custom<'a> {
     format: Option<Value<'a>>,
     coercion: Option<Value<'a>>,
     allowed: Option<Value<'a>>,
+    on_mismatch: Option<Value<'a>>,
+    on_unknown: Option<Value<'a>>,
 }
 
 impl<'a> Custom<'a> {
@@ -139,6 +190,8 @@ impl<'a> Custom<'a> {
                 "format" => &mut custom.format,
                 "coercion" => &mut custom.coercion,
                 "enum" => &mut custom.allowed,
+                "onMismatch" => &mut custom.on_mismatch,
+                "onUnknown" => &mut custom.on_unknown,
                 _ => {
                     if let Some(ours) = misspelled(name) {
                         let hint = Some(format!("did you mean {ours}?"));
@@ -165,13 +218,17 @@ fn entries_key(name: &str) -> &'static str {
         "path" => "path",
         "format" => "format",
         "coercion" => "coercion",
+        "onMismatch" => "onMismatch",
+        "onUnknown" => "onUnknown",
         _ => "enum",
     }
 }
 
 fn misspelled(name: &str) -> Option<&'static str> {
     let near = |ours: &&str| name.len() <= 16 && strsim::damerau_levenshtein(name, ours) == 1;
-    ["format", "coercion"].into_iter().find(|ours| near(ours))
+    ["format", "coercion", "onMismatch", "onUnknown"]
+        .into_iter()
+        .find(|ours| near(ours))
 }
 
 /// `a.b.c`, or a list for names with dots in them and for empty ones.

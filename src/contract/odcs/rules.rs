@@ -5,7 +5,11 @@ use regex::RegexBuilder;
 use crate::{
     contract::{
         ColumnType, Rules, TimestampFormat,
-        odcs::{PATTERN_BYTES_MAX, sections},
+        odcs::{
+            PATTERN_BYTES_MAX,
+            quality::{Check, checks},
+            sections,
+        },
     },
     yaml::{
         Kind,
@@ -41,7 +45,10 @@ pub(super) fn rules(fields: &Fields<'_>, custom: Option<Value<'_>>, kind: &Colum
             rules.allowed = Some(allowed);
         }
     }
-    rules
+    rules.map(|rules| Rules {
+        unique: fields.optional("unique", Value::boolean).unwrap_or(false),
+        ..rules
+    })
 }
 
 fn options(value: Value<'_>, kind: &ColumnType) -> Option<Rules> {
@@ -181,35 +188,16 @@ fn time_format(value: Value<'_>, kind: &ColumnType) -> Option<()> {
     )
 }
 
-/// The `validValues` of the library check that no value be invalid. Other checks are passed over.
+/// The `validValues` of the library check that no value be invalid.
 fn valid_values(value: Value<'_>) -> Option<Value<'_>> {
     let mut found = None;
-    for check in value.items()? {
-        let Some(entries) = check.entries("a quality check") else {
+    for check in checks(value) {
+        let Check::ValidValues(values) = check else {
             continue;
         };
-        let find = |key: &str| {
-            entries
-                .iter()
-                .find(|entry| entry.key == key)
-                .map(|entry| check.child(entry))
-        };
-        let is =
-            |key: &str, wanted: &str| find(key).is_some_and(|value| value.node.scalar_text() == Some(wanted));
-        if !is("metric", "invalidValues") || !is("mustBe", "0") {
-            continue;
+        if found.replace(values).is_some() {
+            return values.refuse("is given twice", None);
         }
-        let arguments = find("arguments").and_then(|value| match &value.node.kind {
-            Kind::Map(entries) => entries
-                .iter()
-                .find(|entry| entry.key == "validValues")
-                .map(|entry| value.child(entry)),
-            _ => None,
-        });
-        if let (Some(_), Some(second)) = (found, arguments) {
-            return second.refuse("is given twice", None);
-        }
-        found = found.or(arguments);
     }
     found
 }

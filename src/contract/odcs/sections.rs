@@ -49,6 +49,7 @@ pub(super) static OBJECT: Section = section(
         "name",
         "logicalType",
         "properties",
+        "quality",
         // Passed over.
         "authoritativeDefinitions",
         "businessName",
@@ -60,10 +61,34 @@ pub(super) static OBJECT: Section = section(
         "id",
         "physicalName",
         "physicalType",
-        "quality",
         "relationships",
         "synonyms",
         "tags",
+    ],
+    &[],
+);
+
+/// A rule in SQL under `quality`.
+pub(super) static RULE: Section = section(
+    "a rule",
+    &[
+        "name",
+        "type",
+        "engine",
+        "implementation",
+        "severity",
+        "description",
+        // Passed over.
+        "authoritativeDefinitions",
+        "businessImpact",
+        "customProperties",
+        "dimension",
+        "id",
+        "method",
+        "schedule",
+        "scheduler",
+        "tags",
+        "unit",
     ],
     &[],
 );
@@ -77,6 +102,7 @@ pub(super) static PROPERTY: Section = section(
         "physicalType",
         "logicalTypeOptions",
         "required",
+        "unique",
         "primaryKey",
         "primaryKeyPosition",
         "properties",
@@ -103,7 +129,6 @@ pub(super) static PROPERTY: Section = section(
         "transformDescription",
         "transformLogic",
         "transformSourceObjects",
-        "unique",
     ],
     &["enum"],
 );

@@ -1,7 +1,13 @@
 use proptest::prelude::*;
 
 use super::{write::write, *};
-use crate::contract::{Coercion, Column, ColumnType, Rules, TimestampFormat};
+use crate::{
+    config::OnMismatch,
+    contract::{
+        Coercion, Column, ColumnType, Rules, TimestampFormat,
+        quality::{OnBroken, QualityRule},
+    },
+};
 
 const GOOD: &str = include_str!("../../../fixtures/contracts/shop.orders.odcs.yaml");
 const BAD: &str = include_str!("../../../fixtures/contracts/bad.odcs.yaml");
@@ -44,8 +50,8 @@ fn a_contract_of_the_standard_is_read_with_keys_that_mean_nothing_here() {
     updated_at ["updated_at"] Timestamp(Rfc3339)
     created ["created"] Timestamp(EpochMillis)
     email ["customer", "contact", "email"] String
-    address ["address"] Object([Column { name: "street", path: ["street"], kind: String, required: false, primary_key: false, coercion: Lossless, rules: Rules { allowed: None, pattern: None, length_min: None, length_max: None, minimum: None, maximum: None }, classification: None, description: None }, Column { name: "zip", path: ["zip"], kind: String, required: false, primary_key: false, coercion: Lossless, rules: Rules { allowed: None, pattern: None, length_min: Some(3), length_max: None, minimum: None, maximum: None }, classification: None, description: None }])
-    lines ["lines"] Array(Column { name: "element", path: [], kind: Object([Column { name: "sku", path: ["sku"], kind: String, required: true, primary_key: false, coercion: Lossless, rules: Rules { allowed: None, pattern: None, length_min: None, length_max: None, minimum: None, maximum: None }, classification: None, description: None }, Column { name: "prices", path: ["prices"], kind: Array(Column { name: "element", path: [], kind: Number, required: false, primary_key: false, coercion: Lossless, rules: Rules { allowed: None, pattern: None, length_min: None, length_max: None, minimum: None, maximum: None }, classification: None, description: None }), required: false, primary_key: false, coercion: Lossless, rules: Rules { allowed: None, pattern: None, length_min: None, length_max: None, minimum: None, maximum: None }, classification: None, description: None }]), required: false, primary_key: false, coercion: Lossless, rules: Rules { allowed: None, pattern: None, length_min: None, length_max: None, minimum: None, maximum: None }, classification: None, description: None })
+    address ["address"] Object([Column { name: "street", path: ["street"], kind: String, required: false, primary_key: false, coercion: Lossless, rules: Rules { allowed: None, pattern: None, length_min: None, length_max: None, minimum: None, maximum: None, unique: false }, on_mismatch: None, on_unknown: None, classification: None, description: None }, Column { name: "zip", path: ["zip"], kind: String, required: false, primary_key: false, coercion: Lossless, rules: Rules { allowed: None, pattern: None, length_min: Some(3), length_max: None, minimum: None, maximum: None, unique: false }, on_mismatch: None, on_unknown: None, classification: None, description: None }])
+    lines ["lines"] Array(Column { name: "element", path: [], kind: Object([Column { name: "sku", path: ["sku"], kind: String, required: true, primary_key: false, coercion: Lossless, rules: Rules { allowed: None, pattern: None, length_min: None, length_max: None, minimum: None, maximum: None, unique: false }, on_mismatch: None, on_unknown: None, classification: None, description: None }, Column { name: "prices", path: ["prices"], kind: Array(Column { name: "element", path: [], kind: Number, required: false, primary_key: false, coercion: Lossless, rules: Rules { allowed: None, pattern: None, length_min: None, length_max: None, minimum: None, maximum: None, unique: false }, on_mismatch: None, on_unknown: None, classification: None, description: None }), required: false, primary_key: false, coercion: Lossless, rules: Rules { allowed: None, pattern: None, length_min: None, length_max: None, minimum: None, maximum: None, unique: false }, on_mismatch: None, on_unknown: None, classification: None, description: None }]), required: false, primary_key: false, coercion: Lossless, rules: Rules { allowed: None, pattern: None, length_min: None, length_max: None, minimum: None, maximum: None, unique: false }, on_mismatch: None, on_unknown: None, classification: None, description: None })
     extra ["extra"] Json
     "#);
     let rules = |name: &str| {
@@ -232,6 +238,133 @@ fn columns_nest_to_a_limit() {
     assert_eq!(parse(&write(&contract, "s"), FILE).unwrap(), contract);
 }
 
+const RULES: &str = "apiVersion: v3.1.0
+kind: DataContract
+id: x
+version: 1.0.0
+status: active
+schema:
+- name: t
+  quality:
+  - type: text
+    description: For people.
+  - {type: sql, query: SELECT COUNT(*) FROM t, mustBe: 0}
+  - type: custom
+    engine: landfall
+    name: total_is_sum
+    description: What is paid is what it costs.
+    severity: critical
+    dimension: accuracy
+    implementation: |
+      total = net + tax
+  properties:
+  - {name: net, logicalType: number}
+  - {name: tax, logicalType: number, unique: true}
+  - name: total
+    logicalType: number
+    unique: true
+    quality:
+    - {type: custom, engine: soda, implementation: {checks: 1}}
+    - {metric: nullValues, mustBe: 0}
+    - {type: custom, engine: landfall, name: not_negative, severity: warning, implementation: total >= 0}
+  - {name: tags, logicalType: array, unique: true, items: {logicalType: string}}
+";
+
+#[test]
+fn rules_in_sql_are_read_and_checks_of_others_are_told_to_be_theirs() {
+    let (contract, warnings) = read(RULES, FILE).map_err(|problems| shown(&problems)).unwrap();
+    insta::assert_debug_snapshot!(contract.quality, @r#"
+    [
+        QualityRule {
+            name: "total_is_sum",
+            column: None,
+            sql: "total = net + tax",
+            on_broken: Fail,
+            description: Some(
+                "What is paid is what it costs.",
+            ),
+        },
+        QualityRule {
+            name: "not_negative",
+            column: Some(
+                "total",
+            ),
+            sql: "total >= 0",
+            on_broken: Warn,
+            description: None,
+        },
+    ]
+    "#);
+    insta::assert_snapshot!(shown(&warnings), @r#"
+    c.yaml:11:5: quality: the check "sql" is not run
+      hint: run are lists of valid values (metric: invalidValues, mustBe: 0) and rules over one row (type: custom, engine: landfall)
+    c.yaml:27:7: quality: the check "custom" is not run
+      hint: run are lists of valid values (metric: invalidValues, mustBe: 0) and rules over one row (type: custom, engine: landfall)
+    c.yaml:28:7: quality: the check "nullValues" is not run
+      hint: run are lists of valid values (metric: invalidValues, mustBe: 0) and rules over one row (type: custom, engine: landfall)
+    c.yaml:30:38: whether its values are unique is not watched
+      hint: watched are columns of the table itself that hold one value
+    "#);
+    let unique: Vec<bool> = contract
+        .columns
+        .iter()
+        .map(|column| column.rules.unique)
+        .collect();
+    assert_eq!(unique, [false, true, true, true]);
+    assert_eq!(parse(&write(&contract, "t"), FILE).unwrap(), contract);
+    let place = rule_place(RULES, "not_negative");
+    assert_eq!((place.line, place.column), (29, 95));
+    assert_eq!(rule_place(RULES, "nosuch"), Place::START);
+}
+
+#[test]
+fn a_rule_that_could_not_be_told_apart_or_asked_is_a_problem() {
+    let rule =
+        "type: custom, engine: landfall, name: not_negative, severity: warning, implementation: total >= 0";
+    let mut told = String::new();
+    for other in [
+        "type: custom, engine: landfall, implementation: total >= 0",
+        "type: custom, engine: landfall, name: total_is_sum, implementation: total >= 0",
+        "type: sql, engine: landfall, name: a, query: total >= 0",
+        "type: custom, engine: landfall, name: a, implementation: {sql: total >= 0}",
+        "type: custom, engine: landfall, name: a, severity: info, implementation: total >= 0",
+        "type: custom, engine: landfall, name: a, implementation: 1, implementaton: 2",
+        "type: custom, engine: landfall, name: \"a\\nb\", implementation: 'true'",
+    ] {
+        let text = RULES.replace(rule, other);
+        assert_ne!(text, RULES);
+        told += &shown(&parse(&text, FILE).unwrap_err());
+    }
+    let nested =
+        "{logicalType: string, quality: [{type: custom, engine: landfall, name: a, implementation: 'true'}]}";
+    told += &shown(
+        &parse(
+            &RULES.replace("items: {logicalType: string}", &format!("items: {nested}")),
+            FILE,
+        )
+        .unwrap_err(),
+    );
+    insta::assert_snapshot!(told, @r#"
+    c.yaml:29:7: missing key "name" in "quality"
+    c.yaml:7:3: two rules are called "total_is_sum"
+    c.yaml:29:7: missing key "implementation" in "quality"
+    c.yaml:29:14: type: "sql" is not allowed
+      hint: allowed: custom
+    c.yaml:29:46: unknown key "query"
+      hint: known keys: name, type, engine, implementation, severity, description, authoritativeDefinitions, businessImpact, customProperties, dimension, id, method, schedule, scheduler, tags, unit
+    c.yaml:29:65: implementation: expected a boolean SQL expression, found a map
+    c.yaml:29:59: severity: "info" is not allowed
+      hint: allowed: warning, error, critical
+    c.yaml:29:65: implementation: expected text, found a whole number
+      hint: put it in quotes
+    c.yaml:29:68: unknown key "implementaton"
+      hint: did you mean "implementation"?
+    c.yaml:29:46: name: a name has at most 100 characters, and none of control
+    c.yaml:30:91: quality: a rule stands at the table or at one of its columns
+      hint: put it under the table's quality; its SQL can say customer['name']
+    "#);
+}
+
 fn column(name: &str, kind: ColumnType) -> Column {
     Column {
         name: name.to_owned(),
@@ -241,6 +374,8 @@ fn column(name: &str, kind: ColumnType) -> Column {
         primary_key: false,
         coercion: Coercion::Lossless,
         rules: Rules::default(),
+        on_mismatch: None,
+        on_unknown: None,
         classification: None,
         description: None,
     }
@@ -252,6 +387,7 @@ fn contract_of(columns: Vec<Column>) -> Contract {
         version: "0.1.0".to_owned(),
         status: "draft".to_owned(),
         columns,
+        quality: Vec::new(),
     }
 }
 
@@ -335,8 +471,8 @@ fn any_leaf() -> impl Strategy<Value = (ColumnType, Rules)> {
 fn any_column(kind: impl Strategy<Value = (ColumnType, Rules)>) -> impl Strategy<Value = Column> {
     let path = prop::option::of(prop::collection::vec(any_text(), 1..4));
     let texts = (prop::option::of(any_text()), prop::option::of(any_text()));
-    (any_name(), path, kind, any::<[bool; 2]>(), texts).prop_map(
-        |(name, path, (kind, rules), [required, strict], (classification, description))| Column {
+    (any_name(), path, kind, any::<[bool; 3]>(), texts).prop_map(
+        |(name, path, (kind, rules), [required, strict, unique], (classification, description))| Column {
             path: path.unwrap_or_else(|| vec![name.clone()]),
             name,
             kind,
@@ -347,11 +483,35 @@ fn any_column(kind: impl Strategy<Value = (ColumnType, Rules)>) -> impl Strategy
             } else {
                 Coercion::Lossless
             },
-            rules,
+            rules: Rules { unique, ..rules },
+            on_mismatch: strict.then_some(OnMismatch::Rescue),
+            on_unknown: None,
             classification,
             description,
         },
     )
+}
+
+/// A rule of the table and one of its first column, in words that the column has.
+fn rules_of(column: &Column) -> Vec<QualityRule> {
+    let Some(words) = column
+        .description
+        .as_deref()
+        .filter(|words| !words.trim().is_empty())
+    else {
+        return Vec::new();
+    };
+    let rule = |name: &str, column: Option<&str>, on_broken| QualityRule {
+        name: name.to_owned(),
+        column: column.map(str::to_owned),
+        sql: words.trim().to_owned(),
+        on_broken,
+        description: column.map(|_| words.to_owned()),
+    };
+    vec![
+        rule("yes", None, OnBroken::Fail),
+        rule("of column", Some(&column.name), OnBroken::Quarantine),
+    ]
 }
 
 fn distinct(columns: Vec<Column>) -> Vec<Column> {
@@ -393,7 +553,7 @@ fn any_contract() -> impl Strategy<Value = Contract> {
     let columns = prop::collection::vec((any_column(kind), any::<bool>()), 1..5);
     let text = || any_text().prop_filter("not empty", |text| !text.is_empty());
     (text(), text(), columns).prop_map(|(id, status, columns)| {
-        let columns = columns
+        let columns: Vec<Column> = columns
             .into_iter()
             .map(|(column, primary_key)| Column {
                 primary_key,
@@ -404,6 +564,7 @@ fn any_contract() -> impl Strategy<Value = Contract> {
             id,
             version: "1.20.3".to_owned(),
             status,
+            quality: columns.first().map(rules_of).unwrap_or_default(),
             columns: distinct(columns),
         }
     })

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, fmt::Write as _};
 
 use crate::contract::{
-    Coercion, Column, ColumnType, Contract, Rules, TimestampFormat, diff::below, odcs::NOTE,
+    Coercion, Column, ColumnType, Contract, Rules, TimestampFormat,
+    diff::below,
+    odcs::{NOTE, quality::ENGINE},
+    quality::{OnBroken, QualityRule},
 };
 
 /// Plain words that other YAML readers take for something else than text.
@@ -41,6 +44,11 @@ pub fn write_with(contract: &Contract, stream: &str, notes: &Notes) -> String {
     out.text(1, "- name", stream);
     out.line(2, "logicalType: object");
     out.line(2, "physicalType: table");
+    let rules_of = |column: Option<&str>| -> Vec<&QualityRule> {
+        let rules = contract.quality.iter();
+        rules.filter(|rule| rule.column.as_deref() == column).collect()
+    };
+    out.quality(2, None, &rules_of(None));
     if let Some(note) = &notes.table {
         out.line(2, "customProperties:");
         out.note(2, note);
@@ -53,7 +61,8 @@ pub fn write_with(contract: &Contract, stream: &str, notes: &Notes) -> String {
         }
         out.text(3, "- name", &column.name);
         let path = below("", &column.name);
-        out.property(4, column, &path, column.primary_key.then_some(position));
+        let rules = rules_of(Some(&column.name));
+        out.property(4, column, &path, column.primary_key.then_some(position), &rules);
     }
     out.text
 }
@@ -66,7 +75,7 @@ pub(crate) fn write_property(column: &Column, indent: usize) -> String {
         notes: &notes,
     };
     out.text(0, "- name", &column.name);
-    out.property(1, column, "", None);
+    out.property(1, column, "", None, &[]);
     let margin = " ".repeat(indent);
     out.text
         .lines()
@@ -87,7 +96,14 @@ impl Out<'_> {
         self.line(indent, &format!("{key}: {}", scalar(value)));
     }
 
-    fn property(&mut self, indent: usize, column: &Column, path: &str, position: Option<usize>) {
+    fn property(
+        &mut self,
+        indent: usize,
+        column: &Column,
+        path: &str,
+        position: Option<usize>,
+        rules: &[&QualityRule],
+    ) {
         if let Some(description) = &column.description {
             self.text(indent, "description", description);
         }
@@ -99,6 +115,9 @@ impl Out<'_> {
         if column.required {
             self.line(indent, "required: true");
         }
+        if column.rules.unique {
+            self.line(indent, "unique: true");
+        }
         if column.primary_key {
             self.line(indent, "primaryKey: true");
         }
@@ -109,21 +128,19 @@ impl Out<'_> {
             self.text(indent, "classification", classification);
         }
         self.options(indent, &column.kind, &column.rules);
-        if let Some(allowed) = &column.rules.allowed {
-            self.allowed(indent, allowed);
-        }
+        self.quality(indent, column.rules.allowed.as_deref(), rules);
         self.custom(indent, column, path);
         match &column.kind {
             ColumnType::Object(columns) => {
                 self.line(indent, "properties:");
                 for column in columns {
                     self.text(indent + 1, "- name", &column.name);
-                    self.property(indent + 2, column, &below(path, &column.name), None);
+                    self.property(indent + 2, column, &below(path, &column.name), None, &[]);
                 }
             }
             ColumnType::Array(element) => {
                 self.line(indent, "items:");
-                self.property(indent + 1, element, &format!("{path}[]"), None);
+                self.property(indent + 1, element, &format!("{path}[]"), None, &[]);
             }
             _ => {}
         }
@@ -155,11 +172,31 @@ impl Out<'_> {
         }
     }
 
+    fn quality(&mut self, indent: usize, allowed: Option<&[String]>, rules: &[&QualityRule]) {
+        if allowed.is_some() || !rules.is_empty() {
+            self.line(indent, "quality:");
+        }
+        if let Some(allowed) = allowed {
+            self.allowed(indent, allowed);
+        }
+        for rule in rules {
+            self.line(indent + 1, "- type: custom");
+            self.line(indent + 2, &format!("engine: {ENGINE}"));
+            self.text(indent + 2, "name", &rule.name);
+            if let Some(description) = &rule.description {
+                self.text(indent + 2, "description", description);
+            }
+            if rule.on_broken != OnBroken::Quarantine {
+                self.line(indent + 2, &format!("severity: {}", rule.on_broken.severity()));
+            }
+            self.text(indent + 2, "implementation", &rule.sql);
+        }
+    }
+
     /// The standard's way to list valid values: a check that none be invalid.
     fn allowed(&mut self, indent: usize, allowed: &[String]) {
         // JSON text is YAML text, except for the few characters that `escape` takes care of.
         let values: Vec<String> = allowed.iter().map(|value| escape(value)).collect();
-        self.line(indent, "quality:");
         self.line(indent + 1, "- type: library");
         self.line(indent + 2, "metric: invalidValues");
         self.line(indent + 2, "arguments:");
@@ -183,6 +220,12 @@ impl Out<'_> {
         }
         if column.coercion == Coercion::None {
             custom.push(("coercion", "none".to_owned()));
+        }
+        if let Some(policy) = column.on_mismatch {
+            custom.push(("onMismatch", policy.as_str().to_owned()));
+        }
+        if let Some(policy) = column.on_unknown {
+            custom.push(("onUnknown", policy.as_str().to_owned()));
         }
         let note = self.notes.columns.get(column_path);
         if !custom.is_empty() || note.is_some() {

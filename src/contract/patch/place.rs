@@ -3,7 +3,7 @@
 use crate::contract::{Column, ColumnType, Contract};
 
 /// One step of an observed path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::contract) enum Segment {
     /// A member of an object.
     Member(String),
@@ -35,12 +35,13 @@ pub(in crate::contract) enum Place {
     InUnknown,
 }
 
-/// Takes an observed path apart, such as `lines[]["unit price"]`; `None` if it is no such path.
+/// Takes an observed path apart, such as `lines[]["unit price"]`, or `lines[2]` for one element; `None` if it is no such
+/// path.
 pub(in crate::contract) fn segments(path: &str) -> Option<Vec<Segment>> {
     let mut segments = Vec::new();
     let mut rest = path;
     while !rest.is_empty() {
-        if let Some(behind) = rest.strip_prefix("[]") {
+        if let Some(behind) = behind_element(rest) {
             segments.push(Segment::Element);
             rest = behind;
         } else if let Some(quoted) = rest.strip_prefix('[') {
@@ -61,6 +62,14 @@ pub(in crate::contract) fn segments(path: &str) -> Option<Vec<Segment>> {
         }
     }
     Some(segments)
+}
+
+/// What is behind `[]` or `[2]`.
+fn behind_element(path: &str) -> Option<&str> {
+    let number = path.strip_prefix('[')?;
+    number
+        .trim_start_matches(|digit: char| digit.is_ascii_digit())
+        .strip_prefix(']')
 }
 
 /// Follows an observed path.
@@ -125,6 +134,25 @@ fn between(columns: &[Column], names: &[&String], segments: usize, parent: Vec<H
 }
 
 /// The columns of the record, or of the object at the end of some hops.
+pub(in crate::contract) fn columns<'c>(contract: &'c Contract, hops: &[Hop]) -> Option<&'c [Column]> {
+    let Some((Hop::Column(first), rest)) = hops.split_first() else {
+        return hops.is_empty().then_some(&contract.columns);
+    };
+    let mut column = contract.columns.get(*first)?;
+    for hop in rest {
+        column = match (hop, &column.kind) {
+            (Hop::Element, ColumnType::Array(element)) => element,
+            (Hop::Column(at), ColumnType::Object(columns)) => columns.get(*at)?,
+            _ => return None,
+        };
+    }
+    match &column.kind {
+        ColumnType::Object(columns) => Some(columns),
+        _ => None,
+    }
+}
+
+/// As [`columns`], to be changed.
 pub(in crate::contract) fn columns_mut<'c>(
     contract: &'c mut Contract,
     hops: &[Hop],
@@ -180,6 +208,8 @@ mod tests {
         }
         assert_eq!(segments(".a"), segments("a").filter(|_| false));
         assert_eq!(segments("[\"a"), None);
+        assert_eq!(segments("a[12][3]"), segments("a[][]"));
+        assert_eq!(segments("a[x]"), None);
     }
 
     #[test]

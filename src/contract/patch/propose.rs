@@ -6,20 +6,28 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     Extent, Request,
-    place::{Hop, Place, Segment, column_mut, columns_mut, find, segments},
+    place::{Hop, Place, Segment, column_mut, columns, columns_mut, find, segments},
 };
-use crate::contract::{
-    Column, ColumnType, Contract, Rules, TimestampFormat,
-    drift::{Change, ChangeKind},
-    infer::{self, Draft, MEMBERS_MAX, NESTING_MAX, free_name},
-    numbers::{self, PRECISION_MAX},
-    observed::{Kind, Note, Observed, PathId, ROOT},
-    odcs::name_problem,
-    widening::{Room, room},
+use crate::{
+    config::flatten::Flatten,
+    contract::{
+        Column, ColumnType, Contract, Rules, TimestampFormat,
+        drift::{Change, ChangeKind},
+        flatten::{flat_columns, joined},
+        infer::{self, COLUMNS_MAX, Draft, MEMBERS_MAX, NESTING_MAX, free_name},
+        numbers::{self, PRECISION_MAX},
+        observed::{Kind, Note, Observed, PathId, ROOT},
+        odcs::name_problem,
+        quality,
+        widening::{Room, room},
+    },
 };
 
 /// Digits behind the point of a decimal that has become too small.
 const WIDE_SCALE: i8 = 18;
+
+/// Why a member beyond [`COLUMNS_MAX`] or [`MEMBERS_MAX`] is no column.
+const TOO_MANY: &str = "there are too many members beside it; it is kept in _rescued";
 
 /// One change of a contract.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +51,15 @@ pub(super) enum What {
 }
 
 impl Step {
+    pub(super) fn is_new_column(&self) -> bool {
+        matches!(self.what, What::Add(_))
+    }
+
+    /// Whether both are new columns of one object.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        self.is_new_column() && other.is_new_column() && self.at == other.at
+    }
+
     /// Changes the contract; `None` if the step does not go with it.
     pub(super) fn apply(&self, contract: &mut Contract) -> Option<()> {
         if let What::Add(column) = &self.what {
@@ -54,7 +71,10 @@ impl Step {
             What::Optional => column.required = false,
             What::Retype(kind) => {
                 if !(is_numeric(&column.kind) && is_numeric(kind)) {
-                    column.rules = Rules::default();
+                    column.rules = Rules {
+                        unique: column.rules.unique,
+                        ..Rules::default()
+                    };
                 }
                 column.kind = kind.clone();
             }
@@ -76,13 +96,14 @@ pub(super) fn steps(
     change: &Change,
     request: &Request<'_>,
 ) -> Result<Vec<Step>, &'static str> {
+    if quality::is_path(&change.path) {
+        return Err("a rule says so");
+    }
     let segments = segments(&change.path).ok_or("its path cannot be read")?;
     let place = find(contract, &segments);
     let is_unknown = change.kind == ChangeKind::Unknown;
     match place {
-        Place::Unknown { parent, way } if is_unknown => {
-            unknown(contract, change, request, parent, way).map(|step| vec![step])
-        }
+        Place::Unknown { parent, way } if is_unknown => unknown(contract, change, request, parent, way),
         // What is around it would have been added with all that is in it.
         Place::InUnknown if is_unknown => Err("what it is in is left as it is"),
         Place::Column(at) if !is_unknown => {
@@ -90,17 +111,19 @@ pub(super) fn steps(
             let column = column_mut(&mut contract, &at).ok_or("it is not in the contract")?;
             let is_key = column.primary_key || (at.len() == 1 && request.keys.contains(&column.name));
             let what = of_column(column, is_key, change, request.sample)?;
-            match &what {
-                Some(What::NoBounds | What::AnyText) if request.extent == Extent::Lossless => {
-                    Err("a rule says so")
+            let is_lossless = request.extent != Extent::Everything;
+            let what = match what {
+                Some(What::NoBounds | What::AnyText) if is_lossless => return Err("a rule says so"),
+                Some(What::Retype(kind)) if is_lossless && !is_widened(column, &kind) => {
+                    let partly = Some(request.extent).filter(|&extent| extent == Extent::Partly);
+                    let some = partly.and_then(|_| for_some(column, change, request.sample));
+                    let kind =
+                        some.ok_or("no type holds both what it was and what came, but text or JSON")?;
+                    Some(What::Retype(kind))
                 }
-                Some(What::Retype(kind))
-                    if request.extent == Extent::Lossless && !is_widened(column, kind) =>
-                {
-                    Err("no type holds both what it was and what came, but text or JSON")
-                }
-                _ => Ok(what.map(|what| Step { at, what }).into_iter().collect()),
-            }
+                what => what,
+            };
+            Ok(what.map(|what| Step { at, what }).into_iter().collect())
         }
         Place::Covered | Place::Column(_) => Ok(Vec::new()),
         Place::Within => Err("columns lie behind it; it must be an object"),
@@ -152,6 +175,7 @@ fn of_column(
         | ChangeKind::StatusChanged
         | ChangeKind::Deprecated
         | ChangeKind::Sunset => Err("no contract speaks of it"),
+        ChangeKind::Repeated => Err("its values should be unique; say otherwise once that is meant"),
     }
 }
 
@@ -210,6 +234,19 @@ fn other(column: &Column, change: &Change, sample: Option<&Observed>) -> ColumnT
         }
         ColumnType::Timestamp(TimestampFormat::Naive { .. }) if only(&[Kind::String]) => ColumnType::String,
         _ => ColumnType::Json,
+    }
+}
+
+/// A type for the values of a column and some of those that came.
+fn for_some(column: &Column, change: &Change, sample: Option<&Observed>) -> Option<ColumnType> {
+    match &column.kind {
+        ColumnType::Integer if kinds(&change.found).contains(&Kind::Number) => Some(ColumnType::Number),
+        ColumnType::Date => {
+            let moments = sample?.get(&change.path)?.note(Note::Moment);
+            let start_of_day = TimestampFormat::Naive { offset_seconds: 0 };
+            (moments > 0).then_some(ColumnType::Timestamp(start_of_day))
+        }
+        _ => None,
     }
 }
 
@@ -281,12 +318,18 @@ fn unknown(
     request: &Request<'_>,
     parent: Vec<Hop>,
     way: Vec<String>,
-) -> Result<Step, &'static str> {
+) -> Result<Vec<Step>, &'static str> {
     let seen = kinds(&change.found);
     if seen.iter().all(|&kind| kind == Kind::Null) {
         return Err("it was never anything but null");
     }
     let depth = parent.len();
+    let is_top = parent.is_empty();
+    let columns = columns(contract, &parent).ok_or("it is not in the contract")?;
+    let columns_max = if is_top { COLUMNS_MAX } else { MEMBERS_MAX };
+    if columns.len() >= columns_max {
+        return Err(TOO_MANY);
+    }
     let sampled = request
         .sample
         .and_then(|sample| Some((sample, id_of(sample, &change.path)?)))
@@ -300,23 +343,30 @@ fn unknown(
         Some((sample, id)) => Draft::new(sample).kind(id, depth),
         None => kind_of(&change.path, request.changes, depth),
     };
-    let mut contract = contract.clone();
-    let columns = columns_mut(&mut contract, &parent).ok_or("it is not in the contract")?;
     let mut taken: HashSet<String> = columns.iter().map(|column| column.name.to_lowercase()).collect();
-    let is_top = parent.is_empty();
-    let member = way.last().map_or("", String::as_str);
-    let name = free_name(member, is_top, &mut taken);
-    if name_problem(&name, is_top).is_some() {
-        return Err("no column can have its name");
-    }
-    let column = Column {
-        path: way,
+    let is_flat = is_top && *request.flatten != Flatten::None;
+    let column = |name: String| Column {
+        path: way.clone(),
         ..infer::column(name, kind)
     };
-    Ok(Step {
-        at: parent,
+    let new = if is_flat {
+        let left = columns_max - columns.len();
+        flat_columns(column(joined(&way)), request.flatten, &mut taken, left)
+    } else {
+        let member = way.last().map_or("", String::as_str);
+        vec![column(free_name(member, is_top, &mut taken))]
+    };
+    if new
+        .iter()
+        .any(|column| name_problem(&column.name, is_top).is_some())
+    {
+        return Err("no column can have its name");
+    }
+    let step = |column| Step {
+        at: parent.clone(),
         what: What::Add(Box::new(column)),
-    })
+    };
+    Ok(new.into_iter().map(step).collect())
 }
 
 fn id_of(observed: &Observed, path: &str) -> Option<PathId> {

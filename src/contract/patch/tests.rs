@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    config::{OnMismatch, OnUnknown},
+    config::{OnMismatch, OnUnknown, flatten::Flatten},
     contract::{
         compat::tests::{Dice, any_contract, judge, record},
         drift::changes,
@@ -32,7 +32,7 @@ fn drift(contract: &Contract, records: &[String]) -> Vec<Change> {
 fn patched(text: &str, records: &[String], sample: bool, extent: Extent) -> Patch {
     let contract = odcs::parse(text, "c.yaml").unwrap();
     let drift = drift(&contract, records);
-    let sampled = infer::draft("t", &[], records.iter().map(String::as_bytes));
+    let sampled = infer::draft("t", &[], &Flatten::None, records.iter().map(String::as_bytes));
     patch(Request {
         text,
         file: "c.yaml",
@@ -40,6 +40,7 @@ fn patched(text: &str, records: &[String], sample: bool, extent: Extent) -> Patc
         keys: &["id".to_owned()],
         sample: sampled.as_ref().filter(|_| sample).map(|(_, observed)| observed),
         extent,
+        flatten: &Flatten::None,
     })
     .unwrap()
 }
@@ -298,4 +299,78 @@ proptest! {
         };
         prop_assert_eq!(rounds[0].iter().filter(again).collect::<Vec<_>>(), Vec::<&Change>::new(), "{}", text);
     }
+}
+
+#[test]
+fn f134_a_record_with_members_without_end_makes_no_columns_without_end() {
+    let members = |count: usize| -> String {
+        let all: Vec<String> = (0..count).map(|number| format!(r#""m{number}":1"#)).collect();
+        all.join(",")
+    };
+    let text = write(
+        &infer::infer("t", &[], [&br#"{"id":1,"prices":{"d":1}}"#[..]].into_iter()).unwrap(),
+        "t",
+    );
+    let (wide, map) = (
+        members(infer::COLUMNS_MAX + 500),
+        members(infer::MEMBERS_MAX + 50),
+    );
+    let records = [format!(r#"{{"id":1,{wide},"prices":{{"d":1,{map}}}}}"#)];
+    let patch = patched(&text, &records, true, Extent::Lossless);
+    assert_eq!(odcs::parse(&patch.text, "c.yaml").unwrap(), patch.contract);
+    assert_eq!(patch.contract.columns.len(), infer::COLUMNS_MAX);
+    let prices = patch
+        .contract
+        .columns
+        .iter()
+        .find(|column| column.name == "prices");
+    match &prices.unwrap().kind {
+        crate::contract::ColumnType::Object(members) => assert_eq!(members.len(), infer::MEMBERS_MAX),
+        kind => panic!("{kind:?}"),
+    }
+    assert_eq!(patch.left.len(), 502 + 51);
+    assert!(
+        patch.left.iter().all(|left| left.why.contains("too many")),
+        "{}",
+        left(&patch)
+    );
+}
+
+#[test]
+fn one_new_column_that_cannot_be_written_keeps_no_other_away() {
+    let text = write(
+        &infer::infer("t", &[], [&br#"{"id":1}"#[..]].into_iter()).unwrap(),
+        "t",
+    );
+    let old = odcs::parse(&text, "c.yaml").unwrap();
+    let change = Change {
+        path: "x".to_owned(),
+        ..drift(&old, &[r#"{"id":1,"x":1}"#.to_owned()]).remove(0)
+    };
+    let column = |name: &str| Step {
+        at: Vec::new(),
+        what: propose::What::Add(Box::new(infer::column(
+            name.to_owned(),
+            crate::contract::ColumnType::Integer,
+        ))),
+    };
+    let mut draft = Draft {
+        file: "c.yaml",
+        text,
+        contract: old,
+        left: Vec::new(),
+        failed: 0,
+    };
+    // No table takes the third name.
+    let steps = ["a", "b", "c d", "e", "f"].map(|name| (&change, column(name)));
+    draft.settle(&steps);
+    let names: Vec<&str> = draft
+        .contract
+        .columns
+        .iter()
+        .map(|column| column.name.as_str())
+        .collect();
+    assert_eq!(names, ["id", "a", "b", "e", "f"]);
+    assert_eq!((draft.left.len(), draft.left[0].why), (1, UNEDITED));
+    assert_eq!(odcs::parse(&draft.text, "c.yaml").unwrap(), draft.contract);
 }

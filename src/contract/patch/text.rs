@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     contract::{
-        ColumnType, Contract, Rules, TimestampFormat,
+        Column, ColumnType, Contract, Rules, TimestampFormat,
         odcs::write::{escape, timestamp_format, types, write_property},
     },
     yaml::{
@@ -16,10 +16,23 @@ use crate::{
     },
 };
 
-/// The file after a step; `after` is the contract after it. `None` if the file is not understood well enough.
-pub(super) fn edit(text: &str, step: &Step, after: &Contract) -> Option<String> {
+/// The file after one step, or after new columns of one object; `after` is the contract after them. `None` if the file is
+/// not understood well enough.
+pub(super) fn edit(text: &str, steps: &[&Step], after: &Contract) -> Option<String> {
+    let (step, others) = steps.split_first()?;
     let file = File { at: &step.at };
     match &step.what {
+        What::Add(_) => {
+            let mut columns: Vec<&Column> = Vec::with_capacity(steps.len());
+            for step in steps {
+                match &step.what {
+                    What::Add(column) => columns.push(column),
+                    _ => return None,
+                }
+            }
+            file.with_columns(text, &columns)
+        }
+        _ if !others.is_empty() => None,
         What::Optional => Some(replace(
             text,
             file.node(&Spans::read(text)?)?.get("required")?,
@@ -41,17 +54,15 @@ pub(super) fn edit(text: &str, step: &Step, after: &Contract) -> Option<String> 
                 &value,
             )
         }),
-        What::Add(column) => {
-            let root = Spans::read(text)?;
-            let list = file.node(&root)?.get("properties")?;
-            let problems = Problems::new("");
-            let flow = parse(&write_property(column, 0), &problems)?.to_json(&problems)?;
-            let flow = escape(&flow.get(0)?.to_string());
-            append_item(text, list, |margin| write_property(column, margin), &flow)
-        }
         What::Retype(kind) => {
             let mut after = after.clone();
-            let keeps_rules = column_mut(&mut after, &step.at)?.rules != Rules::default();
+            let rules = &column_mut(&mut after, &step.at)?.rules;
+            let unique = rules.unique;
+            let keeps_rules = *rules
+                != Rules {
+                    unique,
+                    ..Rules::default()
+                };
             file.retype(text, kind, keeps_rules)
         }
     }
@@ -106,6 +117,25 @@ impl File<'_> {
             Hop::Column(number) => at.get("properties")?.items().get(*number),
             Hop::Element => at.get("items"),
         })
+    }
+
+    fn with_columns(&self, text: &str, columns: &[&Column]) -> Option<String> {
+        let root = Spans::read(text)?;
+        let list = self.node(&root)?.get("properties")?;
+        let flow = |column: &&Column| {
+            let problems = Problems::new("");
+            let flow = parse(&write_property(column, 0), &problems)?.to_json(&problems)?;
+            Some(escape(&flow.get(0)?.to_string()))
+        };
+        let flow: Vec<String> = match list.is_flow() {
+            true => columns.iter().map(flow).collect::<Option<_>>()?,
+            false => Vec::new(),
+        };
+        let block = |margin: usize| -> String {
+            let items = columns.iter().map(|column| write_property(column, margin));
+            items.collect()
+        };
+        append_item(text, list, block, &flow.join(", "))
     }
 
     fn retype(&self, text: &str, kind: &ColumnType, keeps_rules: bool) -> Option<String> {

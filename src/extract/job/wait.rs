@@ -35,8 +35,10 @@ pub(crate) enum Ended {
     Ignored,
     /// The server has forgotten it.
     Expired(Error),
-    /// It failed, or took too long.
+    /// It failed.
     Failed(Error),
+    /// It took too long, or nobody knows how it stands.
+    GivenUp(Error),
 }
 
 impl Export {
@@ -53,7 +55,7 @@ impl Export {
                 Ok(answer) => answer,
                 Err(lost) if matches!(lost.status, Some(404 | 410)) => return Ok(Ended::Expired(lost.error)),
                 // It would be asked for by every run, for ever.
-                Err(lost) if self.is_late(mark) => return Ok(Ended::Failed(lost.error)),
+                Err(lost) if self.is_late(mark) => return Ok(Ended::GivenUp(lost.error)),
                 Err(lost) => return Err(lost),
             };
             match answer.verdict {
@@ -89,7 +91,8 @@ impl Export {
                     .with("body", answer.excerpt().unwrap_or_default());
                 return Ok(match stage {
                     Stage::Expired => Ended::Expired(error),
-                    _ => Ended::Failed(error),
+                    Stage::Failed => Ended::Failed(error),
+                    _ => Ended::GivenUp(error),
                 });
             }
             let headers = &answer.response.head.headers;
@@ -103,7 +106,7 @@ impl Export {
             waited = waited.saturating_add(wait);
             tokio::time::sleep(wait).await;
         }
-        Ok(Ended::Failed(self.too_late(ask, mark).await))
+        Ok(Ended::GivenUp(self.too_late(ask, mark).await))
     }
 
     /// Stops a job that took too long, or else removes it.

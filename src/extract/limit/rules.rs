@@ -110,12 +110,22 @@ impl Rules {
 
     /// What a request takes; nothing if no bucket matches it.
     pub(super) fn demands(&self, call: &Call<'_>) -> Vec<Demand> {
+        self.demands_of(call, |_| true)
+    }
+
+    /// What a request takes that is free unless a bucket names it by a pattern.
+    pub(super) fn demands_by_name(&self, call: &Call<'_>) -> Vec<Demand> {
+        self.demands_of(call, |bucket| !bucket.matches.is_empty())
+    }
+
+    fn demands_of(&self, call: &Call<'_>, counts: impl Fn(&Compiled) -> bool) -> Vec<Demand> {
         let mut demands: Vec<Demand> = Vec::new();
         for bucket in &self.buckets {
             let Some(weight) = weight(&bucket.matches, call) else {
                 continue;
             };
-            for &rate in &bucket.rates {
+            let rates = if counts(bucket) { &bucket.rates[..] } else { &[] };
+            for &rate in rates {
                 // A request heavier than the whole budget must not wait for ever.
                 let weight = weight.clamp(1, self.rates[rate].requests);
                 match demands.iter_mut().find(|known| known.rate == rate) {
@@ -309,6 +319,7 @@ mod tests {
             share: Share::Process,
             processes: 4,
             headers: QuotaHeaders::default(),
+            status: None,
         }))
     }
 

@@ -22,24 +22,28 @@ pub struct Split {
     pub token: String,
 }
 
-/// Half of the page size `now`, not below the least; `None` if it is the least already.
+/// The page size after `now`: a half of it, or what else it is divided by, not below the least; `None` if it is the least
+/// already.
 ///
 /// ```
-/// use landfall::{config::{paginate::PageSize, request::TokenSlot}, extract::paginate::resize::halved};
-/// let size = PageSize { to: TokenSlot::Query("limit".to_owned()), records: 100, records_min: 30 };
-/// assert_eq!(halved(&size, 100), Some(50));
-/// assert_eq!(halved(&size, 50), Some(30));
-/// assert_eq!(halved(&size, 30), None);
+/// use landfall::{config::{paginate::PageSize, request::TokenSlot}, extract::paginate::resize::reduced};
+/// let to = TokenSlot::Query("limit".to_owned());
+/// let mut size = PageSize { to, records: 100, records_min: 30, divide_by: 2 };
+/// assert_eq!(reduced(&size, 100), Some(50));
+/// assert_eq!(reduced(&size, 50), Some(30));
+/// assert_eq!(reduced(&size, 30), None);
+/// size.divide_by = 3;
+/// assert_eq!(reduced(&size, 100), Some(33));
 /// ```
-pub fn halved(size: &PageSize, now: u64) -> Option<u64> {
+pub fn reduced(size: &PageSize, now: u64) -> Option<u64> {
     let least = size.records_min.max(1);
-    (now > least).then(|| (now / 2).max(least))
+    (now > least).then(|| (now / size.divide_by.max(2)).max(least))
 }
 
-/// The same place in pages of about half the size `now`; `None` if there are no smaller ones.
+/// The same place in pages of about the size that comes after `now`; `None` if there are no smaller ones.
 ///
 /// Page numbers count pages, so a page number changes with the size and only sizes at which a page begins at the same
-/// record will do: the largest one that is not more than half. A link holds its size itself and cannot be split.
+/// record will do: the largest one that is not more. A link holds its size itself and cannot be split.
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`] if the token was not written by the stream's paginator.
@@ -52,7 +56,7 @@ pub fn split(stream: &Stream, token: &str, now: u64) -> Result<Option<Split>> {
     else {
         return Ok(None);
     };
-    let Some(half) = halved(size, now) else {
+    let Some(less) = reduced(size, now) else {
         return Ok(None);
     };
     let same = |size| Split {
@@ -60,19 +64,19 @@ pub fn split(stream: &Stream, token: &str, now: u64) -> Result<Option<Split>> {
         token: token.to_owned(),
     };
     if token == START {
-        return Ok(Some(same(half)));
+        return Ok(Some(same(less)));
     }
     if is_url(next) {
         return Ok(None);
     }
     let Paginate::PageNumber { first, .. } = next else {
-        return Ok(Some(same(half)));
+        return Ok(Some(same(less)));
     };
     let before = number(stream, token, *first)?.saturating_sub(*first);
     let Some(before) = before.checked_mul(now) else {
         return Ok(None);
     };
-    let fitting = (size.records_min.max(1)..=half)
+    let fitting = (size.records_min.max(1)..=less)
         .rev()
         .find(|size| before % size == 0);
     Ok(fitting.map(|size| Split {

@@ -194,6 +194,7 @@ pub(super) fn size(records: u64) -> Option<PageSize> {
         to: param("limit"),
         records,
         records_min: 1,
+        divide_by: 2,
     })
 }
 

@@ -65,7 +65,18 @@ impl Pull {
                 self.drop_job(export);
                 Ok(Some(self.intend(export)))
             }
-            Ended::Expired(error) | Ended::Failed(error) => Ok(Some(self.fail(export, error))),
+            Ended::Failed(error) => Ok(Some(match export.may_retry() {
+                Some(wait) => {
+                    warn!(stream = %self.fetcher.stream.name, error = error.chain(), wait_ms = wait.as_millis(),
+                        "the export job has failed, another one is created");
+                    self.fetcher.progress.add_waited(wait);
+                    tokio::time::sleep(wait).await;
+                    self.drop_job(export);
+                    self.intend(export)
+                }
+                None => self.fail(export, error),
+            })),
+            Ended::Expired(error) | Ended::GivenUp(error) => Ok(Some(self.fail(export, error))),
         }
     }
 

@@ -71,7 +71,7 @@ impl Pull {
                 .with("page_size", size)
                 .with("problem", "no smaller page is possible"));
         };
-        warn!(stream = %self.fetcher.stream.name, from = size, to = split.size, "page size halved");
+        warn!(stream = %self.fetcher.stream.name, from = size, to = split.size, "page size reduced");
         self.mark.page_size = Some(split.size);
         self.window.next = split.token;
         Ok(())

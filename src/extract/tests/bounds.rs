@@ -39,6 +39,7 @@ fn settings(format: CursorFormat, step: Option<Step>, granularity: Duration) -> 
             align: None,
             end: Vec::new(),
             granularity,
+            split_min: Duration::ZERO,
         }),
         order: Order::Any,
         filter: Filter::Api,

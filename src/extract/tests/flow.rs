@@ -1,5 +1,7 @@
 //! Whole windows with every paginator, and what is sent and kept.
 
+use std::time::Duration;
+
 use crate::config::paginate::OffsetStep;
 use crate::config::paginate::OnFirst;
 use crate::config::request::Body;
@@ -7,11 +9,21 @@ use proptest::prelude::*;
 
 use super::{
     dialect::{dialect, ids, paginators, query, seen},
-    server::{Server, cursor, extract, extraction, json, json_with, path, secret_file, source, status},
+    server::{
+        Server, cursor, extract, extraction, incremental, json, json_with, path, secret_file, source, status,
+    },
 };
 use crate::{
     config::{
-        auth::Auth, paginate::Paginate, request::Method, request::Place, request::TokenSlot, secret::Secret,
+        auth::Auth,
+        errors::{Action, ErrorRule},
+        incremental::{Moment, Until},
+        paginate::Paginate,
+        parse_timestamp,
+        request::Method,
+        request::Place,
+        request::TokenSlot,
+        secret::Secret,
     },
     error::ErrorKind,
     extract::window::Position,
@@ -270,4 +282,74 @@ proptest! {
         prop_assert_eq!(ids, (0..total as u64).collect::<Vec<u64>>(), "{}", name);
         prop_assert!(requests <= total / size + 2, "{}", name);
     }
+}
+
+#[tokio::test]
+async fn a_window_that_is_too_much_is_split_and_not_below_its_least_length() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    // Serves windows of so many days.
+    let most = |days: i64| async move {
+        Server::start(move |_, received| {
+            let day = |name| parse_timestamp(&received.param(name).unwrap()).unwrap();
+            match (day("until") - day("since")).num_days() > days {
+                true => status(413, "", b""),
+                false => json(r#"{"data":[{"id":1,"t":"2024-04-01T12:00:00Z"}]}"#),
+            }
+        })
+        .await
+    };
+    let settings = |server: &Server, split_min| {
+        let mut source = source(&server.url, Paginate::Single);
+        let mut cursor = incremental(Duration::ZERO);
+        cursor.start = vec![Moment::At("2024-04-01T00:00:00Z".to_owned())];
+        cursor.until = Some(Until {
+            to: query("until"),
+            step: None,
+            align: None,
+            end: vec![Moment::At("2024-04-05T00:00:00Z".to_owned())],
+            granularity: Duration::ZERO,
+            split_min,
+        });
+        source.streams[0].incremental = Some(cursor);
+        source.errors = vec![ErrorRule {
+            status: vec![(413, 413)],
+            header: None,
+            body: None,
+            when: None,
+            then: Action::SplitWindow,
+            wait: Vec::new(),
+            message: None,
+        }];
+        source
+    };
+    let windows = |server: &Server| -> Vec<String> {
+        let days = |received: &super::server::Received| {
+            let day = |name| received.param(name).unwrap()[8..10].parse::<u32>().unwrap();
+            format!("{}-{}", day("since"), day("until"))
+        };
+        server.received().iter().map(days).collect()
+    };
+    let server = most(1).await;
+    let outcome = extract(&settings(&server, Duration::ZERO), Bookmark::default()).await;
+    outcome.result.unwrap();
+    let expected = ["1-5", "1-3", "1-2", "2-3", "3-5", "3-4", "4-5"];
+    assert_eq!(windows(&server), expected);
+
+    let server = most(0).await;
+    let outcome = extract(&settings(&server, DAY), Bookmark::default()).await;
+    assert!(
+        outcome.error().contains("the window cannot be halved"),
+        "{}",
+        outcome.error()
+    );
+    assert_eq!(windows(&server), ["1-5", "1-3", "1-2"]);
+    // Whatever is longer is split.
+    let server = most(0).await;
+    let outcome = extract(
+        &settings(&server, DAY * 4 - Duration::from_secs(1)),
+        Bookmark::default(),
+    )
+    .await;
+    assert!(outcome.result.is_err());
+    assert_eq!(windows(&server), ["1-5", "1-3"]);
 }

@@ -142,6 +142,8 @@ fn exporting(exports: &Exports) -> Source {
         running: Vec::new(),
         every: Duration::from_millis(2),
         timeout: Duration::from_secs(10),
+        retries: 0,
+        retry_wait: Duration::ZERO,
         list: None,
         urls: Some(path("$.urls[*]")),
         download: None,
@@ -320,6 +322,30 @@ async fn a_failed_job_is_an_error_and_the_next_run_creates_another() {
     assert_eq!(again.records(), 2);
     assert_eq!(exports.count("POST"), 2);
     assert_eq!(exports.asked().last().unwrap(), "DELETE /exports/j2");
+}
+
+#[tokio::test]
+async fn a_failed_job_is_created_again_as_often_as_the_project_file_says() {
+    const FAILED: &str = r#"{"status":"failed"}"#;
+    for (retries, created) in [(0, 1), (1, 2), (2, 3), (5, 3)] {
+        let exports = Exports::start(&[FAILED, FAILED, DONE]).await;
+        let mut source = exporting(&exports);
+        (job(&mut source).retries, job(&mut source).retry_wait) = (retries, Duration::from_millis(30));
+        let begun = std::time::Instant::now();
+        let outcome = extract(&source, Bookmark::default()).await;
+        assert_eq!(outcome.result.is_ok(), retries >= 2, "{retries}");
+        assert_eq!(outcome.records(), if retries >= 2 { 2 } else { 0 });
+        assert_eq!(exports.count("POST"), created);
+        let waits = u32::try_from(created).unwrap() - 1;
+        assert!(begun.elapsed() >= Duration::from_millis(30) * waits);
+    }
+    // Only for one that says that it has failed.
+    let exports = Exports::start(&[r#"{"status":"lost"}"#]).await;
+    let mut source = exporting(&exports);
+    (job(&mut source).retries, job(&mut source).running) = (2, words(&["running"]));
+    let outcome = extract(&source, Bookmark::default()).await;
+    assert!(outcome.error().contains("a status that job does not name"));
+    assert_eq!(exports.count("POST"), 1);
 }
 
 #[tokio::test]

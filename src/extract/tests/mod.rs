@@ -17,6 +17,7 @@ mod logs;
 mod paging;
 mod parents;
 mod policies;
+mod quota;
 mod requests;
 mod resume;
 pub(super) mod server;

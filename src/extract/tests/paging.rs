@@ -283,6 +283,7 @@ async fn r030_auto_that_shows_nothing_is_looked_at_again_in_the_next_window_of_a
         align: None,
         end: vec![Moment::At("2024-05-01T00:00:00Z".to_owned())],
         granularity: Duration::ZERO,
+        split_min: Duration::ZERO,
     });
     source.streams[0].incremental = Some(incremental);
     let outcome = extract(&source, Bookmark::default()).await;

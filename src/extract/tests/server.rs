@@ -300,7 +300,9 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
             deletes: Deletes::Soft,
             delete_absent: false,
             delete_ratio_max: 0.1,
+            explode: Vec::new(),
             partition_by: Vec::new(),
+            flatten: crate::config::flatten::Flatten::None,
         },
         contract: "contracts/shop.orders.odcs.yaml".into(),
         drift: DriftPolicy {

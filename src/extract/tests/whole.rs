@@ -142,6 +142,7 @@ fn days(server: &Server) -> Source {
         align: None,
         end: vec![Moment::At("2024-05-01T00:00:00Z".to_owned())],
         granularity: Duration::ZERO,
+        split_min: Duration::ZERO,
     });
     source.streams[0].incremental = Some(incremental);
     source.streams[0].paginate.total = Some(Place::Body(path("$.total")));

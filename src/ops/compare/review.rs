@@ -17,11 +17,11 @@ use futures::TryStreamExt as _;
 use super::{
     Comparison, Pairing, Place,
     cause::{Circumstances, LoadedBy},
-    compare, context, place, reading,
+    compare, context, frame, nothing, place, reading,
 };
 use crate::{
     config::{ScdType, Stream},
-    contract::{Column, ColumnType, Contract},
+    contract::{Column, ColumnType, Contract, classified::is_classified},
     error::{Error, ErrorKind, Result},
     ops::{
         Workspace,
@@ -163,7 +163,7 @@ fn classified(column: &Column) -> bool {
         ColumnType::Array(element) => classified(element),
         _ => false,
     };
-    within || column.classification.is_some()
+    within || is_classified(column)
 }
 
 /// How the columns of two tables differ.
@@ -268,11 +268,6 @@ fn contracts(circumstances: &Circumstances) -> Option<String> {
     })
 }
 
-async fn frame(context: &SessionContext, table: &Table) -> Result<DataFrame> {
-    let provider = table.provider(context).await?;
-    context.read_table(provider).map_err(reading)
-}
-
 /// The records set aside by loads up to `until`.
 async fn aside(
     context: &SessionContext,
@@ -286,11 +281,7 @@ async fn aside(
             rows.filter(col("batch_to").lt_eq(lit(until.get())))
                 .map_err(reading)
         }
-        None => {
-            let schema = quarantine::schema();
-            let none = arrow::array::RecordBatch::new_empty(schema);
-            context.read_batch(none).map_err(reading)
-        }
+        None => nothing(context, &quarantine::schema()),
     }
 }
 

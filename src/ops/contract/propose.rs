@@ -1,15 +1,20 @@
 //! `landfall contract`: what can be said about contract files, and proposed for them out of raw and drift.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, BufRead as _, BufReader, Read as _},
+    path::Path,
+};
 
 use arrow::{
     array::{AsArray as _, RecordBatch},
     datatypes::Int64Type,
 };
 
-use super::{parse, records_of, sample, text_of};
+use super::{INFER_BYTES_MAX, INFER_RECORDS_MAX, parse, records_of, registry::revisions, sample, text_of};
 use crate::{
-    config::{Stream, StreamName},
+    config::{Stream, StreamName, flatten::Flatten},
     contract::{
         Contract,
         compat::{Bump, Conflict, Mode, conflicts},
@@ -18,7 +23,6 @@ use crate::{
         evidence::{Guesses, study},
         export::{arrow_schema, delta_schema, json_schema},
         infer,
-        odcs::write::write_with,
         patch::{Extent, Request, patch},
     },
     error::{Error, ErrorKind, Result},
@@ -110,18 +114,30 @@ pub async fn draft_text(workspace: &Workspace, name: &StreamName, draft: Draft) 
     let sample = sample(workspace, stream, &log, BatchNumber::FIRST..=head.number).await?;
     Ok(drafted(
         &name.to_string(),
-        &stream.table.keys,
+        stream.table.declared_keys(),
+        &stream.table.flatten,
         records_of(&sample),
         draft,
     ))
 }
 
-/// Drafts a contract from a file with one JSON object a line, as the text of a file; `None` without records.
+/// A contract drafted from a file with one JSON object a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfLines {
+    /// The contract, as the text of a file; `None` without records.
+    pub text: Option<String>,
+    /// Records looked at.
+    pub records: usize,
+    /// Whether these are all of the file.
+    pub is_whole: bool,
+}
+
+/// Drafts a contract from the first records of a file with one JSON object a line: as many as of raw, records and bytes.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if the file cannot be read.
-pub fn draft_of_lines(path: &Path, draft: Draft) -> Result<Option<String>> {
-    let bytes = std::fs::read(path).map_err(|source| {
+pub fn draft_of_lines(path: &Path, draft: Draft) -> Result<OfLines> {
+    let (lines, is_whole) = first_lines(path).map_err(|source| {
         Error::new(ErrorKind::Config, "read records")
             .with("path", path.display())
             .caused_by(source)
@@ -129,15 +145,39 @@ pub fn draft_of_lines(path: &Path, draft: Draft) -> Result<Option<String>> {
     let id = path
         .file_stem()
         .map_or_else(|| "records".into(), |stem| stem.to_string_lossy());
-    let lines = bytes
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.trim_ascii().is_empty());
-    Ok(drafted(&id, &[], lines, draft))
+    let records = lines.iter().map(Vec::as_slice);
+    Ok(OfLines {
+        text: drafted(&id, &[], &Flatten::None, records, draft),
+        records: lines.len(),
+        is_whole,
+    })
+}
+
+/// The first lines of a file that are not empty, and whether there are no others.
+fn first_lines(path: &Path) -> io::Result<(Vec<Vec<u8>>, bool)> {
+    let mut rest = BufReader::new(File::open(path)?).take(INFER_BYTES_MAX);
+    let mut lines = Vec::new();
+    while lines.len() < INFER_RECORDS_MAX {
+        let mut line = Vec::new();
+        if rest.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        // What was cut off at the limit is no record.
+        if rest.limit() == 0 && line.last() != Some(&b'\n') && !rest.get_mut().fill_buf()?.is_empty() {
+            break;
+        }
+        if !line.trim_ascii().is_empty() {
+            lines.push(line);
+        }
+    }
+    let is_whole = rest.into_inner().fill_buf()?.is_empty();
+    Ok((lines, is_whole))
 }
 
 fn drafted<'a>(
     id: &str,
     keys: &[String],
+    flatten: &Flatten,
     records: impl Iterator<Item = &'a [u8]> + Clone,
     draft: Draft,
 ) -> Option<String> {
@@ -145,16 +185,21 @@ fn drafted<'a>(
         Draft::Suggesting => Guesses::Suggested,
         Draft::Strict => Guesses::Enforced,
     };
-    let study = study(id, keys, records, guesses)?;
-    Some(write_with(&study.contract, id, &study.notes))
+    Some(study(id, keys, flatten, records, guesses)?.file(id).text)
 }
 
-/// A contract file in the words of others, as JSON.
+/// A contract file in the words of others, as JSON. What `stream` calls its keys and orders versions by has to be there,
+/// whatever the file says.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] with every problem of the file.
-pub fn export(path: &Path, format: Export) -> Result<String> {
-    let (_, contract) = file(path)?;
+pub fn export(path: &Path, stream: Option<&Stream>, format: Export) -> Result<String> {
+    let (_, mut contract) = file(path)?;
+    for column in &mut contract.columns {
+        column.primary_key |=
+            stream.is_some_and(|stream| stream.table.declared_keys().contains(&column.name));
+        column.required |= stream.is_some_and(|stream| stream.table.sequence_by.contains(&column.name));
+    }
     let schema = match format {
         Export::JsonSchema => json_schema(&contract),
         Export::Arrow => arrow_schema(&contract),
@@ -196,16 +241,17 @@ fn grid(differences: &[Difference]) -> Grid {
     grid
 }
 
-/// Proposes a new version of the contract of a stream, in which the drift seen under this version is none any more.
+/// Proposes a new version of the contract of a stream, in which the drift that no version has spoken to since is none any
+/// more.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if there is no such stream or contract, [`ErrorKind::Unavailable`] if the lake cannot be read.
 pub async fn propose(workspace: &Workspace, name: &StreamName, reach: Reach) -> Result<Proposal> {
     let (_, stream) = workspace.project.stream(name)?;
     let (text, contract) = file(&stream.contract)?;
-    let changes = changes(workspace, name, &contract.version).await?;
+    let changes = changes(workspace, name, &contract).await?;
     let sample = newest(workspace, stream).await?;
-    let sampled = infer::draft(&name.to_string(), &[], records_of(&sample));
+    let sampled = infer::draft(&name.to_string(), &[], &Flatten::None, records_of(&sample));
     let keys: Vec<String> = stream
         .table
         .keys
@@ -229,6 +275,7 @@ pub async fn propose(workspace: &Workspace, name: &StreamName, reach: Reach) -> 
             Reach::Lossless => Extent::Lossless,
             Reach::Everything => Extent::Everything,
         },
+        flatten: &stream.table.flatten,
     };
     let patch = patch(request).map_err(|problems| super::wrong(&stream.contract, &problems))?;
     Ok(Proposal {
@@ -267,15 +314,20 @@ async fn newest(workspace: &Workspace, stream: &Stream) -> Result<Vec<RecordBatc
         return Ok(Vec::new());
     };
     let first = BatchNumber::new((head.number.get() - SAMPLE_BATCHES + 1).max(0))?;
-    sample(workspace, stream, &log, first..=head.number).await
+    match sample(workspace, stream, &log, first..=head.number).await {
+        // All of it has expired. A patch can do without.
+        Err(error) if error.kind() == ErrorKind::Refused => Ok(Vec::new()),
+        sampled => sampled,
+    }
 }
 
-/// The drift seen under one version, what several loads saw of one kind at one path as one change.
-async fn changes(workspace: &Workspace, stream: &StreamName, version: &str) -> Result<Vec<Change>> {
+/// The drift at paths of which `contract` says what it said when that was seen. What several loads saw of one kind at one
+/// path is one change; what no contract speaks of counts only if it was seen under this version.
+async fn changes(workspace: &Workspace, stream: &StreamName, contract: &Contract) -> Result<Vec<Change>> {
+    let revisions = revisions(workspace, stream, contract).await?;
     let params = vec![
         ("source", stream.source.as_str().into()),
         ("stream", stream.stream.as_str().into()),
-        ("version", version.into()),
     ];
     let batches = workspace
         .session()?
@@ -296,9 +348,15 @@ async fn changes(workspace: &Workspace, stream: &StreamName, version: &str) -> R
             let Some(kind) = ChangeKind::ALL.into_iter().find(|kind| kind.as_str() == name) else {
                 continue;
             };
+            let (path, seen_under) = (text(1, row), text(6, row));
+            if revisions.changed(&path, &seen_under, &contract.version)
+                || (!kind.is_for_contract() && seen_under != contract.version)
+            {
+                continue;
+            }
             let change = Change {
                 kind,
-                path: text(1, row),
+                path,
                 expected: text(2, row),
                 found: text(3, row),
                 count: number(4, row),

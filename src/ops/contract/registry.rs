@@ -1,8 +1,9 @@
 //! The versions of a stream's contract, kept in the lake.
 
+use std::collections::BTreeMap;
+
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use datafusion::dataframe::DataFrame;
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
@@ -13,15 +14,18 @@ use crate::{
         compat::{Mode, conflicts},
         diff::diff,
         odcs,
+        revisions::{Revisions, to_json},
     },
     error::{Error, ErrorKind, Result},
     ops::{Workspace, contract::text_of},
     query::sql_error,
     raw::layout::{self, SystemTable},
+    report::names,
     table::{contracts::ContractRow, side::Side},
 };
 
 const VERSIONS: &str = include_str!("../../../sql/reports/contract_versions.sql");
+const CHANGES: &str = include_str!("../../../sql/reports/contract_changes.sql");
 const TEXTS: &str = include_str!("../../../sql/reports/contract_texts.sql");
 
 /// Most incompatible differences that an error names.
@@ -43,7 +47,8 @@ pub enum Registered {
 
 /// Keeps the contract file of `stream` in the lake if it is not the last version kept.
 ///
-/// A version that another text had before is kept too, with a warning if the two differ in what they take.
+/// A version that another text had before is kept too, with a warning if the two differ in what they take. A text that
+/// was kept before may come back whatever came between: that is the way back from a version that was a mistake.
 ///
 /// A version must be compatible with those before it as its custom property `compatibility` says. Without that property
 /// what is not backward compatible is a warning.
@@ -73,7 +78,12 @@ pub async fn register(workspace: &Workspace, stream: &Stream) -> Result<Option<R
         .filter_map(|version| odcs::parse(&version.text, &file).ok())
         .collect();
     let before: Vec<&Contract> = before.iter().collect();
-    let found = conflicts(mode, &before, &new);
+    let comes_back = kept.iter().any(|version| version.sha256 == sha256);
+    let found = if comes_back {
+        Vec::new()
+    } else {
+        conflicts(mode, &before, &new)
+    };
     let words: Vec<String> = found
         .iter()
         .take(CONFLICTS_SHOWN_MAX)
@@ -100,18 +110,6 @@ pub async fn register(workspace: &Workspace, stream: &Stream) -> Result<Option<R
         warn!(stream = %stream.name, version = new.version, "contract changed without a new version");
     }
     let differences = before.last().map_or_else(Vec::new, |last| diff(last, &new));
-    let changes: Vec<serde_json::Value> = differences
-        .iter()
-        .map(|one| {
-            json!({
-                "what": one.what.as_str(),
-                "path": one.path,
-                "before": one.before,
-                "after": one.after,
-                "compatible": one.compatible.as_str(),
-            })
-        })
-        .collect();
     let row = ContractRow {
         stream: stream.name.clone(),
         version: new.version.clone(),
@@ -120,7 +118,7 @@ pub async fn register(workspace: &Workspace, stream: &Stream) -> Result<Option<R
         text,
         registered_at: workspace.clock.now(),
         compatibility: mode.as_str(),
-        changes: serde_json::Value::from(changes).to_string(),
+        changes: to_json(&differences),
     };
     let side = Side {
         path: layout::system(SystemTable::Contracts),
@@ -143,9 +141,64 @@ pub async fn versions(workspace: &Workspace, stream: &StreamName) -> Result<Data
     session.with_params(VERSIONS, params(stream)).await
 }
 
+/// What the registered versions of the contracts of `streams` changed, by the name of the stream.
+///
+/// # Errors
+/// Those of the query.
+pub async fn revisions_of(
+    workspace: &Workspace,
+    streams: &[StreamName],
+) -> Result<BTreeMap<String, Revisions>> {
+    let session = workspace.session()?;
+    let params = vec![("streams", names(streams))];
+    let batches = session.with_params(CHANGES, params).await?.collect().await;
+    let batches = batches.map_err(|source| sql_error("read contract versions", source))?;
+    let mut all: BTreeMap<String, Revisions> = BTreeMap::new();
+    for batch in &batches {
+        let [stream, version, changes] = [0, 1, 2].map(|at| batch.column(at).as_string::<i32>());
+        for row in 0..batch.num_rows() {
+            let revisions = all.entry(stream.value(row).to_owned()).or_default();
+            revisions.push(version.value(row).to_owned(), changes.value(row));
+        }
+    }
+    Ok(all)
+}
+
+/// The versions of the contract of `stream` with what each changed; last `current`, the contract in its file, whether it is
+/// registered already or not.
+pub(super) async fn revisions(
+    workspace: &Workspace,
+    stream: &StreamName,
+    current: &Contract,
+) -> Result<Revisions> {
+    let kept = kept(workspace, stream).await?;
+    let mut revisions = Revisions::default();
+    for version in &kept {
+        revisions.push(version.version.clone(), &version.changes);
+    }
+    let last = kept.last().and_then(|last| odcs::parse(&last.text, "").ok());
+    let differences = last.map_or_else(Vec::new, |last| diff(&last, current));
+    if kept.last().is_none_or(|last| last.version != current.version) || !differences.is_empty() {
+        revisions.push(current.version.clone(), &to_json(&differences));
+    }
+    Ok(revisions)
+}
+
+/// The text of `version` of the contract of `stream` as it was kept last; `None` if there was no such version.
+///
+/// # Errors
+/// Those of the query.
+pub async fn text_kept(workspace: &Workspace, stream: &StreamName, version: &str) -> Result<Option<String>> {
+    let kept = kept(workspace, stream).await?;
+    let mut of_version = kept.into_iter().rev().filter(|kept| kept.version == version);
+    Ok(of_version.next().map(|kept| kept.text))
+}
+
 struct Kept {
+    version: String,
     sha256: String,
     text: String,
+    changes: String,
 }
 
 async fn kept(workspace: &Workspace, stream: &StreamName) -> Result<Vec<Kept>> {
@@ -153,15 +206,15 @@ async fn kept(workspace: &Workspace, stream: &StreamName) -> Result<Vec<Kept>> {
     let batches = session.with_params(TEXTS, params(stream)).await?.collect().await;
     let batches = batches.map_err(|source| sql_error("read contract versions", source))?;
     let of_batch = |batch: &RecordBatch| -> Vec<Kept> {
-        let (sha256, text) = (
-            batch.column(0).as_string::<i32>(),
-            batch.column(1).as_string::<i32>(),
-        );
+        let column = |at: usize| batch.column(at).as_string::<i32>();
+        let (version, sha256, text, changes) = (column(0), column(1), column(2), column(3));
         (0..batch.num_rows())
             .filter(|&row| !text.is_null(row))
             .map(|row| Kept {
+                version: version.value(row).to_owned(),
                 sha256: sha256.value(row).to_owned(),
                 text: text.value(row).to_owned(),
+                changes: changes.value(row).to_owned(),
             })
             .collect()
     };

@@ -21,16 +21,19 @@ use arrow::{
 use datafusion::execution::context::SessionContext;
 use serde_json::{Value, json};
 
-use super::{judge, read};
+use super::{judge, quality, read};
 use crate::{
     clock::Timestamp,
     config::{Stream, StreamName},
-    contract::{Contract, classified::Classified, place::without_positions},
+    contract::{
+        Contract, ViolationClass, classified::Classified, drift, place::without_positions, sample::MASK,
+    },
     error::{Error, ErrorKind, Result},
     ops::{Workspace, quarantine::Mask, transform::raw_log},
     raw::{
         BatchNumber,
-        log::{LogEntry, RawLog},
+        expire::Expired,
+        log::{LogEntry, RawLog, within},
     },
     report::grid::Grid,
     transform::{
@@ -73,6 +76,8 @@ pub enum Effect {
     Heals,
     /// Set aside by both.
     Stays,
+    /// A rule of the proposed contract that only warns is broken. The record is accepted, unless another reason says no.
+    Warns,
 }
 
 impl Effect {
@@ -82,6 +87,7 @@ impl Effect {
             Self::Breaks => "breaks",
             Self::Heals => "heals",
             Self::Stays => "stays",
+            Self::Warns => "warns",
         }
     }
 }
@@ -91,6 +97,8 @@ impl Effect {
 pub struct Rehearsed {
     /// Raw batches read.
     pub batches: u64,
+    /// Raw batches whose objects have expired: nobody knows what the contract would say to their records.
+    pub expired: u64,
     /// Records read, pages without readable records included.
     pub read: u64,
     /// Records of each effect.
@@ -133,7 +141,7 @@ impl Rehearsed {
         reasons.sort_by_key(|((effect, ..), reason)| (*effect, std::cmp::Reverse(reason.records)));
         for ((effect, class, path), reason) in reasons {
             let found = if mask == Mask::Yes && self.classified.covers(path) {
-                Value::from("***")
+                Value::from(MASK)
             } else {
                 Value::from(reason.found.as_str())
             };
@@ -150,13 +158,34 @@ impl Rehearsed {
         grid
     }
 
-    fn note(&mut self, effect: Effect, row: &Row<'_>) {
-        *self.effects.entry(effect).or_default() += 1;
-        let mut key = (effect, row.class.to_owned(), without_positions(row.path));
+    /// Notes a rule that only warns.
+    fn warn(&mut self, change: &drift::Change) {
+        *self.effects.entry(Effect::Warns).or_default() += change.count;
+        let class = ViolationClass::RuleFailed.to_string();
+        let reason = self.reason((Effect::Warns, class, change.path.clone()));
+        if reason.records == 0 {
+            reason.expected.clone_from(&change.expected);
+            let sample = change.samples.first();
+            reason.found = sample.map(|sample| sample.value.clone()).unwrap_or_default();
+        }
+        reason.records += change.count;
+        let places = change.samples.iter().filter_map(|sample| sample.at);
+        let room = SAMPLES_MAX.saturating_sub(reason.samples.len());
+        reason
+            .samples
+            .extend(places.take(room).map(|place| place.to_string()));
+    }
+
+    fn reason(&mut self, mut key: (Effect, String, String)) -> &mut Reason {
         if self.reasons.len() >= REASONS_MAX && !self.reasons.contains_key(&key) {
             ELSEWHERE.clone_into(&mut key.2);
         }
-        let reason = self.reasons.entry(key).or_default();
+        self.reasons.entry(key).or_default()
+    }
+
+    fn note(&mut self, effect: Effect, row: &Row<'_>) {
+        *self.effects.entry(effect).or_default() += 1;
+        let reason = self.reason((effect, row.class.to_owned(), without_positions(row.path)));
         if reason.records == 0 {
             row.expected.clone_into(&mut reason.expected);
             row.found.clone_into(&mut reason.found);
@@ -172,7 +201,7 @@ impl Rehearsed {
 /// Judges what raw holds of `stream` by its contract of today and by the one in `file`, and compares.
 ///
 /// # Errors
-/// [`ErrorKind::Refused`] if the stream has no contract to compare with, [`ErrorKind::Config`] if one of the two cannot be
+/// [`ErrorKind::Refused`] if the stream has no contract to compare with or if all of raw has expired, [`ErrorKind::Config`] if one of the two cannot be
 /// used, else those of reading raw.
 pub async fn rehearse(
     workspace: &Workspace,
@@ -188,7 +217,10 @@ pub async fn rehearse(
     };
     let today = read(&settings.contract)?.ok_or_else(|| missing(&settings.contract, ErrorKind::Refused))?;
     let proposed = read(file)?.ok_or_else(|| missing(file, ErrorKind::Config))?;
-    let sides = [options(settings, &today)?, options(settings, &proposed)?];
+    let sides = [
+        options(settings, &settings.contract, &today)?,
+        options(settings, file, &proposed)?,
+    ];
     let log = raw_log(workspace, stream);
     let mut classified = Classified::of(&today);
     classified.extend(Classified::of(&proposed));
@@ -200,31 +232,47 @@ pub async fn rehearse(
     let Some(head) = log.head().await? else {
         return Ok(found);
     };
-    let mut next = first(&log, &head, since, workspace.clock.now()).await?;
+    let begins = first(&log, &head, since, workspace.clock.now()).await?;
+    let mut next = begins;
     let bytes = workspace.project.memory_bytes_max / PIECE_MEMORY_SHARE;
     while next <= head.number {
-        let entries = log.entries_within(next..=head.number, bytes).await?;
+        let expired = Expired::of(&log).await?;
+        let left = log.entries_but(next..=head.number, move |batch| expired.contains(batch));
+        let entries = within(left, bytes).await?;
         let Some(last) = entries.last() else { break };
         next = last.number.next();
         found.batches += entries.len() as u64;
+        let numbers: Vec<BatchNumber> = entries.iter().map(|entry| entry.number).collect();
         compare(workspace, settings, entries, &sides, &mut found).await?;
+        // Asked afterwards: what went while it was read was said to have expired before it went.
+        let expired = Expired::of(&log).await?;
+        for batch in numbers {
+            expired.refuse(&log, &(batch..=batch), "test contract")?;
+        }
+    }
+    let expired = Expired::of(&log).await?;
+    found.expired = expired.count_in(&(begins..=head.number));
+    if found.batches == 0 && found.expired > 0 {
+        return Err(expired.error(&log, begins, "test contract"));
     }
     found.took = (workspace.clock.steady() - begun).to_std().unwrap_or_default();
     Ok(found)
 }
 
-/// How records are judged by `contract`.
-fn options(stream: &Stream, contract: &Contract) -> Result<SplitOptions> {
+/// How records are judged by `contract`, which is in the file `path`.
+fn options(stream: &Stream, path: &Path, contract: &Contract) -> Result<SplitOptions> {
     let judge = Arc::new(judge(stream, contract)?);
     let deletes = stream.table.apply_as_deletes.as_deref();
     Ok(SplitOptions {
         deletes: deletes
             .map(|sql| Condition::new(sql, &judge.schema()))
             .transpose()?,
+        quality: quality(contract, path, &judge)?,
         judge,
         sequence_by: stream.table.sequence_by.clone(),
         keys_aside: Vec::new(),
         deleted_column: false,
+        content_column: false,
         facts: LoadFacts {
             load_id: String::new(),
             loaded_at: Timestamp::UNIX_EPOCH,
@@ -280,6 +328,11 @@ async fn compare(
     let proposed = judged(workspace, stream, entries, &sides[1]).await?;
     found.rescued.1 += proposed.counts.rescued;
     found.read += proposed.counts.read;
+    for change in sides[1].quality.changes(&proposed.breaks) {
+        if change.effect == drift::Effect::Accepted {
+            found.warn(&change);
+        }
+    }
     for row in rows(&proposed.quarantined) {
         match met.get_mut(&row.place) {
             Some(again) => {

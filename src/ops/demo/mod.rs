@@ -254,6 +254,7 @@ fn tell_commands(dir: &Path, tell: &mut (dyn FnMut(&str) + Send)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::quarantine::Mask;
 
     #[test]
     fn a_folder_with_something_else_in_it_is_left_alone() {
@@ -300,7 +301,7 @@ mod tests {
             statuses[0].loads.as_ref().unwrap().quarantined,
             shop::ORDERS_BAD as u64
         );
-        let explained = ops::explain::explain(&workspace, &orders, &["id=10004".to_owned()])
+        let explained = ops::explain::explain(&workspace, &orders, &["id=10004".to_owned()], Mask::No)
             .await
             .unwrap();
         let [row] = explained.as_slice() else {
@@ -314,7 +315,7 @@ mod tests {
                 .iter()
                 .any(|(name, value)| name == "contract_version" && value.as_deref() == Some("1.0.0"))
         );
-        let findings = ops::check::offline(&workspace.project);
+        let findings = ops::check::offline(&workspace.project, workspace.clock.now());
         assert!(
             findings
                 .iter()
@@ -329,7 +330,7 @@ mod tests {
         demo(dir.path(), Clock::system(), &mut |_| {}).await.unwrap();
         let workspace = Workspace::open(read::load(dir.path()).unwrap().project, Clock::system()).unwrap();
         let customers = StreamName::parse("shop.customers").unwrap();
-        let explained = ops::explain::explain(&workspace, &customers, &["206".to_owned()])
+        let explained = ops::explain::explain(&workspace, &customers, &["206".to_owned()], Mask::No)
             .await
             .unwrap();
         let [record] = explained.as_slice() else {
@@ -346,11 +347,11 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(&shown, record);
-        let error = ops::explain::explain(&workspace, &customers, &["abc".to_owned()])
+        let error = ops::explain::explain(&workspace, &customers, &["abc".to_owned()], Mask::No)
             .await
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
-        let error = ops::explain::explain(&workspace, &customers, &[])
+        let error = ops::explain::explain(&workspace, &customers, &[], Mask::No)
             .await
             .unwrap_err();
         assert!(error.to_string().contains("key columns: id"), "{error}");

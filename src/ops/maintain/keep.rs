@@ -17,7 +17,7 @@ use crate::{
         slice::{Parent, ParentRecords, SliceBy},
     },
     error::Result,
-    ops::Workspace,
+    ops::{Workspace, rebuild::swapping},
     query::sql_error,
     raw::{BatchNumber, Bookmark, expire::Keep, layout, log::RawLog, store::lower},
     table::AppId,
@@ -127,6 +127,9 @@ async fn is_rebuilt(workspace: &Workspace, stream: &StreamName) -> Result<bool> 
         .try_collect()
         .await
         .map_err(|error| lower(error, "list staged tables", &staged))?;
+    if listed.iter().any(|object| swapping::is_word(&object.location)) {
+        return Ok(true);
+    }
     let written = newest(&listed);
     let age = written.and_then(|written| (workspace.clock.now() - written).to_std().ok());
     Ok(written.is_some() && age.is_none_or(|age| age < workspace.project.maintain.sweep_after))

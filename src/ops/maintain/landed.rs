@@ -13,6 +13,7 @@ use crate::{
     clock::Timestamp,
     config::{Stream, StreamName},
     error::{Error, ErrorKind, Result},
+    ops::rebuild::swapping,
     raw::{
         BatchNumber,
         expire::{self, Expired},
@@ -181,6 +182,11 @@ impl Run<'_> {
     async fn sweep_staged(&self, staged: &Path) -> Result<StepResult> {
         let age_min = self.age_min().max(STAGED_AGE_MIN);
         let mut objects = self.list(staged).await?;
+        if objects.iter().any(|object| swapping::is_word(&object.location)) {
+            let reason =
+                "a rebuild died while it put its tables in place; `landfall rebuild --promote` finishes it";
+            return Ok(StepResult::kept(reason));
+        }
         if !self.is_stale(newest(&objects), age_min) {
             return Ok(StepResult::NOTHING);
         }

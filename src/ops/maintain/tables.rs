@@ -29,7 +29,7 @@ struct Place {
 }
 
 enum Kind {
-    /// A main table.
+    /// A main table, or a child of one.
     Main,
     /// The side table of one stream.
     Own(StreamName),
@@ -40,7 +40,7 @@ enum Kind {
 impl Run<'_> {
     /// Does `task` for the tables of `streams`, and for those that all share if they are `whole`.
     pub(super) async fn tables(&mut self, task: Task, streams: &[StreamName], whole: bool) {
-        for place in places(streams, whole) {
+        for place in self.places(streams, whole) {
             let result = self.table(task, &place).await;
             self.took(task, place.path, result);
         }
@@ -149,39 +149,56 @@ impl Run<'_> {
         Ok(StepResult::of(&objects))
     }
 
+    fn places(&self, streams: &[StreamName], whole: bool) -> Vec<Place> {
+        let project = &self.workspace.project;
+        let mut places = Vec::new();
+        for stream in streams {
+            let children = project
+                .stream(stream)
+                .map(|(_, settings)| &settings.table.explode);
+            let children = children.into_iter().flatten();
+            places.extend(places_of(stream));
+            places.extend(children.map(|list| Place {
+                path: layout::child(stream, &list.name()),
+                app: None,
+                kind: Kind::Main,
+            }));
+        }
+        if whole {
+            places.extend(shared_places());
+        }
+        places
+    }
+
     fn before(&self, age: Duration) -> Result<Timestamp> {
         let before = self.workspace.clock.now().checked_sub_signed(span(age)?);
         Ok(before.unwrap_or(Timestamp::UNIX_EPOCH))
     }
 }
 
-fn places(streams: &[StreamName], whole: bool) -> Vec<Place> {
-    let mut places = Vec::new();
-    for stream in streams {
-        places.push(Place {
-            path: layout::table(stream),
-            app: Some(AppId::new(stream, AppId::GENERATION)),
-            kind: Kind::Main,
-        });
-        for path in [layout::quarantine(stream), layout::tombstones(stream)] {
-            places.push(Place {
-                path,
-                app: None,
-                kind: Kind::Own(stream.clone()),
-            });
+fn places_of(stream: &StreamName) -> Vec<Place> {
+    let main = Place {
+        path: layout::table(stream),
+        app: Some(AppId::new(stream, AppId::GENERATION)),
+        kind: Kind::Main,
+    };
+    let own = [layout::quarantine(stream), layout::tombstones(stream)].map(|path| Place {
+        path,
+        app: None,
+        kind: Kind::Own(stream.clone()),
+    });
+    std::iter::once(main).chain(own).collect()
+}
+
+fn shared_places() -> impl Iterator<Item = Place> {
+    SystemTable::ALL.into_iter().map(|table| {
+        let path = layout::system(table);
+        Place {
+            path: path.clone(),
+            app: None,
+            kind: Kind::Shared(Side { path, shared: true }),
         }
-    }
-    if whole {
-        for table in SystemTable::ALL {
-            let path = layout::system(table);
-            places.push(Place {
-                path: path.clone(),
-                app: None,
-                kind: Kind::Shared(Side { path, shared: true }),
-            });
-        }
-    }
-    places
+    })
 }
 
 fn said(done: &Compacted) -> Option<String> {

@@ -42,24 +42,28 @@ pub enum Live {
 /// # Errors
 /// [`ErrorKind::Unavailable`] if the store does not answer; a damaged table is no error.
 pub async fn live(workspace: &Workspace, stream: &StreamName) -> Result<Live> {
-    let found = match workspace.tables.open(&layout::table(stream)).await {
-        Ok(Some(table)) => {
-            let watermark = table.watermark(&AppId::new(stream, AppId::GENERATION)).await;
-            watermark.map(|until| until.map(|until| Live::Loaded { table, until }))
-        }
-        Ok(None) => Ok(None),
-        Err(error) => Err(error),
-    };
+    let mut found = loaded(workspace, stream).await;
+    if matches!(&found, Err(error) if error.kind() == ErrorKind::Corrupt) {
+        // Somebody may go and remove what is damaged, so it must be so twice.
+        found = loaded(workspace, stream).await;
+    }
     match found {
-        Ok(Some(live)) => Ok(live),
+        Ok(Some((table, until))) => Ok(Live::Loaded { table, until }),
         Ok(None) => Ok(Live::Unloaded {
             told: told(workspace, stream).await,
         }),
-        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Internal) => {
-            Ok(Live::Unreadable { error })
-        }
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Live::Unreadable { error }),
         Err(error) => Err(error),
     }
+}
+
+/// The live table and the newest raw batch in it, if there is one.
+async fn loaded(workspace: &Workspace, stream: &StreamName) -> Result<Option<(Table, BatchNumber)>> {
+    let Some(table) = workspace.tables.open(&layout::table(stream)).await? else {
+        return Ok(None);
+    };
+    let until = table.watermark(&AppId::new(stream, AppId::GENERATION)).await?;
+    Ok(until.map(|until| (table, until)))
 }
 
 /// The last raw batch that the load history tells of, whatever the watermark of the table.

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Timestamp,
-    config::{Stream, StreamName},
+    config::{ScdType, Stream, StreamName},
     contract::Contract,
     error::{Error, ErrorKind, Result},
     ops::{
@@ -81,9 +81,10 @@ struct Beginning {
 /// Replays raw from its first batch to `wanted.until` into tables beside the live ones, and says so batch by batch.
 ///
 /// A replay that was interrupted goes on where it stopped. One by other rules, and one that is already further, starts over.
+/// A table that complete passes replace ends with the last one of them.
 ///
 /// # Errors
-/// As a load of the live table.
+/// [`ErrorKind::Refused`] if no pass has ended yet; else as a load of the live table.
 pub async fn stage(
     workspace: &Workspace,
     wanted: Wanted<'_>,
@@ -113,8 +114,22 @@ pub async fn stage(
             Err(error) => return Err(error),
         }
     }
+    // Batches of a pass that has not ended are not loaded.
+    let replaces = wanted.stream.table.scd_type == ScdType::Replace;
     match find(workspace, name, wanted.id).await? {
-        Some(staged) if staged.target.table == target.table && staged.until >= wanted.until => Ok(staged),
+        Some(staged) if staged.target.table == target.table && (replaces || staged.until >= wanted.until) => {
+            Ok(staged)
+        }
+        None if replaces && stands_at(workspace, &wanted, &target).await? => {
+            discard(workspace, name, wanted.id).await?;
+            Err(Error::new(ErrorKind::Refused, "rebuild table")
+                .with("stream", name)
+                .with("until batch", wanted.until)
+                .with(
+                    "problem",
+                    "no complete pass has ended yet, and only those fill a replaced table",
+                ))
+        }
         _ => Err(removed(name, wanted.id)),
     }
 }
@@ -145,10 +160,13 @@ pub async fn find(workspace: &Workspace, stream: &StreamName, id: &str) -> Resul
 /// # Errors
 /// Whatever the store says.
 pub async fn stands(workspace: &Workspace, wanted: &Wanted<'_>, staged: &Staged) -> Result<bool> {
+    stands_at(workspace, wanted, &staged.target).await
+}
+
+async fn stands_at(workspace: &Workspace, wanted: &Wanted<'_>, target: &Target) -> Result<bool> {
     let name = &wanted.stream.name;
     let beginning = read(workspace, name, wanted.id).await?;
-    Ok(beginning
-        .is_some_and(|beginning| Target::staged(name, &beginning.folder).table == staged.target.table))
+    Ok(beginning.is_some_and(|beginning| Target::staged(name, &beginning.folder).table == target.table))
 }
 
 /// What was staged was removed by another process, which therefore was done with it.
@@ -238,11 +256,12 @@ async fn goes_on(workspace: &Workspace, wanted: &Wanted<'_>, found: &Beginning, 
             Ok(false)
         }
         Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
-        Err(error) => {
+        // It may be the work of hours, so nothing else is a reason to throw it away.
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
             warn!(stream = %name, id = wanted.id, error = error.chain(), "staged table cannot be read, starting over");
             Ok(false)
         }
+        Err(error) => Err(error),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     },
     error::Result,
     raw::BatchNumber,
-    transform::split::Split,
+    transform::{repeated::repeated, split::Split},
 };
 
 impl Loader<'_> {
@@ -18,6 +18,8 @@ impl Loader<'_> {
         let profile = Profile::of(&self.contract, &split.observed, split.responses.clone());
         let mut changes = self.changes(split);
         if self.target.told {
+            let keys = &self.stream.table.keys;
+            changes.extend(repeated(&self.contract, keys, &split.accepted)?);
             let tables = &self.workspace.tables;
             let before = tables
                 .profiles(&profiles_side(), &self.stream.name, from, jumps::LOADS_MAX)
@@ -46,6 +48,7 @@ impl Loader<'_> {
             }
         }
         changes.retain(|change| change.count > 0);
+        changes.extend(self.quality.changes(&split.breaks));
         changes
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use datafusion::execution::context::SessionContext;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use rand::RngExt as _;
 use tracing::{info, warn};
 
@@ -16,20 +16,25 @@ use super::{
     PassFound, Transformed,
     pass::{WholePass, aside},
     target::{Target, drift_side, loads_side, profiles_side},
+    widen::table_schema,
 };
 use crate::{
     clock::Timestamp,
-    config::{OnMismatch, ScdType, Stream, StreamName},
+    config::{ScdType, Stream, StreamName},
     contract::{
         Contract,
-        drift::{Change, ChangeKind, Effect, profile::Profile},
+        drift::{Change, Effect, profile::Profile},
         judge::Judge,
     },
     error::{Error, ErrorKind, Result},
     failpoint,
     ops::{
         Workspace,
-        contract::{self, evolve::evolves},
+        contract::{
+            self,
+            evolve::{self, Growth},
+        },
+        rebuild::swapping,
     },
     raw::{
         BatchNumber,
@@ -47,9 +52,10 @@ use crate::{
     },
     transform::{
         condition::Condition,
+        quality::Quality,
         quarantine::LoadFacts,
         scan,
-        split::{Split, SplitOptions, row_schema, split},
+        split::{Split, SplitOptions, split},
         wanted::Wanted,
     },
 };
@@ -100,8 +106,9 @@ pub(in crate::ops) struct Loader<'a> {
     pub(in crate::ops) stream: &'a Stream,
     pub(in crate::ops) log: RawLog,
     pub(in crate::ops) contract: Contract,
-    judge: Arc<Judge>,
-    deletes: Option<Condition>,
+    pub(super) judge: Arc<Judge>,
+    pub(super) deletes: Option<Condition>,
+    pub(super) quality: Quality,
     pub(in crate::ops) app: AppId,
     pub(in crate::ops) table: Table,
     session: SessionContext,
@@ -119,11 +126,8 @@ impl<'a> Loader<'a> {
         let rules = &stream.table;
         let judge = Arc::new(contract::judge(stream, &contract)?);
         let deletes = deletes(stream, &judge)?;
-        let schema = row_schema(&judge, deleted_column(stream));
-        let schema = match (rules.scd_type, rules.sequence_by.first()) {
-            (ScdType::History, Some(sequence)) => history::schema(&schema, sequence)?,
-            _ => schema,
-        };
+        let quality = contract::quality(&contract, &stream.contract, &judge)?;
+        let schema = table_schema(stream, &judge)?;
         let table = workspace
             .tables
             .open_or_create(&target.table, &schema, &rules.partition_by)
@@ -164,6 +168,7 @@ impl<'a> Loader<'a> {
             contract,
             judge,
             deletes,
+            quality,
             app: AppId::new(&stream.name, AppId::GENERATION),
             table,
             session,
@@ -175,6 +180,7 @@ impl<'a> Loader<'a> {
     fn adopt(&mut self, contract: Contract) -> Result<()> {
         self.judge = Arc::new(contract::judge(self.stream, &contract)?);
         self.deletes = deletes(self.stream, &self.judge)?;
+        self.quality = contract::quality(&contract, &self.stream.contract, &self.judge)?;
         self.contract = contract;
         Ok(())
     }
@@ -187,12 +193,11 @@ impl<'a> Loader<'a> {
         let watermark = self.table.watermark(&self.app).await?;
         let from = watermark.map_or(BatchNumber::FIRST, BatchNumber::next);
         if from <= head {
-            let entries = if self.stream.table.scd_type == ScdType::Replace {
-                self.log.entries(from..=head).try_collect().await?
-            } else {
-                self.log.entries_within(from..=head, self.load_bytes()).await?
-            };
-            return self.cut(entries).await;
+            if self.stream.table.scd_type == ScdType::Replace {
+                return self.next_pass(from..=head).await;
+            }
+            let entries = self.log.entries_within(from..=head, self.load_bytes()).await?;
+            return self.cut(entries).await.map(Some);
         }
         if let Some(mark) = watermark
             && mark > head
@@ -208,29 +213,28 @@ impl<'a> Loader<'a> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
             return Err(Error::new(ErrorKind::Internal, "load no batches"));
         };
-        let note = CommitNote {
+        let mut note = CommitNote {
             app: self.app.clone(),
             from: first.number,
             batch: last.number,
             load_id: uuid::Uuid::now_v7().to_string(),
+            rules: self.workspace.rules(&self.contract),
         };
         let pass = self.pass_of(&entries).await?;
         let started_at = self.workspace.clock.now();
         info!(stream = %self.stream.name, from = note.from.get(), to = note.batch.get(), load_id = note.load_id, "load began");
         let begun = Instant::now();
-        let again = (evolve == Evolve::Yes && evolves(self.stream, &self.contract)).then(|| entries.clone());
+        let growth = Growth::of(self.stream, &self.contract);
+        let again = (evolve == Evolve::Yes && growth.is_possible()).then(|| entries.clone());
         let mut split = self.judge(entries, &note, started_at).await?;
         let mut evolved_changes = Vec::new();
-        // Once: what is still unknown then can be no column.
+        // Once: what is still drift then the contract does not take.
         if let Some(entries) = again {
-            let (range, changes) = (note.from..=note.batch, self.changes(&split));
-            let evolved =
-                contract::evolve::evolve(self.workspace, self.stream, &self.log, range, &changes).await?;
-            if let Some(contract) = evolved {
-                self.adopt(contract)?;
-                Box::pin(contract::registry::register(self.workspace, self.stream)).await?;
+            let changes = self.changes(&split);
+            if self.evolve(&note, &changes, growth).await? {
+                note.rules = self.workspace.rules(&self.contract);
                 split = self.judge(entries, &note, started_at).await?;
-                evolved_changes = accepted(changes, &self.changes(&split));
+                evolved_changes = accepted(changes, &self.changes(&split), growth);
             }
         }
         self.refuse_misfits(&split)?;
@@ -245,6 +249,32 @@ impl<'a> Loader<'a> {
             split,
             pass,
         })
+    }
+
+    /// Takes what the load of `note` brought that the contract may take; false if nothing changed.
+    async fn evolve(&mut self, note: &CommitNote, changes: &[Change], growth: Growth) -> Result<bool> {
+        let propose = |growth| {
+            let range = note.from..=note.batch;
+            evolve::evolved(self.workspace, self.stream, &self.log, range, changes, growth)
+        };
+        let mut proposed = propose(growth).await?;
+        // Asked before anything is written: a file must not say what the table cannot do.
+        if let Some(patch) = &proposed
+            && let Err(error) = self.check_contract(&patch.contract).await
+        {
+            if !matches!(error.kind(), ErrorKind::Contract | ErrorKind::Config) {
+                return Err(error);
+            }
+            warn!(stream = %self.stream.name, error = error.chain(), "columns keep their types");
+            let types = false;
+            proposed = propose(Growth { types, ..growth }).await?;
+        }
+        let Some(patch) = proposed.filter(|patch| evolve::keep(&self.stream.contract, patch)) else {
+            return Ok(false);
+        };
+        self.adopt(patch.contract)?;
+        Box::pin(contract::registry::register(self.workspace, self.stream)).await?;
+        Ok(true)
     }
 
     /// One load: judged once, then planned and committed until it stands or somebody else's does.
@@ -283,9 +313,17 @@ impl<'a> Loader<'a> {
         if attempt > 1 {
             self.withdraw(note).await?;
         }
+        // First: it looks at the newest version, in which another load may stand.
+        if let Committed::Conflicted = self.widen().await? {
+            return Ok(Attempt::Again);
+        }
         let standing = self.table.standing(&self.app).await?;
         if standing.next() != note.from {
             return Ok(Attempt::Overtaken);
+        }
+        // Once the version is known: a swap that begins from here on takes the next one, and this comes here again.
+        if self.target.told {
+            swapping::refuse(self.workspace, &self.stream.name, "load raw batches").await?;
         }
         if let Committed::Conflicted = self.remove_void_rows(&standing).await? {
             return Ok(Attempt::Again);
@@ -378,7 +416,9 @@ impl<'a> Loader<'a> {
         let options = SplitOptions {
             judge: Arc::clone(&self.judge),
             deletes: self.deletes.clone(),
+            quality: self.quality.clone(),
             deleted_column: deleted_column(self.stream),
+            content_column: self.stream.table.is_by_content(),
             sequence_by: self.stream.table.sequence_by.clone(),
             keys_aside: if self.stream.table.delete_absent {
                 self.stream.table.keys.clone()
@@ -398,11 +438,23 @@ impl<'a> Loader<'a> {
     }
 
     fn refuse_misfits(&self, split: &Split) -> Result<()> {
-        if self.stream.drift.on_mismatch == OnMismatch::Fail && split.counts.quarantined > 0 {
+        if let Some((rule, records)) = self.quality.forbidding(&split.breaks).into_iter().next() {
+            return Err(
+                Error::new(ErrorKind::Contract, "load records that break a critical rule")
+                    .with("stream", &self.stream.name)
+                    .with("rule", rule)
+                    .with("records", records)
+                    .with(
+                        "hint",
+                        "nothing of this load was written; change the rule or its severity and run transform again",
+                    ),
+            );
+        }
+        if let Some(records) = self.stopping(split) {
             return Err(
                 Error::new(ErrorKind::Contract, "load records that do not fit their contract")
                     .with("stream", &self.stream.name)
-                    .with("records", split.counts.quarantined)
+                    .with("records", records)
                     .with("policy", "on_mismatch: fail")
                     .with(
                         "hint",
@@ -423,6 +475,7 @@ impl<'a> Loader<'a> {
             from: last.number,
             batch: last.number,
             load_id: String::new(),
+            rules: self.workspace.rules(&self.contract),
         };
         self.judge(entries, &note, self.workspace.clock.now()).await
     }
@@ -469,6 +522,7 @@ impl<'a> Loader<'a> {
 
     /// Counts what the load of `entries` would do, and takes back the files that planning wrote.
     pub(super) async fn preview(&mut self, entries: Vec<LogEntry>, done: &mut Transformed) -> Result<()> {
+        self.refuse_narrower("preview load")?;
         let load = self.begin(entries, Evolve::No).await?;
         let options = self.merge_options().await?;
         let rows = load.split.accepted.clone();
@@ -559,11 +613,14 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// The new fields among `before` that are none any more `now`: they are columns, and people should hear of it.
-fn accepted(before: Vec<Change>, now: &[Change]) -> Vec<Change> {
-    let unknown = |change: &Change| change.kind == ChangeKind::Unknown;
-    let mut accepted: Vec<Change> = before.into_iter().filter(unknown).collect();
-    accepted.retain(|change| !now.iter().any(|left| unknown(left) && left.path == change.path));
+/// The drift among `before` that `growth` took and is none any more `now`: people should hear of it.
+fn accepted(before: Vec<Change>, now: &[Change], growth: Growth) -> Vec<Change> {
+    let is_left = |change: &Change| {
+        now.iter()
+            .any(|left| left.kind == change.kind && left.path == change.path)
+    };
+    let taken = before.into_iter().filter(|change| growth.takes(change.kind));
+    let mut accepted: Vec<Change> = taken.filter(|change| !is_left(change)).collect();
     for change in &mut accepted {
         change.effect = Effect::Accepted;
     }
@@ -571,12 +628,12 @@ fn accepted(before: Vec<Change>, now: &[Change]) -> Vec<Change> {
 }
 
 /// What says that a record is a deletion.
-fn deletes(stream: &Stream, judge: &Judge) -> Result<Option<Condition>> {
+pub(super) fn deletes(stream: &Stream, judge: &Judge) -> Result<Option<Condition>> {
     let sql = stream.table.apply_as_deletes.as_deref();
     sql.map(|sql| Condition::new(sql, &judge.schema())).transpose()
 }
 
-fn deleted_column(stream: &Stream) -> bool {
+pub(super) fn deleted_column(stream: &Stream) -> bool {
     matches!(stream.table.scd_type, ScdType::Upsert | ScdType::History)
 }
 

@@ -2,18 +2,26 @@
 
 use std::ops::RangeInclusive;
 
+use arrow::{array::AsArray as _, datatypes::Int64Type};
+use datafusion::{
+    execution::context::SessionContext,
+    functions_aggregate::expr_fn::{max, min},
+    logical_expr::{cast, lit},
+    prelude::col,
+};
 use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 
-use super::load::Loader;
+use super::{load::Loader, target::loads_side};
 use crate::{
     config::{Name, ScdType, StreamName},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
+    query::sql_error,
     raw::{
         BatchNumber,
         log::{BatchKind, LogEntry, RawLog},
         pass::ends_pass,
     },
-    table::absent::Seen,
+    table::{absent::Seen, side::SHARED_BY},
     transform::split::Split,
 };
 
@@ -38,17 +46,64 @@ pub(super) fn aside(split: &Split) -> Vec<Seen> {
     seen
 }
 
+/// Records of `entry` that the pass which began with `since` has landed.
+fn landed_by(entry: &LogEntry, since: BatchNumber) -> u64 {
+    let is_pulled = entry.number >= since && entry.kind != BatchKind::Push;
+    entry.records.filter(|_| is_pulled).unwrap_or(0)
+}
+
 impl Loader<'_> {
     /// Whether the end of a pass means something to the table.
     fn heeds_passes(&self) -> bool {
         self.stream.table.delete_absent || self.stream.table.scd_type == ScdType::Replace
     }
 
-    /// Cuts `entries` behind the first that ends a pass, so that what the pass says is done before what came later. `None`
-    /// if nothing can be done before the pass ends.
-    pub(super) async fn cut(&self, mut entries: Vec<LogEntry>) -> Result<Option<Vec<LogEntry>>> {
+    /// The entries of `range` up to the first that ends a pass, or `None` if none does: half a pass replaces nothing.
+    ///
+    /// What is behind it is not read. The pass is one load, so its bodies have to fit into memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] if they do not.
+    pub(super) async fn next_pass(
+        &self,
+        range: RangeInclusive<BatchNumber>,
+    ) -> Result<Option<Vec<LogEntry>>> {
+        let pass_bytes_max = self.workspace.project.memory_bytes_max;
+        let mut before = self.before(*range.start()).await?;
+        let mut entries = self.log.entries(range);
+        let (mut taken, mut bytes) = (Vec::new(), 0_u64);
+        while let Some(entry) = entries.try_next().await? {
+            let ends = ends_pass(before.as_ref(), &entry);
+            bytes = bytes.saturating_add(entry.body_bytes());
+            if bytes > pass_bytes_max {
+                // It may never end; what cannot be loaded is not held either.
+                taken.clear();
+            } else {
+                taken.push(entry.clone());
+            }
+            if ends && bytes > pass_bytes_max {
+                return Err(Error::new(ErrorKind::Limit, "load a complete pass at once")
+                    .with("stream", &self.stream.name)
+                    .with("ends with batch", entry.number)
+                    .with("bytes", bytes)
+                    .with("memory_bytes_max", pass_bytes_max)
+                    .with(
+                        "hint",
+                        "raise the memory limit, or merge by keys instead of `scd_type: replace`",
+                    ));
+            }
+            if ends {
+                return Ok(Some(taken));
+            }
+            before = Some(entry);
+        }
+        Ok(None)
+    }
+
+    /// Cuts `entries` behind the first that ends a pass, so that what the pass says is done before what came later.
+    pub(super) async fn cut(&self, mut entries: Vec<LogEntry>) -> Result<Vec<LogEntry>> {
         let Some(first) = entries.first().filter(|_| self.heeds_passes()) else {
-            return Ok(Some(entries));
+            return Ok(entries);
         };
         let before = self.before(first.number).await?;
         let mut before = before.as_ref();
@@ -60,22 +115,17 @@ impl Loader<'_> {
             }
             before = Some(entry);
         }
-        let replaces = self.stream.table.scd_type == ScdType::Replace;
-        let Some(end) = end else {
-            // Half a pass replaces nothing.
-            return Ok((!replaces).then_some(entries));
-        };
+        let Some(end) = end else { return Ok(entries) };
         entries.truncate(end);
         // What came before the pass is a load of its own: its keys say nothing about what the pass brought.
-        if !replaces
-            && let Some(last) = entries.last()
+        if let Some(last) = entries.last()
             && let Some(since) = self.log.last_pass(last).await?
             && let Some(begins) = entries.iter().position(|entry| entry.number >= since)
             && begins > 0
         {
             entries.truncate(begins);
         }
-        Ok(Some(entries))
+        Ok(entries)
     }
 
     /// The pass that `entries` end, if they do.
@@ -97,28 +147,33 @@ impl Loader<'_> {
                 doubt,
             }));
         };
-        let doubt = match self.doubt(entries, last, since) {
+        let first = entries.first().map_or(last.number, |first| first.number);
+        let landed = entries.iter().map(|entry| landed_by(entry, since)).sum();
+        let doubt = match self.doubt(last, since, first, landed) {
             Some(doubt) => Some(doubt),
             None => self.doubt_of_parents(last).await?,
         };
         Ok(Some(WholePass { since, doubt }))
     }
 
-    /// Why the pass that ends with `last` cannot tell what is gone, by its own account.
-    fn doubt(&self, entries: &[LogEntry], last: &LogEntry, since: BatchNumber) -> Option<&'static str> {
+    /// Why the pass that began with `since` and ends with `last` cannot tell what is gone, by its own account. It was loaded
+    /// from the batch `first` on, and its batches hold `landed` records.
+    fn doubt(
+        &self,
+        last: &LogEntry,
+        since: BatchNumber,
+        first: BatchNumber,
+        landed: u64,
+    ) -> Option<&'static str> {
         let Some(tally) = last.bookmark.as_ref().and_then(|bookmark| bookmark.last_pass) else {
             return Some("the version of this program that made it did not watch for what it missed");
         };
         if self.stream.table.scd_type != ScdType::Replace {
             return tally.doubt();
         }
-        if entries.first().is_some_and(|first| first.number > since) {
+        if first > since {
             return Some("its first batches were loaded when the table was not yet replaced by passes");
         }
-        let pulled = entries
-            .iter()
-            .filter(|entry| entry.number >= since && entry.kind != BatchKind::Push);
-        let landed: u64 = pulled.map(|entry| entry.records.unwrap_or(0)).sum();
         let twice = landed != tally.records;
         tally
             .doubt()
@@ -147,8 +202,8 @@ impl Loader<'_> {
         Ok(None)
     }
 
-    /// The first and the last batch of the newest pass over everything that ended at `until` or before and can tell what
-    /// is gone. None if nobody asks the stream for passes.
+    /// The first and the last batch of the newest pass over everything that ended at `until` or before and of which the
+    /// table shows what it did not bring. None if nobody asks the stream for passes.
     pub(in crate::ops) async fn newest_pass(
         &self,
         until: BatchNumber,
@@ -165,16 +220,64 @@ impl Loader<'_> {
                 return Ok(None);
             }
             let before = self.before(entry.number).await?;
-            if ends_pass(before.as_ref(), &entry) {
-                let tally = bookmark.and_then(|bookmark| bookmark.last_pass);
-                if tally.is_some_and(|tally| tally.doubt().is_none()) {
-                    let since = self.log.last_pass(&entry).await?;
-                    return Ok(since.map(|since| since..=entry.number));
-                }
+            if ends_pass(before.as_ref(), &entry)
+                && let Some(since) = self.log.last_pass(&entry).await?
+                && self.acted_on(&entry, since).await?
+            {
+                return Ok(Some(since..=entry.number));
             }
             next = before;
         }
         Ok(None)
+    }
+
+    /// Whether the load that ended with `last` did what the pass says that began with `since`.
+    async fn acted_on(&self, last: &LogEntry, since: BatchNumber) -> Result<bool> {
+        let told = self.told_of(last.number).await?;
+        if told.is_some_and(|(_, held)| held > 0) {
+            return Ok(false);
+        }
+        let mut landed = 0;
+        if self.stream.table.scd_type == ScdType::Replace {
+            let mut entries = self.log.entries(since..=last.number);
+            while let Some(entry) = entries.try_next().await? {
+                landed += landed_by(&entry, since);
+            }
+        }
+        let first = told.map_or(since, |(first, _)| first);
+        let sure = self.doubt(last, since, first, landed).is_none();
+        Ok(sure && self.doubt_of_parents(last).await?.is_none())
+    }
+
+    /// What the load history tells of the load that ended with `last`: its first batch, and the rows that it should have
+    /// deleted and did not.
+    async fn told_of(&self, last: BatchNumber) -> Result<Option<(BatchNumber, i64)>> {
+        let Some(table) = self.workspace.tables.open(&loads_side().path).await? else {
+            return Ok(None);
+        };
+        let context = SessionContext::new();
+        let failed = |source| sql_error("read load history", source);
+        let name = &self.stream.name;
+        let own = col(SHARED_BY[0])
+            .eq(lit(name.source.as_str()))
+            .and(col(SHARED_BY[1]).eq(lit(name.stream.as_str())))
+            .and(col("batch_to").eq(lit(last.get())));
+        let number = |name: &str| cast(col(name), arrow::datatypes::DataType::Int64);
+        let told = vec![min(number("batch_from")), max(number("absent_held"))];
+        let batches = context
+            .read_table(table.provider(&context).await?)
+            .and_then(|rows| rows.filter(own))
+            .and_then(|rows| rows.aggregate(Vec::new(), told))
+            .map_err(failed)?
+            .collect()
+            .await
+            .map_err(failed)?;
+        let value = |column: usize| {
+            let column = batches.first()?.column(column);
+            column.as_primitive::<Int64Type>().iter().next().flatten()
+        };
+        let Some(first) = value(0) else { return Ok(None) };
+        Ok(Some((BatchNumber::new(first)?, value(1).unwrap_or(0))))
     }
 
     async fn before(&self, number: BatchNumber) -> Result<Option<LogEntry>> {

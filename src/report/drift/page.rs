@@ -270,10 +270,9 @@ fn part(drift: &StreamDrift, proposals: &[Proposal], now: Timestamp) -> Part {
         commands: text::hints(drift, &open)
             .into_iter()
             .filter_map(|hint| {
-                let (line, what) = hint.split_once("   ")?;
                 Some(Command {
-                    line: line.to_owned(),
-                    what: what.to_owned(),
+                    line: hint.command?,
+                    what: hint.words,
                 })
             })
             .collect(),

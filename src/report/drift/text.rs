@@ -1,5 +1,7 @@
 //! The drift report for terminals and programs.
 
+use std::fmt;
+
 use serde_json::{Value, json};
 
 use super::{Filter, Finding, Severity, State, StreamDrift};
@@ -8,12 +10,15 @@ use crate::{
     report::{
         count,
         grid::{Grid, shown, write_table},
-        moment,
+        moment, shell,
     },
 };
 
 /// Longest sample in a table, in characters.
 const SAMPLE_CHARS_MAX: usize = 30;
+
+/// Longest path in a sentence, in characters.
+const PATH_CHARS_MAX: usize = 200;
 
 /// The columns of the report for people.
 const COLUMNS: [&str; 9] = [
@@ -145,13 +150,16 @@ fn stream(drift: &StreamDrift, out: &mut Vec<u8>) -> Result<()> {
     if !coerced.is_empty() {
         let paths: Vec<String> = coerced
             .iter()
-            .map(|finding| format!("{} ({}, {})", finding.path, finding.expected, of(finding)))
+            .map(|finding| {
+                let path = shown(&finding.path, PATH_CHARS_MAX);
+                format!("{path} ({}, {})", finding.expected, of(finding))
+            })
             .collect();
         let line = format!("read without loss as the declared type: {}\n", paths.join("; "));
         out.extend(line.into_bytes());
     }
-    for line in hints(drift, &other) {
-        out.extend(format!("→ {line}\n").into_bytes());
+    for hint in hints(drift, &other) {
+        out.extend(format!("→ {hint}\n").into_bytes());
     }
     Ok(())
 }
@@ -215,30 +223,58 @@ fn of(finding: &Finding) -> String {
     format!("{} of {}", count(finding.seen), count(finding.records))
 }
 
+/// Something to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hint {
+    /// The command that does it, to be copied.
+    pub(super) command: Option<String>,
+    /// What it is about.
+    pub(super) words: String,
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(command) = &self.command {
+            write!(f, "{command}   ")?;
+        }
+        f.write_str(&self.words)
+    }
+}
+
 /// What to do next, as commands where there is one.
-pub(super) fn hints(drift: &StreamDrift, findings: &[&Finding]) -> Vec<String> {
+pub(super) fn hints(drift: &StreamDrift, findings: &[&Finding]) -> Vec<Hint> {
     let stream = &drift.stream;
     let open = || findings.iter().filter(|finding| finding.state == State::Open);
     let mut hints = Vec::new();
+    let mut hint = |command: Option<String>, words: String| hints.push(Hint { command, words });
     for finding in open() {
         if let Some(name) = &finding.renamed_to {
-            hints.push(format!(
-                "{} went when {name} came: perhaps it has a new name",
-                finding.path
-            ));
+            let [path, name] = [&finding.path, name].map(|path| shown(path, PATH_CHARS_MAX));
+            hint(
+                None,
+                format!("{path} went when {name} came: perhaps it has a new name"),
+            );
         }
     }
     if let Some(finding) = open().find(|finding| finding.effect == "quarantined") {
         let sample = finding.samples.iter().find_map(|sample| sample.at.as_ref());
-        hints.push(match sample {
-            Some(at) => format!("landfall quarantine show {stream} {at}   one of the records set aside"),
-            None => format!("landfall quarantine list {stream}   the records set aside"),
-        });
+        let (command, words) = match sample {
+            Some(at) => (
+                format!("landfall quarantine show {stream} {at}"),
+                "one of the records set aside",
+            ),
+            None => (
+                format!("landfall quarantine list {stream}"),
+                "the records set aside",
+            ),
+        };
+        hint(Some(command), words.to_owned());
     }
     if open().any(|finding| finding.is_for_contract() && finding.kind != "missing" && !finding.is_coerced()) {
-        hints.push(format!(
-            "landfall contract patch {stream}   a new version of the contract to review"
-        ));
+        hint(
+            Some(format!("landfall contract patch {stream}")),
+            "a new version of the contract to review".to_owned(),
+        );
     }
     // All of them, also those that are read without loss and are no row of a table.
     let waiting: Vec<&Finding> = drift
@@ -247,22 +283,22 @@ pub(super) fn hints(drift: &StreamDrift, findings: &[&Finding]) -> Vec<String> {
         .filter(|finding| finding.state == State::Open)
         .collect();
     if let Some(finding) = waiting.first() {
-        let path = match (waiting.len(), finding.path.as_str()) {
-            // The data names its members; what a shell may read otherwise is left out of commands.
-            (1, path) if !path.is_empty() && path.chars().all(is_plain) => format!(" '{path}'"),
+        let path = match (waiting.len(), shell::word(&finding.path)) {
+            (1, Some(path)) if !finding.path.is_empty() => {
+                // It would be taken for an option.
+                let ends = if path.starts_with('-') { "-- " } else { "" };
+                format!(" {ends}{path}")
+            }
             _ => String::new(),
         };
         let words = match waiting.len() {
             1 => "the change is".to_owned(),
             number => format!("the {} changes are", count(number as u64)),
         };
-        hints.push(format!(
-            "landfall drift ack {stream}{path}   say that {words} known"
-        ));
+        hint(
+            Some(format!("landfall drift ack {stream}{path}")),
+            format!("say that {words} known"),
+        );
     }
     hints
-}
-
-fn is_plain(letter: char) -> bool {
-    letter.is_ascii_alphanumeric() || "_.-[]".contains(letter)
 }

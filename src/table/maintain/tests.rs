@@ -9,7 +9,11 @@ use crate::{
     raw::BatchNumber,
     table::{
         Committed, LastLoad,
-        tests::{app, merge, note, options, read, rows, schema, table},
+        tests::{
+            app, merge, note, options,
+            overtaken::{load_of_another, meddled},
+            read, rows, schema, table,
+        },
     },
 };
 
@@ -187,6 +191,24 @@ async fn a_compaction_overtaken_by_a_load_changes_nothing_it_must_not() {
         .iter()
         .filter(|object| is_data(&object.location) && !removed.contains(&object.location));
     assert_eq!(orphans.count(), live);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f136_a_load_between_two_steps_of_a_compaction_keeps_its_rows() {
+    let (store, mut table) = meddled(4).await;
+    let files = table.files().unwrap();
+    let (first, second) = files.split_at(2);
+    let updates = (0..4).map(|id| (id, 9, 9)).collect();
+    store.after_next_commit(load_of_another(&table, 4, updates));
+    let done = table.replace(&[first.iter().collect()], 1 << 20).await.unwrap();
+    assert!(done.is_some());
+    assert_eq!(
+        table.replace(&[second.iter().collect()], 1 << 20).await.unwrap(),
+        None,
+        "its files are gone"
+    );
+    table.refresh().await.unwrap();
+    assert_eq!(read(&table).await, [(0, 9, 9), (1, 9, 9), (2, 9, 9), (3, 9, 9)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,7 @@ const REQUIREMENTS: &str = "requirements.txt";
 const REQUIREMENTS_EXTRA: &str = "requirements-extra.txt";
 const REQUIREMENTS_AIRBYTE: &str = "requirements-airbyte.txt";
 const REQUIREMENTS_CONTRACTS: &str = "requirements-contracts.txt";
+const REQUIREMENTS_LINEAGE: &str = "requirements-lineage.txt";
 const VEGA_DATASETS: &str = "vega-datasets@3.2.1";
 
 /// Most characters of a failed command's words that a test failure repeats.
@@ -67,6 +68,17 @@ pub fn lint_contracts(files: &[PathBuf]) -> Vec<String> {
     let python = environment(REQUIREMENTS_CONTRACTS, &[]).join("bin/python");
     let mut command = Command::new(python);
     command.arg(fixtures().join("lint_contracts.py")).args(files);
+    serde_json::from_str(&checked(&mut command)).unwrap()
+}
+
+/// What the published classes of OpenLineage say about each line of a file: empty for an event of the standard.
+///
+/// # Panics
+/// If they cannot be installed or the script fails, with its last words.
+pub fn judge_lineage(file: &Path) -> Vec<String> {
+    let python = environment(REQUIREMENTS_LINEAGE, &[]).join("bin/python");
+    let mut command = Command::new(python);
+    command.arg(fixtures().join("judge_lineage.py")).arg(file);
     serde_json::from_str(&checked(&mut command)).unwrap()
 }
 

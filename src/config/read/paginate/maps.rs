@@ -15,6 +15,9 @@ pub(super) const FIRST_MAX: u64 = 1_000_000_000_000;
 /// Larger pages are mistakes.
 pub(super) const SIZE_MAX: u64 = 1_000_000_000;
 
+/// Largest part that a page size is reduced to at once.
+pub(super) const DIVISOR_MAX: u64 = 1000;
+
 /// Keys that every paginator has.
 static COMMON: [Key; 4] = [
     key("size", Takes::Section(&SIZE)).doc("How many records a page is asked to hold."),
@@ -44,6 +47,10 @@ pub(super) static SIZE: Section = Section::new(
             .default("1")
             .doc("What the size goes down to when a page is too much for the server.")
             .example("10"),
+        key("divide_by", Integer(2, DIVISOR_MAX))
+            .default("2")
+            .doc("What the size is divided by when a page is too much for the server.")
+            .example("4"),
     ],
 )
 .shared(&[&SLOT])

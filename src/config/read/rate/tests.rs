@@ -204,3 +204,25 @@ fn r039_headers_alone_are_a_budget_that_the_server_keeps() {
         .unwrap();
     assert!(rate.buckets.is_empty());
 }
+
+#[test]
+fn a_quota_that_is_asked_for_needs_no_bucket() {
+    let limit = read(
+        "rate_limit: { status: { request: { path: '/{{ config.v }}/rate_limit', headers: { X-A: b } }, \
+         remaining: $.rate.remaining, reset: $.rate.reset, limit: $.rate.limit } }",
+    );
+    let limit = limit.rate_limit.unwrap();
+    assert!(limit.buckets.is_empty());
+    let status = limit.status.unwrap();
+    assert_eq!(status.request.path.as_written(), "/{{ config.v }}/rate_limit");
+    assert_eq!(status.remaining.to_string(), "$.rate.remaining");
+    assert_eq!(status.reset.to_string(), "$.rate.reset");
+    assert_eq!(status.limit.unwrap().to_string(), "$.rate.limit");
+    insta::assert_snapshot!(problems("rate_limit: { status: { request: { path: '/{{ page.token }}' }, remaining: left } }"), @r#"
+    landfall.yml:5:19: missing key "reset" in "status"
+    landfall.yml:5:46: path: "page" is not a variable known here
+      hint: known here: config
+    landfall.yml:5:80: remaining: "left" is not a JSONPath: it must start with `$`
+      hint: write a JSONPath such as $.data[*]
+    "#);
+}

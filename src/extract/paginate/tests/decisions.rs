@@ -352,6 +352,10 @@ fn f072_a_page_is_split_where_the_same_record_comes_next() {
         split(&sized(offset(OffsetStep::Records), 1), "75", 25),
         some(12, "75")
     );
+    let mut thirds = sized(numbers(1), 1);
+    thirds.streams[0].paginate.size.as_mut().unwrap().divide_by = 3;
+    // Behind 2 pages of 100 begins page 9 of 25, the largest up to 33.
+    assert_eq!(split(&thirds, "3", 100), some(25, "9"));
     // Page 4 from 1 of 100 begins behind 300 records, and so does page 7 of 50.
     assert_eq!(split(&sized(numbers(1), 1), "4", 100), some(50, "7"));
     // Behind 3 pages of 25 no page of 12 begins, but one of 5 does.

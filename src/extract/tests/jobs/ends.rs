@@ -187,6 +187,7 @@ async fn what_a_rule_ignores_ends_the_slice_removes_the_job_and_moves_no_waterma
             align: None,
             end: vec![Moment::At("2024-02-01T00:00:00Z".to_owned())],
             granularity: Duration::ZERO,
+            split_min: Duration::ZERO,
         });
         stream.incremental = Some(cursor);
         if ignored.ends_with("/parts") {

@@ -1,0 +1,60 @@
+//! Records that stop a load.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array as _, AsArray as _};
+
+use super::load::Loader;
+use crate::{
+    config::OnMismatch,
+    contract::{
+        drift::Effect,
+        policy::{self, Policy},
+    },
+    transform::split::Split,
+};
+
+impl Loader<'_> {
+    /// How many records, or values of them, stop the load; `None` if none does.
+    ///
+    /// What a column says goes before what the stream says. A record with several faults is counted by the first, and
+    /// stops the load if any of its values does.
+    pub(super) fn stopping(&self, split: &Split) -> Option<u64> {
+        let stream_fails = self.stream.drift.on_mismatch == OnMismatch::Fail;
+        if !policy::is_own(&self.contract.columns) {
+            return Some(split.counts.quarantined).filter(|&records| stream_fails && records > 0);
+        }
+        let failed = self.changes(split).into_iter();
+        let failed = failed.filter(|change| change.effect == Effect::Failed);
+        let values: u64 = failed.map(|change| change.count).sum();
+        // What no column is to blame for has no drift to be counted by.
+        let records = if stream_fails {
+            self.left_to_stream(split)
+        } else {
+            0
+        };
+        Some(values.max(records)).filter(|&count| count > 0)
+    }
+
+    /// Quarantined records whose first fault is at a place that says nothing itself.
+    fn left_to_stream(&self, split: &Split) -> u64 {
+        let mut own: HashMap<String, bool> = HashMap::new();
+        let mut records = 0;
+        for batch in &split.quarantined {
+            let paths = batch["path"].as_string::<i32>();
+            for row in 0..paths.len() {
+                let path = if paths.is_valid(row) { paths.value(row) } else { "" };
+                let is_own = match own.get(path) {
+                    Some(&known) => known,
+                    None => {
+                        let is_own = Policy::at(&self.contract, path).on_mismatch.is_some();
+                        own.insert(path.to_owned(), is_own);
+                        is_own
+                    }
+                };
+                records += u64::from(!is_own);
+            }
+        }
+        records
+    }
+}
