@@ -112,6 +112,15 @@ def timed(label, command, landed, codes=(0,)):
     return done
 
 
+def reviewed(contract):
+    """What a person makes of a draft: amounts are decimals, whether they come as text or not, and a score is a number."""
+    for name, kind in (("total", "number\n        physicalType: decimal(12,2)"), ("score", "number")):
+        contract, found = re.subn(rf"(- name: {name}\n        logicalType: )[^\n]*(\n        physicalType: [^\n]*)?", rf"\g<1>{kind}", contract)
+        if found != 1:
+            raise SystemExit(f"the draft has no {name}")
+    return contract
+
+
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("landfall")
@@ -130,7 +139,7 @@ def main():
         timed("transform, whole year", landfall("transform"), landed)
         proposed = root / "proposed.odcs.yaml"
         inferred = subprocess.run(landfall("contract", "infer", "year.orders"), check=True, capture_output=True, text=True)
-        proposed.write_text(inferred.stdout)
+        proposed.write_text(reviewed(inferred.stdout))
         timed("contract test, whole year", landfall("contract", "test", "year.orders", "--contract", str(proposed)), landed, (0, 3))
         shutil.copy(proposed, root / "contracts" / "year.orders.odcs.yaml")
         timed("rebuild --promote", landfall("rebuild", "year.orders", "--promote"), landed)
