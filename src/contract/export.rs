@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use serde_json::{Map, Value, json};
 
-use super::{Column, ColumnType, Contract, Rules, TimestampFormat, columns};
+use super::{Column, ColumnType, Contract, Rules, TimestampFormat, columns, example::example};
 
 /// The dialect of [`json_schema`].
 pub const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -44,6 +44,9 @@ pub fn json_schema(contract: &Contract) -> Value {
         members.insert("title".to_owned(), contract.id.clone().into());
         if contract.status == "deprecated" {
             members.insert("deprecated".to_owned(), true.into());
+        }
+        if let Some(example) = example(contract) {
+            members.insert("examples".to_owned(), json!([example]));
         }
     }
     schema
@@ -322,6 +325,39 @@ mod tests {
         {
           "$id": "urn:landfall:contract:test:1.0.0",
           "$schema": "https://json-schema.org/draft/2020-12/schema",
+          "examples": [
+            {
+              "a": {
+                "city": "example",
+                "lines": [
+                  {
+                    "price": 1,
+                    "sku": "example",
+                    "tags": [
+                      "example"
+                    ]
+                  }
+                ],
+                "postal": {
+                  "code": "example"
+                }
+              },
+              "at": "2025-01-31T12:00:00Z",
+              "day": "2025-01-31T12:00:00",
+              "epoch": 1738324800000,
+              "id": 1,
+              "in": {
+                "vip": true
+              },
+              "j": {},
+              "n": 1,
+              "status": "open",
+              "tags": [
+                "example"
+              ],
+              "total": 1
+            }
+          ],
           "properties": {
             "a": {
               "properties": {

@@ -12,6 +12,7 @@ pub mod compat;
 pub mod diff;
 pub mod drift;
 pub mod evidence;
+pub mod example;
 pub mod export;
 pub mod flatten;
 pub mod infer;

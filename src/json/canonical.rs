@@ -12,8 +12,8 @@ use super::{
 ///
 /// The canonical text is that of RFC 8785: no blanks, members in the order of their names in UTF-16, texts with the
 /// fewest escapes, numbers as ECMAScript writes them. Only what RFC 8785 would round has a text of its own, its digits,
-/// or two records that differ would be one: a whole number that no double holds, and a fraction of more digits than a
-/// double has.
+/// or two records that differ would be one: a whole number that no double holds, and a fraction that is not how a double
+/// is written, shortest or in 17 digits.
 ///
 /// ```
 /// use landfall::json::canonical::sha256;
@@ -124,11 +124,8 @@ fn text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Most digits that somebody writes who has a double in mind.
-const DOUBLE_DIGITS_MAX: usize = 17;
-
-/// A number as ECMAScript writes it, if that is the same number or both are fractions of which a double is all there is;
-/// else its digits.
+/// A number as ECMAScript writes it, if that is the same number, or if both are fractions and this is how a double is written
+/// in the 17 digits that tell all doubles apart; else its digits.
 fn number(written: &str) -> String {
     let Some(exact) = Exact::read(written) else {
         // Its exponent is beyond counting: it is equal to what is written the same.
@@ -139,7 +136,8 @@ fn number(written: &str) -> String {
     let same = text.filter(|text| {
         Exact::read(text).is_some_and(|read| {
             let fractions = exact.exponent < 0 && read.exponent < 0;
-            read == exact || (fractions && exact.digits.len() <= DOUBLE_DIGITS_MAX)
+            let in_17_digits = || double.and_then(|double| Exact::read(&format!("{double:.16e}")));
+            read == exact || (fractions && in_17_digits().as_ref() == Some(&exact))
         })
     });
     same.unwrap_or_else(|| exact.to_text())
@@ -237,7 +235,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// From the RFC, and what it leaves out.
+    /// From the RFC, but for the first number, which it rounds; and what it leaves out.
     #[test]
     fn f144_a_value_has_one_text() {
         let cases = [
@@ -248,7 +246,7 @@ mod tests {
             ),
             (
                 "[333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001]",
-                "[333333333.3333333,1e+30,4.5,0.002,1e-27]",
+                "[33333333333333329e-8,1e+30,4.5,0.002,1e-27]",
             ),
             (
                 r#""\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/""#,
@@ -285,6 +283,9 @@ mod tests {
             "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
         );
         assert_ne!(sha256(b"{\"a\":"), sha256(b"{\"b\":"));
+        // One double, and two records all the same.
+        assert_ne!(written("1714564800.1234567"), written("1714564800.1234568"));
+        assert_ne!(written("1234567890123456.7"), written("1234567890123456.8"));
     }
 
     fn json() -> impl Strategy<Value = Value> {

@@ -1,16 +1,20 @@
 //! `--lineage FILE`: what was read and written, run by run, for a catalogue of lineage.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write as _,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use object_store::path::Path as Key;
 use tracing::warn;
 
 use crate::{
+    clock::Clock,
     config::{Stream, StreamName, text::Vars},
     contract::Contract,
     error::{Error, ErrorKind, Result},
@@ -22,7 +26,11 @@ use crate::{
 
 /// A file that events of OpenLineage are added to, one a line.
 #[derive(Clone, Debug)]
-pub struct Lineage(Arc<File>);
+pub struct Lineage {
+    file: Arc<File>,
+    /// Whether a line may have been written in part.
+    broken: Arc<AtomicBool>,
+}
 
 impl Lineage {
     /// Opens `file`, or makes it.
@@ -30,6 +38,12 @@ impl Lineage {
     /// # Errors
     /// [`ErrorKind::Config`] if it cannot be written to.
     pub fn open(file: &Path) -> Result<Self> {
+        if fs::metadata(file).is_ok_and(|found| !found.is_file()) {
+            // A pipe that nobody reads would hold the run.
+            return Err(Error::new(ErrorKind::Config, "open lineage file")
+                .with("file", file.display())
+                .with("problem", "it is no regular file"));
+        }
         let opened = OpenOptions::new().create(true).append(true).open(file);
         let opened = opened.map_err(|source| {
             Error::new(ErrorKind::Config, "open lineage file")
@@ -40,14 +54,42 @@ impl Lineage {
                 )
                 .caused_by(source)
         })?;
-        Ok(Self(Arc::new(opened)))
+        Ok(Self {
+            file: Arc::new(opened),
+            broken: Arc::default(),
+        })
     }
 
     /// Adds one line. Data come first: what cannot be told any more is a warning.
     fn add(&self, line: &str) {
         // In one piece, so that lines of processes that share the file do not mix.
-        if let Err(error) = (&*self.0).write_all(line.as_bytes()) {
+        let begin = if self.broken.swap(false, Ordering::Relaxed) {
+            "\n"
+        } else {
+            ""
+        };
+        if let Err(error) = (&*self.file).write_all(format!("{begin}{line}").as_bytes()) {
+            self.broken.store(true, Ordering::Relaxed);
             warn!(%error, "lineage not written");
+        }
+    }
+}
+
+/// A run that was begun. If it is dropped before it has ended, somebody stopped it, and that is told.
+struct Open<'a> {
+    lineage: &'a Lineage,
+    run: &'a Run,
+    sets: (&'a [Dataset], &'a [Dataset]),
+    clock: &'a Clock,
+    has_ended: bool,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let (inputs, outputs) = self.sets;
+            let line = line(self.run, &Turn::Abort, self.clock.now(), inputs, outputs);
+            self.lineage.add(&line);
         }
     }
 }
@@ -118,7 +160,18 @@ pub(super) async fn told<T: Figures>(
     let (inputs, outputs) = datasets::<T>(workspace, stream);
     let now = || workspace.clock.now();
     lineage.add(&line(&run, &Turn::Start, now(), &inputs, &outputs));
-    let result = work.await;
+    let result = {
+        let mut open = Open {
+            lineage,
+            run: &run,
+            sets: (&inputs, &outputs),
+            clock: &workspace.clock,
+            has_ended: false,
+        };
+        let result = work.await;
+        open.has_ended = true;
+        result
+    };
     let turn = match &result {
         Ok(_) => Turn::Complete,
         Err(error) => Turn::Fail(error.chain()),

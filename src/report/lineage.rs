@@ -40,6 +40,8 @@ pub enum Turn {
     Complete,
     /// It stopped for this reason. What it had committed before stays.
     Fail(String),
+    /// Somebody stopped it. What it had committed before stays.
+    Abort,
 }
 
 /// What a run reads or writes. What is not known is left out.
@@ -81,6 +83,7 @@ pub fn line(run: &Run, turn: &Turn, at: Timestamp, inputs: &[Dataset], outputs: 
         Turn::Start => "START",
         Turn::Complete => "COMPLETE",
         Turn::Fail(_) => "FAIL",
+        Turn::Abort => "ABORT",
     };
     let source = inputs.first();
     let event = json!({

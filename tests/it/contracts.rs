@@ -148,15 +148,19 @@ fn judged(contract: &Contract, records: &[Value]) -> Vec<bool> {
 }
 
 #[test]
-fn a_public_validator_agrees_with_the_judge_about_the_json_schema_of_a_contract() {
+fn r112_a_public_validator_agrees_with_the_judge_about_the_json_schema_of_a_contract_and_its_example() {
     let mut contract = orders();
     uncoerced(&mut contract.columns);
-    let records = records(2_000);
+    let schema = json_schema(&contract);
+    let example = schema["examples"][0].clone();
+    assert!(example["id"].is_i64(), "{example}");
+    let mut records = records(2_000);
+    records.push(example);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("all.json");
     fs::write(
         &file,
-        json!({ "schema": json_schema(&contract), "instances": records }).to_string(),
+        json!({ "schema": schema, "instances": records }).to_string(),
     )
     .unwrap();
     let words: Vec<String> =
@@ -165,6 +169,7 @@ fn a_public_validator_agrees_with_the_judge_about_the_json_schema_of_a_contract(
     for ((record, words), accepted) in records.iter().zip(&words).zip(&accepted) {
         assert_eq!(words.is_empty(), *accepted, "{record}\n{words}");
     }
+    assert_eq!(accepted.last(), Some(&true), "the example");
     let share = accepted.iter().filter(|&&accepted| accepted).count();
     assert!((200..1_800).contains(&share), "{share} of 2000 accepted");
 }

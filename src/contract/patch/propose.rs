@@ -114,6 +114,10 @@ pub(super) fn steps(
             let is_lossless = request.extent != Extent::Everything;
             let what = match what {
                 Some(What::NoBounds | What::AnyText) if is_lossless => return Err("a rule says so"),
+                // They are about values of the type it has, and would go with it.
+                Some(What::Retype(_)) if is_lossless && !is_numeric(&column.kind) && has_rules(column) => {
+                    return Err("a rule says so");
+                }
                 Some(What::Retype(kind)) if is_lossless && !is_widened(column, &kind) => {
                     let partly = Some(request.extent).filter(|&extent| extent == Extent::Partly);
                     let some = partly.and_then(|_| for_some(column, change, request.sample));
@@ -129,6 +133,15 @@ pub(super) fn steps(
         Place::Within => Err("columns lie behind it; it must be an object"),
         Place::Unknown { .. } | Place::InUnknown => Err("it is not in the contract"),
     }
+}
+
+fn has_rules(column: &Column) -> bool {
+    let unique = column.rules.unique;
+    column.rules
+        != Rules {
+            unique,
+            ..Rules::default()
+        }
 }
 
 fn of_column(

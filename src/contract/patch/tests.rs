@@ -374,3 +374,31 @@ fn one_new_column_that_cannot_be_written_keeps_no_other_away() {
     assert_eq!((draft.left.len(), draft.left[0].why), (1, UNEDITED));
     assert_eq!(odcs::parse(&draft.text, "c.yaml").unwrap(), draft.contract);
 }
+
+#[test]
+fn no_rule_is_lost_with_a_wider_type_that_nobody_asked_for() {
+    let text = "apiVersion: v3.1.0
+kind: DataContract
+id: t
+version: 1.0.0
+status: active
+schema:
+- name: t
+  properties:
+  - {name: id, logicalType: integer}
+  - name: day
+    logicalType: date
+    customProperties:
+    - {property: enum, value: ['2024-03-31', '2024-06-30']}
+";
+    let records = [r#"{"id":1,"day":"2024-03-31T00:00:00"}"#.to_owned()];
+    for extent in [Extent::Lossless, Extent::Partly] {
+        let patch = patched(text, &records, true, extent);
+        assert_eq!(patch.differences, [], "{extent:?}");
+        assert!(
+            left(&patch).contains("day type_changed: a rule says so"),
+            "{extent:?}: {}",
+            left(&patch)
+        );
+    }
+}

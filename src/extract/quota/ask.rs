@@ -97,7 +97,11 @@ impl Fetcher {
         match self.quota(settings, host, member).await {
             Ok(quota) => {
                 // In this order: when the one says that the time has come, the other does not hold the request.
-                member.limiter().observe_quota(quota);
+                // What is held for days is held here, where it fails and is asked for again; the budget of all processes would
+                // keep it even if the API takes it back.
+                if !(quota.is_spent() && quota.reset.is_some_and(|reset| reset > super::RESET_MAX)) {
+                    member.limiter().observe_quota(quota);
+                }
                 member.standing.told(quota, self.clock.steady());
             }
             Err(Missed::Credential(error)) => return Err(error),

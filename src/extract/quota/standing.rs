@@ -7,7 +7,10 @@ use std::{
 
 use chrono::TimeDelta;
 
-use crate::{clock::Timestamp, extract::quota::Quota};
+use crate::{
+    clock::Timestamp,
+    extract::quota::{Quota, RESET_MAX},
+};
 
 /// Asked again no sooner than this while requests are left, however short the window.
 const AGAIN_MIN: Duration = Duration::from_secs(10);
@@ -77,7 +80,8 @@ impl Standing {
         };
         told.spent_until = wait.map(|wait| after(now, wait));
         told.quota = Some(quota);
-        told.again_at = Some(after(now, again));
+        // A quota may be raised before its time.
+        told.again_at = Some(after(now, again.min(RESET_MAX)));
     }
 
     /// Takes note that there was no answer that could be read.
@@ -121,6 +125,7 @@ mod tests {
             ((7, s(60)), s(0), s(60)),
             ((7, s(1)), s(0), AGAIN_MIN),
             ((0, s(60)), s(60), s(60)),
+            ((0, s(86_400)), s(86_400), RESET_MAX),
             ((0, s(0)), SPENT_MIN, SPENT_MIN),
         ];
         for ((remaining, reset), left, again) in table {
