@@ -7,6 +7,7 @@ Needs nginx (Debian `nginx-light`) and GNU time. Prints each command's wall time
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import random
@@ -64,6 +65,19 @@ sources:
 """
 
 
+@contextlib.contextmanager
+def served(root, port):
+    """nginx over the folder `www` of `root`, as long as it is wanted."""
+    config = f"pid {root}/nginx.pid; error_log {root}/error.log; events {{}} http {{ access_log off; types {{ application/json json; }} server {{ listen 127.0.0.1:{port}; root {root}/www; }} }}"
+    (root / "nginx.conf").write_text(config)
+    server = subprocess.Popen(["nginx", "-c", str(root / "nginx.conf"), "-g", "daemon off;"])
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def timed(command, label):
     done = subprocess.run(["/usr/bin/time", "-v", *command], capture_output=True, text=True)
     if done.returncode != 0:
@@ -96,10 +110,7 @@ def main():
     write_pages(root / "www" / "update", base, changed, options.per_page)
     size = sum(path.stat().st_size for path in (root / "www" / "first").iterdir())
     print(f"{options.records} records, {size / options.records:.0f} bytes each, {options.per_page} a page")
-    config = f"pid {root}/nginx.pid; error_log {root}/error.log; events {{}} http {{ access_log off; types {{ application/json json; }} server {{ listen 127.0.0.1:{options.port}; root {root}/www; }} }}"
-    (root / "nginx.conf").write_text(config)
-    server = subprocess.Popen(["nginx", "-c", str(root / "nginx.conf"), "-g", "daemon off;"])
-    try:
+    with served(root, options.port):
         project = root / "project"
         project.mkdir()
         for day in ("first", "update"):
@@ -108,11 +119,8 @@ def main():
                 timed([options.landfall, "--project", str(project), "-v", verb], f"{day} {verb}")
         count = [options.landfall, "--project", str(project), "sql", "--format", "csv", "SELECT count(*), sum(version) FROM bench.orders"]
         print(subprocess.run(count, capture_output=True, text=True).stdout.strip())
-    finally:
-        server.terminate()
-        server.wait()
-        if not options.keep:
-            shutil.rmtree(root)
+    if not options.keep:
+        shutil.rmtree(root)
 
 
 if __name__ == "__main__":

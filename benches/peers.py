@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from end_to_end import PROJECT, record, write_pages
+from end_to_end import PROJECT, record, served, write_pages
 
 DLT = ["dlt[deltalake,filesystem]==1.31.0"]
 
@@ -72,10 +72,7 @@ def main():
     python = root / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", *DLT], check=True)
     (root / "pipeline.py").write_text(PIPELINE)
-    config = f"pid {root}/nginx.pid; error_log {root}/error.log; events {{}} http {{ access_log off; types {{ application/json json; }} server {{ listen 127.0.0.1:{options.port}; root {root}/www; }} }}"
-    (root / "nginx.conf").write_text(config)
-    server = subprocess.Popen(["nginx", "-c", str(root / "nginx.conf"), "-g", "daemon off;"])
-    try:
+    with served(root, options.port):
         project = root / "project"
         project.mkdir()
         for day, rows in (("first", options.records), ("update", len(changed))):
@@ -86,11 +83,8 @@ def main():
             print(f"    landfall {ours:8.2f} s  {rows / ours:>10,.0f} rows/s  peak {our_peak:6.0f} MiB")
             print(f"    dlt      {theirs:8.2f} s  {rows / theirs:>10,.0f} rows/s  peak {their_peak:6.0f} MiB")
             print(f"    ratio    {theirs / ours:8.1f} x faster, {our_peak / their_peak:.2f} of the memory")
-    finally:
-        server.terminate()
-        server.wait()
-        if not options.keep:
-            shutil.rmtree(root)
+    if not options.keep:
+        shutil.rmtree(root)
 
 
 if __name__ == "__main__":
