@@ -176,6 +176,25 @@ impl JsonPath {
         Ok(first.map(|range| &json[range]))
     }
 
+    /// Whether the two part on the way, each into another member: then neither selects anything of what the other does.
+    pub(crate) fn parts_from(&self, other: &Self) -> bool {
+        let steps = self.segments.iter().zip(&other.segments);
+        let mut parted = steps.map(|steps| match steps {
+            (Segment::Member(mine), Segment::Member(theirs)) => (mine != theirs).then_some(true),
+            _ => Some(false),
+        });
+        parted.find_map(|parted| parted).unwrap_or(false)
+    }
+
+    /// Whether all it selects are the elements of one array: members, then one `[*]`.
+    pub(crate) fn is_one_array(&self) -> bool {
+        let (last, members) = match self.segments.split_last() {
+            Some((last, members)) => (last, members),
+            None => return false,
+        };
+        *last == Segment::Every && members.iter().all(|step| matches!(step, Segment::Member(_)))
+    }
+
     /// The steps of the path.
     pub(crate) fn segments(&self) -> &[Segment] {
         &self.segments
@@ -483,6 +502,24 @@ mod tests {
             .unwrap()
             .select(json, &mut |_| {})
             .map(drop)
+    }
+
+    #[test]
+    fn paths_part_only_at_members_of_different_names() {
+        let table = [
+            ("$.next", "$.data[*]", true),
+            ("$.page.next", "$.page.data[*]", true),
+            ("$.data[0].next", "$.data[*]", false),
+            ("$.data", "$.data[*]", false),
+            ("$", "$.data[*]", false),
+            ("$[0]", "$[*]", false),
+            ("$.*.next", "$.data[*]", false),
+            ("$.next", "$[*]", false),
+        ];
+        for (path, records, part) in table {
+            let [path, records] = [path, records].map(|text| JsonPath::parse(text).unwrap());
+            assert_eq!(path.parts_from(&records), part, "{path} and {records}");
+        }
     }
 
     #[test]

@@ -41,6 +41,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A file may take this long; it is the time between two reads that tells a dead connection.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(12 * 3600);
 
+/// Most bytes for which room is made before they come, whatever length a server announces.
+const RESERVED_BYTES_MAX: u64 = 16 << 20;
+
 /// Read of an answer that is not wanted whole, in bytes before and after decoding: enough for what it says of the error.
 pub const EXCERPT_BYTES_MAX: u64 = 256 * 1024;
 
@@ -421,6 +424,12 @@ async fn gather(response: &mut reqwest::Response, body: &mut BytesMut, most: u64
     if response.content_length().is_some_and(|length| length > most) && body.is_empty() {
         return Ok(false);
     }
+    // What is reserved and does not come costs addresses, not memory.
+    let length = response
+        .content_length()
+        .filter(|_| body.is_empty())
+        .unwrap_or_default();
+    body.reserve(usize::try_from(length.min(RESERVED_BYTES_MAX)).unwrap_or_default());
     // Ends at `most` at the latest.
     while body.len() as u64 <= most {
         match response.chunk().await.map_err(failure)? {

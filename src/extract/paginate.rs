@@ -28,6 +28,7 @@ use crate::{
     config::{
         Stream,
         paginate::{OffsetStep, Paginate},
+        request::Place,
     },
     error::{Error, ErrorKind, Result},
     extract::{
@@ -62,6 +63,16 @@ pub struct Turn<'a> {
     pub size: Option<u64>,
     /// The number of the page within the window, from 1.
     pub page: u64,
+}
+
+impl<'a> Turn<'a> {
+    /// Where to look for `place`: not among the records, if it is elsewhere.
+    fn around(&self, place: &Place) -> &'a Bytes {
+        match (&self.reading.around, place, self.stream.records.only()) {
+            (Some(around), Place::Body(path), Some(records)) if path.parts_from(records) => around,
+            _ => self.body,
+        }
+    }
 }
 
 /// What follows a page.
@@ -195,15 +206,15 @@ pub fn is_url(paginate: &Paginate) -> bool {
 
 /// What the paginator alone says.
 fn following(turn: &Turn<'_>, more: Option<bool>) -> Result<Next> {
-    let Turn { head, body, .. } = turn;
+    let head = turn.head;
     Ok(match &turn.stream.paginate.next {
         Paginate::Single | Paginate::Auto => Next::End(Why::OnePage),
-        Paginate::Cursor { from, to } => or_end(token::at(from, head, body, Form::of(to))?),
+        Paginate::Cursor { from, to } => or_end(token::at(from, head, turn.around(from), Form::of(to))?),
         Paginate::Template { token, to } => {
             let made = token.render_json(&stop::vars(turn, &token.variables()))?;
             or_end(token::of_value(&made, Form::of(to))?)
         }
-        Paginate::NextUrl { from } => url(turn, token::at(from, head, body, Form::Text)?)?,
+        Paginate::NextUrl { from } => url(turn, token::at(from, head, turn.around(from), Form::Text)?)?,
         Paginate::MadeUrl { url: text } => {
             let made = text.render_json(&stop::vars(turn, &text.variables()))?;
             url(turn, token::of_value(&made, Form::Text)?)?

@@ -10,7 +10,7 @@ mod windows;
 use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::{Map, Value};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::{debug, warn};
 
 use crate::{
@@ -41,7 +41,7 @@ use crate::{
         retry::server_time,
         shape,
         spool::{Parts, Records},
-        window::{Position, Scope},
+        window::{LOOKAHEAD_BYTES_MAX, Position, Scope},
     },
     json,
     raw::{Page, PageFacts, Reported, Window, pass::Tally},
@@ -87,6 +87,21 @@ pub(crate) struct Step {
     pub(crate) position: Position,
     /// Keeps the slice from going on until it is dropped, once the step is committed.
     pub(crate) hold: Option<oneshot::Sender<()>>,
+}
+
+/// What a step came to, with its place among those fetched ahead.
+pub(crate) type Waiting = (Result<Step>, Option<OwnedSemaphorePermit>);
+
+impl Step {
+    /// Bytes of the body that is held for it.
+    fn bytes(&self) -> u32 {
+        match &self.landed {
+            Some(Landed::Page(page)) => u32::try_from(page.body.len()).unwrap_or(u32::MAX),
+            // In a file, but for one part.
+            Some(Landed::Parts(_)) => u32::MAX,
+            None => 0,
+        }
+    }
 }
 
 /// What is to be landed of one answer.
@@ -255,12 +270,19 @@ impl Pull {
     }
 
     /// Sends step after step to `sender` until the slice or the patience of the receiver ends.
-    pub(crate) async fn run(mut self: Box<Self>, sender: mpsc::Sender<Result<Step>>) {
+    pub(crate) async fn run(mut self: Box<Self>, sender: mpsc::Sender<Waiting>) {
+        let room = Arc::new(Semaphore::new(LOOKAHEAD_BYTES_MAX as usize));
         // `step` fails at `pages_max`. A permit first: no page is fetched that has no place to wait.
         while let Ok(permit) = sender.reserve().await {
             let stepped = self.step().await;
             let more = matches!(&stepped, Ok(step) if step.position != Position::Last);
-            permit.send(stepped);
+            let bytes = stepped.as_ref().map_or(0, Step::bytes).min(LOOKAHEAD_BYTES_MAX);
+            // The semaphore is never closed. Without a receiver nobody gives room back.
+            let taken = tokio::select! {
+                taken = Arc::clone(&room).acquire_many_owned(bytes) => taken.ok(),
+                () = sender.closed() => return,
+            };
+            permit.send((stepped, taken));
             if !more {
                 return;
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     clock::Timestamp,
-    config::{Stream, incremental::Incremental},
+    config::{Stream, format::Syntax, incremental::Incremental},
     extract::{
         cursor::{self, Rank},
         paginate::prints::Prints,
@@ -16,7 +16,7 @@ use crate::{
         self, Defect, Piece,
         part::{self, Cut, Section},
     },
-    json::{self, Found},
+    json::{self, Found, JsonPath},
     raw::Part,
 };
 
@@ -40,6 +40,8 @@ pub struct Reading {
     pub cursors_before: u64,
     /// Records whose cursor is less than that of the record before.
     pub cursors_unsorted: u64,
+    /// The body without its records, for paths elsewhere; none if they do not stand side by side in it.
+    pub around: Option<Bytes>,
     /// What guards compare of the records of a body that is in a file.
     pub prints: Option<Arc<Prints>>,
 }
@@ -79,6 +81,8 @@ struct Cursors<'a> {
 struct Reader<'a> {
     reading: Reading,
     cursors: Option<Cursors<'a>>,
+    /// Where the first record begins, if the records stand in the body.
+    first: Option<usize>,
     last: Last,
 }
 
@@ -95,6 +99,7 @@ impl<'a> Reader<'a> {
                 ..Reading::default()
             },
             cursors,
+            first: None,
             last: Last::None,
         }
     }
@@ -103,7 +108,24 @@ impl<'a> Reader<'a> {
         if let Some(cursors) = &self.cursors {
             self.reading.take(cursors, piece.bytes(body));
         }
+        if let (None, Piece::Range(range)) = (self.first, &piece) {
+            self.first = Some(range.start);
+        }
         self.last.set(piece);
+    }
+
+    /// What of `body` is left without the records, if it is JSON with all of them in one array.
+    fn around(&self, stream: &Stream, body: &Bytes) -> Option<Bytes> {
+        let (Some(first), Last::Range(last)) = (self.first, &self.last) else {
+            return None;
+        };
+        let is_json = stream.format.syntax == Syntax::Json;
+        if !is_json || !stream.records.only().is_some_and(JsonPath::is_one_array) {
+            return None;
+        }
+        let rest = [body.get(..first)?, body.get(last.end..)?].concat();
+        let document = format::document(&stream.format, &rest.into(), &format::Limits::DEFAULT);
+        document.ok().flatten()
     }
 
     /// Keeps the last record of `body`; if there is none, that of the part before.
@@ -142,9 +164,11 @@ pub fn read(
     match found.map_err(Unreadable::NotJson)? {
         Found::Missing => Err(Unreadable::RecordsMissing),
         Found::Values(records) => {
+            let around = reader.around(stream, body);
             reader.keep(body);
             Ok(Reading {
                 records: records as u64,
+                around,
                 ..reader.reading
             })
         }
@@ -350,10 +374,36 @@ mod tests {
             cursors_future: 1,
             cursors_before: 1,
             cursors_unsorted: 1,
+            around: Some(Bytes::from_static(b"[]")),
             prints: None,
         };
         assert_eq!(reading, expected);
         assert!(!reading.is_behind());
+    }
+
+    #[test]
+    fn what_stands_around_the_records_is_kept_where_it_is_a_text_of_its_own() {
+        let table = [
+            (
+                "$.data[*]",
+                r#"{"data":[ {"next":1}, 2 ],"next":"B"}"#,
+                Some(r#"{"data":[  ],"next":"B"}"#),
+            ),
+            ("$.data[*]", r#"{"data":[],"next":"B"}"#, None),
+            (
+                "$.data[*].rows[*]",
+                r#"{"data":[{"rows":[1]},{"rows":[2]}]}"#,
+                None,
+            ),
+            ("$.data.*", r#"{"data":{"a":1}}"#, None),
+            ("$.data[0]", r#"{"data":[1]}"#, None),
+        ];
+        for (path, body, around) in table {
+            let mut stream = stream(CursorFormat::Rfc3339);
+            stream.records = JsonPath::parse(path).unwrap().into();
+            let reading = read(&stream, &Bytes::from(body), noon(), None, None).unwrap();
+            assert_eq!(reading.around, around.map(Bytes::from), "{path} in {body}");
+        }
     }
 
     #[test]

@@ -20,21 +20,24 @@ use crate::{
         fetch::Fetcher,
         files::Filing,
         progress::Progress,
-        pull::{Landed, Mark, Pull, Step},
+        pull::{Landed, Mark, Pull, Step, Waiting},
         spool::Parts,
         sweep::{Slices, Slot, Sweep, key, say_ignored},
     },
     raw::{Bookmark, Page},
 };
 
-/// Pages fetched ahead of the one the caller holds.
-const LOOKAHEAD_PAGES: usize = 1;
+/// Most pages fetched ahead of the one the caller holds.
+pub(crate) const LOOKAHEAD_PAGES_MAX: usize = 8;
+
+/// Bodies fetched ahead have no more bytes than this, unless one alone has: enough to go on while a batch is committed.
+pub(crate) const LOOKAHEAD_BYTES_MAX: u32 = 16 << 20;
 
 /// The pages of one stream, from where a bookmark stands to the end of the pass.
 ///
 /// A bookmark with an open window resumes at its next page; one without opens a window at its watermark less the
 /// lookback. Pages of one slice come in order; slices are pulled side by side. Memory: the caller's page,
-/// [`LOOKAHEAD_PAGES`] more for every slice at work, and the encoded form of those being read. Dropping it stops the
+/// [`LOOKAHEAD_BYTES_MAX`] or one page more, one that waits for room, and the encoded form of those being read. Dropping it stops the
 /// fetches under way.
 pub struct Extraction {
     fetcher: Fetcher,
@@ -60,7 +63,7 @@ enum Pages {
     /// Not begun; the slices of a sliced stream.
     Ready(Option<Slices>),
     Whole {
-        receiver: mpsc::Receiver<Result<Step>>,
+        receiver: mpsc::Receiver<Waiting>,
         task: AbortHandle,
     },
     Sliced(Box<Sweep>),
@@ -244,7 +247,10 @@ impl Extraction {
                 Pages::Whole { receiver, .. } => receiver
                     .recv()
                     .await
-                    .unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "fetch pages after a failure")))
+                    .map_or_else(
+                        || Err(Error::new(ErrorKind::Internal, "fetch pages after a failure")),
+                        |(stepped, _)| stepped,
+                    )
                     .map(|step| (None, step)),
                 Pages::Sliced(sweep) => match sweep.next(&mut self.bookmark).await {
                     Ok(Some((slot, step))) => Ok((Some(slot), step)),
@@ -419,7 +425,7 @@ impl Extraction {
         self.pages = match slices {
             None => match self.pull()? {
                 Some(pull) => {
-                    let (sender, receiver) = mpsc::channel(LOOKAHEAD_PAGES);
+                    let (sender, receiver) = mpsc::channel(LOOKAHEAD_PAGES_MAX);
                     let task = tokio::spawn(Box::new(pull).run(sender)).abort_handle();
                     Pages::Whole { receiver, task }
                 }

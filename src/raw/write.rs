@@ -1,15 +1,17 @@
 //! Landing: pages into objects, objects into one log entry.
 //!
 //! ```text
-//! append ─► frames in memory ─ full, or a new hour ─► upload     commit ─► upload the rest ─► log entry
+//! append ─► compress, a few pages at once ─► object in memory ─ full, or a new hour ─► upload
+//! commit ─► upload the rest ─► log entry
 //! ```
 //!
 //! Uploading early is safe: without an entry an object does not exist.
 
-use std::{mem, sync::Arc};
+use std::{collections::VecDeque, mem, sync::Arc, thread};
 
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, path::Path};
+use tokio::task::JoinHandle;
 
 use crate::{
     clock::{Clock, Timestamp},
@@ -18,7 +20,7 @@ use crate::{
     failpoint,
     raw::{
         BatchId, BatchNumber, Bookmark, Page,
-        frame::{self, PageIndex, hex, sha256},
+        frame::{Frame, PageIndex, hex, sha256},
         layout,
         log::{BatchKind, FORMAT, Landed, LogEntry, ObjectEntry, RawLog},
         store::lower,
@@ -42,6 +44,12 @@ pub const PAGES_MAX: u64 = 100_000;
 
 /// Pages shorter than this are compressed where they are; longer ones would hold up other tasks.
 const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// Bodies that are compressed at once have no more bytes than this, unless one alone has.
+const COMPRESSING_BYTES_MAX: usize = 16 << 20;
+
+/// Most bodies that are compressed at once.
+const COMPRESSING_PAGES_MAX: usize = 8;
 
 /// Entries of other writers that a commit goes past before it gives up.
 const RACES_MAX: usize = 1_000;
@@ -70,7 +78,16 @@ struct Pending {
     objects: Vec<ObjectEntry>,
     pages_count: u64,
     body_bytes: u64,
+    /// Pages for the open object, in its order.
+    compressing: VecDeque<Compressing>,
     open: Open,
+}
+
+/// A page on its way into the open object.
+#[derive(Debug)]
+struct Compressing {
+    body_bytes: usize,
+    frame: JoinHandle<Result<Frame>>,
 }
 
 /// The object in the making.
@@ -136,10 +153,12 @@ impl Landing {
 
     /// Takes `page` into the batch. It counts for nothing before [`Landing::commit`].
     ///
-    /// At most [`OBJECT_BYTES_MAX`] and one page are held in memory, compressed.
+    /// At most [`OBJECT_BYTES_MAX`] and one page are held in memory compressed, and beside them one page as it is, or
+    /// several small ones. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] for a page too long or one too many; whatever the store says about a full object.
+    /// [`ErrorKind::Limit`] for a page too long or one too many; whatever the store says about a full object. What is
+    /// wrong with a page may come out with a later one, or with the commit.
     pub async fn append(&mut self, page: Page) -> Result<()> {
         self.begin()?;
         if self.pending.pages_count >= PAGES_MAX {
@@ -148,24 +167,51 @@ impl Landing {
         // A clock that is set back while pages come in moves nothing to an hour that was done with.
         let hour = layout::hour(page.facts.fetched_at).max(self.hour);
         self.hour = hour;
-        let open = &self.pending.open;
-        if open.bytes.len() >= OBJECT_BYTES_MAX || (open.hour != hour && !open.pages.is_empty()) {
+        if self.pending.open.hour != hour {
             self.flush().await?;
+            self.pending.open.hour = hour;
         }
-        let body_bytes = page.body.len() as u64;
-        let mut bytes = mem::take(&mut self.pending.open.bytes);
-        let (bytes, index) = if page.body.len() < INLINE_BYTES_MAX {
-            let index = frame::append(&mut bytes, &page)?;
-            (bytes, index)
-        } else {
-            apart(move || frame::append(&mut bytes, &page).map(|index| (bytes, index))).await??
-        };
-        self.pending.open.hour = hour;
-        self.pending.open.bytes = bytes;
-        self.pending.open.pages.push(index);
+        let body_bytes = page.body.len();
+        self.make_room(body_bytes).await?;
         self.pending.pages_count += 1;
-        self.pending.body_bytes += body_bytes;
+        self.pending.body_bytes += body_bytes as u64;
+        if body_bytes < INLINE_BYTES_MAX && self.pending.compressing.is_empty() {
+            self.place(Frame::of(&page)?).await?;
+        } else {
+            let frame = tokio::task::spawn_blocking(move || Frame::of(&page));
+            let compressing = Compressing { body_bytes, frame };
+            self.pending.compressing.push_back(compressing);
+        }
         self.over = false;
+        Ok(())
+    }
+
+    /// Waits until a page of `body_bytes` may be compressed beside those that are.
+    async fn make_room(&mut self, body_bytes: usize) -> Result<()> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let compressing = &self.pending.compressing;
+        let mut bytes: usize = compressing.iter().map(|page| page.body_bytes).sum();
+        while self.pending.compressing.len() >= cores.min(COMPRESSING_PAGES_MAX)
+            || bytes.saturating_add(body_bytes) > COMPRESSING_BYTES_MAX
+        {
+            let Some(page) = self.pending.compressing.pop_front() else {
+                break;
+            };
+            bytes -= page.body_bytes;
+            let frame = page.frame.await.map_err(torn)??;
+            self.place(frame).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the next page into the open object, or into a new one if that is full.
+    async fn place(&mut self, frame: Frame) -> Result<()> {
+        if self.pending.open.bytes.len() >= OBJECT_BYTES_MAX {
+            self.upload_open().await?;
+        }
+        let open = &mut self.pending.open;
+        let index = frame.append_to(&mut open.bytes);
+        open.pages.push(index);
         Ok(())
     }
 
@@ -253,9 +299,23 @@ impl Landing {
         Err(self.limit("races_max", RACES_MAX as u64))
     }
 
-    /// Uploads the open object, if it has pages.
+    /// Uploads the open object with all pages that are on their way into it, if there are any.
     async fn flush(&mut self) -> Result<()> {
-        let open = mem::take(&mut self.pending.open);
+        // Room beside what is largest: none is left over.
+        self.make_room(usize::MAX).await?;
+        self.upload_open().await
+    }
+
+    /// Uploads the open object, if it has pages.
+    async fn upload_open(&mut self) -> Result<()> {
+        let hour = self.pending.open.hour;
+        let open = mem::replace(
+            &mut self.pending.open,
+            Open {
+                hour,
+                ..Open::default()
+            },
+        );
         if open.pages.is_empty() {
             return Ok(());
         }
@@ -316,6 +376,7 @@ impl Pending {
             objects: Vec::new(),
             pages_count: 0,
             body_bytes: 0,
+            compressing: VecDeque::new(),
             open: Open::default(),
         }
     }
@@ -350,7 +411,9 @@ async fn upload(store: &dyn ObjectStore, key: &Path, bytes: &Bytes) -> Result<()
 
 /// Runs long computation where it does not hold up other tasks.
 async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::new(ErrorKind::Internal, "land pages").caused_by(error))
+    tokio::task::spawn_blocking(work).await.map_err(torn)
+}
+
+fn torn(source: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "land pages").caused_by(source)
 }

@@ -293,7 +293,7 @@ impl Guard {
     fn total(&mut self, turn: &Turn<'_>) -> Option<Alarm> {
         let place = turn.stream.paginate.total.as_ref()?;
         // A body that is not JSON is reported where the token is looked for.
-        let declared = token::count_at(place, turn.head, turn.body).ok()??;
+        let declared = token::count_at(place, turn.head, turn.around(place)).ok()??;
         let from = self.seen.total.replace(declared)?;
         if from == declared || !turn.stream.paginate.next.is_counted() {
             return None;

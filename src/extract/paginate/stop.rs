@@ -26,7 +26,7 @@ pub(super) fn more(turn: &Turn<'_>) -> Result<Option<bool>> {
     let Some(place) = &turn.stream.paginate.stop.more else {
         return Ok(None);
     };
-    let text = token::text_at(place, turn.head, turn.body)?;
+    let text = token::text_at(place, turn.head, turn.around(place))?;
     Ok(Some(text.is_some_and(|text| {
         !NO.contains(&text.trim().to_ascii_lowercase().as_str())
     })))
@@ -48,7 +48,7 @@ pub(super) fn ends(turn: &Turn<'_>, more: Option<bool>) -> Result<Option<Why>> {
         return Ok(Some(Why::Condition));
     }
     if let Some(place) = &stop.pages
-        && let Some(pages) = token::count_at(place, turn.head, turn.body)?
+        && let Some(pages) = token::count_at(place, turn.head, turn.around(place))?
         && position(turn)? >= pages
     {
         return Ok(Some(Why::LastPage));

@@ -21,6 +21,7 @@ use crate::{
         request::Place,
     },
     error::ErrorKind,
+    extract::window::{LOOKAHEAD_BYTES_MAX, LOOKAHEAD_PAGES_MAX},
     raw::{Bookmark, Window},
 };
 
@@ -254,7 +255,7 @@ async fn r065_a_token_of_another_paginator_begins_the_window_again() {
 }
 
 #[tokio::test]
-async fn r065_no_more_than_one_page_is_fetched_ahead() {
+async fn r065_only_a_few_pages_are_fetched_ahead() {
     let server =
         Server::start(|number, _| json(&format!(r#"{{"data":[{{"id":{number}}}],"next":{number}}}"#))).await;
     let mut extraction = extraction(&source(&server.url, cursor()), Bookmark::default());
@@ -263,7 +264,28 @@ async fn r065_no_more_than_one_page_is_fetched_ahead() {
         for _ in 0..50 {
             tokio::task::yield_now().await;
         }
-        assert!(server.received().len() <= taken + 1);
+        assert!(server.received().len() <= taken + LOOKAHEAD_PAGES_MAX);
+    }
+}
+
+#[tokio::test]
+async fn r065_of_large_pages_none_is_fetched_while_another_waits_for_room() {
+    let text = "x".repeat(LOOKAHEAD_BYTES_MAX as usize / 2 + 1);
+    let server =
+        Server::start(move |number, _| json(&format!(r#"{{"data":[{{"id":"{text}"}}],"next":{number}}}"#)))
+            .await;
+    let mut source = source(&server.url, cursor());
+    source.limits.page_bytes_max = 4 * u64::from(LOOKAHEAD_BYTES_MAX);
+    source.limits.held_bytes_max = source.limits.page_bytes_max;
+    source.limits.part_bytes = source.limits.page_bytes_max;
+    let mut extraction = extraction(&source, Bookmark::default());
+    for taken in 1..3 {
+        extraction.next().await.unwrap().unwrap();
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        // One has a place, one waits for it.
+        assert!(server.received().len() <= taken + 2);
     }
 }
 
