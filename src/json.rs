@@ -9,12 +9,15 @@
 //! Nothing here recurses over the text and nothing is allocated per value, so hostile nesting costs neither stack nor heap.
 
 pub mod canonical;
+pub(crate) mod digits;
+pub mod member;
+pub(crate) mod quoted;
 pub(crate) mod scan;
 pub mod split;
 
 use std::{borrow::Cow, fmt, ops::Range, str};
 
-use scan::{Scanner, StringToken, hex4};
+use scan::{Scanner, StringToken, backslash, hex4};
 
 /// Deepest nesting of arrays and objects that is read.
 pub const DEPTH_MAX: usize = 128;
@@ -156,7 +159,7 @@ impl JsonPath {
         selection.scanner.blank();
         selection.walk(&self.segments)?;
         selection.scanner.end()?;
-        utf8(json, selection.utf8_until..json.len())?;
+        utf8_in(json, selection.utf8_until..json.len())?;
         Ok(if selection.reached {
             Found::Values(selection.count)
         } else {
@@ -268,7 +271,7 @@ pub fn text(value: &[u8]) -> Option<Cow<'_, str>> {
 /// Appends the text that `inner` (the inside of a JSON string) stands for; false if it has none.
 pub(crate) fn unescape(inner: &str, out: &mut String) -> bool {
     let mut rest = inner;
-    while let Some(at) = rest.find('\\') {
+    while let Some(at) = backslash(rest.as_bytes()) {
         out.push_str(&rest[..at]);
         let escape = &rest.as_bytes()[at + 1..];
         let mut length = 2;
@@ -324,7 +327,7 @@ impl Selection<'_, '_> {
     fn walk(&mut self, path: &[Segment]) -> Result<(), Defect> {
         let Some((segment, rest)) = path.split_first() else {
             let range = self.scanner.skip_to(usize::MAX)?;
-            utf8(self.scanner.bytes(), self.utf8_until..range.start)?;
+            utf8_in(self.scanner.bytes(), self.utf8_until..range.start)?;
             self.utf8_until = range.end;
             self.reached = true;
             self.count += 1;
@@ -395,13 +398,26 @@ fn is_name(bytes: &[u8], name: StringToken, wanted: &str) -> bool {
     str::from_utf8(written).is_ok_and(|inner| unescape(inner, &mut decoded)) && decoded == wanted
 }
 
-fn utf8(bytes: &[u8], range: Range<usize>) -> Result<(), Defect> {
+/// The bytes as text.
+///
+/// # Errors
+/// [`Defect::NotUtf8`].
+#[inline]
+pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, Defect> {
+    simdutf8::basic::from_utf8(bytes).map_err(|_| Defect::NotUtf8 {
+        offset: bytes.utf8_chunks().next().map_or(0, |chunk| chunk.valid().len()),
+    })
+}
+
+/// Whether a part of a text is UTF-8.
+fn utf8_in(bytes: &[u8], range: Range<usize>) -> Result<(), Defect> {
     let start = range.start;
-    match str::from_utf8(&bytes[range]) {
+    match utf8(&bytes[range]) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Defect::NotUtf8 {
-            offset: start + error.valid_up_to(),
+        Err(Defect::NotUtf8 { offset }) => Err(Defect::NotUtf8 {
+            offset: start + offset,
         }),
+        Err(defect) => Err(defect),
     }
 }
 

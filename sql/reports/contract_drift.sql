@@ -1,7 +1,15 @@
--- in: landfall.drift
+-- in: landfall.drift, landfall.loads
 -- out: kind, path, expected, found, seen, records, contract_version
--- grain: one row per load, path and kind of change of one stream; newest first
+-- grain: one row per load, path and kind of change of one stream against its own contract; newest first
 -- params: $source (text), $stream (text)
+WITH own AS (
+    SELECT drift.*
+    FROM landfall.drift AS drift
+    -- A load is told by the version of the stream's own contract; what others judge is not for it to take.
+    JOIN landfall.loads AS loads
+        ON loads.load_id = drift.load_id AND loads.contract_version = drift.contract_version
+    WHERE drift.source = $source AND drift.stream = $stream AND drift.effect <> 'coerced'
+)
 SELECT
     arrow_cast(kind, 'Utf8') AS kind,
     arrow_cast(path, 'Utf8') AS path,
@@ -10,7 +18,6 @@ SELECT
     "count" AS seen,
     records,
     arrow_cast(contract_version, 'Utf8') AS contract_version
-FROM landfall.drift
-WHERE source = $source AND stream = $stream AND effect <> 'coerced'
+FROM own
 ORDER BY batch_to DESC, path, kind
 LIMIT 20000

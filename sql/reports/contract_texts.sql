@@ -1,12 +1,13 @@
 -- in: landfall.contracts
--- out: version, sha256, text, changes
+-- out: version, sha256, text, changes, record_versions
 -- grain: one row per registered version of one stream's contract, oldest first
 -- params: $source (text), $stream (text)
 SELECT
     arrow_cast(version, 'Utf8') AS version,
     arrow_cast(sha256, 'Utf8') AS sha256,
     arrow_cast(text, 'Utf8') AS text,
-    arrow_cast(changes, 'Utf8') AS changes
+    arrow_cast(changes, 'Utf8') AS changes,
+    arrow_cast(record_versions, 'Utf8') AS record_versions
 FROM landfall.contracts
 WHERE source = $source AND stream = $stream
 ORDER BY registered_at, version

@@ -1,5 +1,5 @@
 -- in: landfall.contracts
--- out: version, status, registered_at, compatibility, changes, sha256
+-- out: version, status, registered_at, compatibility, changes, sha256, record_versions
 -- grain: one row per registered version of one stream's contract, oldest first
 -- params: $source (text), $stream (text)
 SELECT
@@ -8,7 +8,8 @@ SELECT
     registered_at,
     compatibility,
     changes,
-    sha256
+    sha256,
+    record_versions
 FROM landfall.contracts
 WHERE source = $source AND stream = $stream
 ORDER BY registered_at, version

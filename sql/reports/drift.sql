@@ -55,10 +55,10 @@ SELECT
     seen.source || '.' || seen.stream AS stream,
     seen.path,
     seen.kind,
-    last_value(seen.effect ORDER BY seen.batch_to) AS effect,
-    last_value(seen.severity ORDER BY seen.batch_to) AS severity,
-    last_value(seen.expected ORDER BY seen.batch_to) AS expected,
-    last_value(seen.found ORDER BY seen.batch_to) AS found,
+    last_value(seen.effect ORDER BY seen.batch_to, seen.contract_version) AS effect,
+    last_value(seen.severity ORDER BY seen.batch_to, seen.contract_version) AS severity,
+    last_value(seen.expected ORDER BY seen.batch_to, seen.contract_version) AS expected,
+    last_value(seen.found ORDER BY seen.batch_to, seen.contract_version) AS found,
     sum(seen.seen) AS seen,
     sum(seen.records) AS records,
     count(DISTINCT seen.load_id) AS loads,
@@ -66,12 +66,12 @@ SELECT
     first_value(newest.number) - max(seen.number) AS loads_since,
     min(seen.observed_at) AS first_seen,
     max(seen.observed_at) AS last_seen,
-    first_value(seen.contract_version ORDER BY seen.batch_to) AS contract_first,
-    last_value(seen.contract_version ORDER BY seen.batch_to) AS contract_last,
+    first_value(seen.contract_version ORDER BY seen.batch_to, seen.contract_version) AS contract_first,
+    last_value(seen.contract_version ORDER BY seen.batch_to, seen.contract_version) AS contract_last,
     first_value(newest.contract_version) AS contract_now,
     array_agg(DISTINCT seen.nature) AS natures,
-    first_value(seen.samples ORDER BY seen.batch_to) AS samples_first,
-    last_value(seen.samples ORDER BY seen.batch_to) AS samples_last
+    first_value(seen.samples ORDER BY seen.batch_to, seen.contract_version) AS samples_first,
+    last_value(seen.samples ORDER BY seen.batch_to, seen.contract_version) AS samples_last
 FROM seen
 JOIN newest
     ON newest.source = seen.source AND newest.stream = seen.stream

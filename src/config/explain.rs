@@ -196,6 +196,7 @@ mod tests {
         sources.shop.streams.orders.table.flatten           false  (default)
         sources.shop.streams.orders.table.explode           none  (default)
         sources.shop.streams.orders.contract                /srv/shop/contracts/shop.orders.odcs.yaml
+        sources.shop.streams.orders.versions                none  (default)
         sources.shop.streams.orders.drift.on_unknown        rescue  (default)
         sources.shop.streams.orders.drift.on_mismatch       quarantine  (default)
         sources.shop.streams.orders.commit.pages            100  (default)

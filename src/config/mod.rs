@@ -30,6 +30,7 @@ pub mod secret;
 pub mod slice;
 pub mod template;
 pub mod text;
+pub mod versions;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -54,6 +55,7 @@ use crate::{
         schedule::Schedule,
         secret::Secret,
         slice::Slicing,
+        versions::Versions,
     },
     error::{Error, ErrorKind, Result},
 };
@@ -269,6 +271,8 @@ pub struct Stream {
     pub table: Table,
     /// The contract file, absolute, existing or still to be drafted.
     pub contract: PathBuf,
+    /// Contracts of records of other versions, if there are several.
+    pub versions: Option<Versions>,
     /// What to do with what the contract does not say.
     pub drift: DriftPolicy,
     /// When fetched pages are committed.

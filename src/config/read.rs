@@ -31,6 +31,7 @@ mod tests_parts;
 mod tests_schema;
 mod until;
 pub mod values;
+mod versions;
 
 use std::{
     fmt::Write as _,

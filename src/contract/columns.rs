@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayBuilder as _, ArrayRef, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder,
-        Int64Builder, ListArray, NullBufferBuilder, StringBuilder, StructArray, TimestampMicrosecondBuilder,
+        ArrayBuilder as _, ArrayRef, ArrowPrimitiveType, BooleanBuilder, ListArray, NullBufferBuilder,
+        PrimitiveArray, StringBuilder, StructArray,
     },
     buffer::OffsetBuffer,
-    datatypes::{DataType, Field, Fields, TimeUnit},
+    datatypes::{
+        DataType, Date32Type, Decimal128Type, Field, Fields, Float64Type, Int64Type, TimeUnit,
+        TimestampMicrosecondType,
+    },
     error::ArrowError,
 };
 
@@ -48,12 +51,12 @@ pub(crate) enum Value<'v> {
 /// One growing column.
 pub(crate) enum Values {
     Text(StringBuilder),
-    Integer(Int64Builder),
-    Number(Float64Builder),
-    Decimal(Decimal128Builder),
+    Integer(Primitive<Int64Type>),
+    Number(Primitive<Float64Type>),
+    Decimal(Primitive<Decimal128Type>),
     Boolean(BooleanBuilder),
-    Date(Date32Builder),
-    Timestamp(TimestampMicrosecondBuilder),
+    Date(Primitive<Date32Type>),
+    Timestamp(Primitive<TimestampMicrosecondType>),
     Object {
         fields: Fields,
         children: Vec<Values>,
@@ -67,30 +70,98 @@ pub(crate) enum Values {
     },
 }
 
+/// How large the columns of a batch were, so that there is room at once in those of the next.
+///
+/// In the order in which columns are made, the outer before the inner: how many values, and of text how many bytes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sizes(Vec<usize>);
+
+impl Sizes {
+    pub(crate) fn of(columns: &[Values]) -> Self {
+        let mut sizes = Vec::new();
+        columns.iter().for_each(|column| column.add_sizes(&mut sizes));
+        Self(sizes)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().copied()
+    }
+}
+
+/// Values of a fixed size.
+pub(crate) struct Primitive<T: ArrowPrimitiveType> {
+    kind: DataType,
+    values: Vec<T::Native>,
+    nulls: NullBufferBuilder,
+}
+
+impl<T: ArrowPrimitiveType> Primitive<T> {
+    fn new(kind: &DataType, size: usize) -> Self {
+        Self {
+            kind: kind.clone(),
+            values: Vec::with_capacity(size),
+            nulls: NullBufferBuilder::new(size),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn append(&mut self, value: T::Native) {
+        self.values.push(value);
+        self.nulls.append_non_null();
+    }
+
+    fn append_null(&mut self) {
+        self.values.push(T::Native::default());
+        self.nulls.append_null();
+    }
+
+    fn finish(&mut self) -> Result<PrimitiveArray<T>, ArrowError> {
+        let values = std::mem::take(&mut self.values).into();
+        let array = PrimitiveArray::try_new(values, self.nulls.finish())?;
+        Ok(array.with_data_type(self.kind.clone()))
+    }
+}
+
 impl Values {
-    /// An empty column for values of `kind`.
-    pub(crate) fn new(kind: &DataType) -> Self {
+    /// An empty column for values of `kind`, with room for as many as the next of `sizes` says; none if there is no next.
+    pub(crate) fn new(kind: &DataType, sizes: &mut dyn Iterator<Item = usize>) -> Self {
+        let size = sizes.next().unwrap_or(0);
         match kind {
-            DataType::Int64 => Self::Integer(Int64Builder::new()),
-            DataType::Float64 => Self::Number(Float64Builder::new()),
-            DataType::Decimal128(..) => Self::Decimal(Decimal128Builder::new().with_data_type(kind.clone())),
-            DataType::Boolean => Self::Boolean(BooleanBuilder::new()),
-            DataType::Date32 => Self::Date(Date32Builder::new()),
-            DataType::Timestamp(..) => {
-                Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(kind.clone()))
-            }
+            DataType::Int64 => Self::Integer(Primitive::new(kind, size)),
+            DataType::Float64 => Self::Number(Primitive::new(kind, size)),
+            DataType::Decimal128(..) => Self::Decimal(Primitive::new(kind, size)),
+            DataType::Boolean => Self::Boolean(BooleanBuilder::with_capacity(size)),
+            DataType::Date32 => Self::Date(Primitive::new(kind, size)),
+            DataType::Timestamp(..) => Self::Timestamp(Primitive::new(kind, size)),
             DataType::Struct(fields) => Self::Object {
                 fields: fields.clone(),
-                children: fields.iter().map(|field| Self::new(field.data_type())).collect(),
-                nulls: NullBufferBuilder::new(0),
+                children: fields
+                    .iter()
+                    .map(|field| Self::new(field.data_type(), sizes))
+                    .collect(),
+                nulls: NullBufferBuilder::new(size),
             },
-            DataType::List(field) => Self::Array {
-                field: Arc::clone(field),
-                offsets: vec![0],
-                element: Box::new(Self::new(field.data_type())),
-                nulls: NullBufferBuilder::new(0),
-            },
-            _ => Self::Text(StringBuilder::new()),
+            DataType::List(field) => {
+                let mut offsets = Vec::with_capacity(size + 1);
+                offsets.push(0);
+                Self::Array {
+                    field: Arc::clone(field),
+                    offsets,
+                    element: Box::new(Self::new(field.data_type(), sizes)),
+                    nulls: NullBufferBuilder::new(size),
+                }
+            }
+            _ => Self::Text(StringBuilder::with_capacity(size, sizes.next().unwrap_or(0))),
+        }
+    }
+
+    fn add_sizes(&self, sizes: &mut Vec<usize>) {
+        sizes.push(self.len());
+        match self {
+            Self::Text(values) => sizes.push(values.values_slice().len()),
+            Self::Object { children, .. } => children.iter().for_each(|child| child.add_sizes(sizes)),
+            Self::Array { element, .. } => element.add_sizes(sizes),
+            _ => {}
         }
     }
 
@@ -98,12 +169,12 @@ impl Values {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Text(values) => values.len(),
-            Self::Integer(values) => values.len(),
-            Self::Number(values) => values.len(),
-            Self::Decimal(values) => values.len(),
+            Self::Integer(values) => values.nulls.len(),
+            Self::Number(values) => values.nulls.len(),
+            Self::Decimal(values) => values.nulls.len(),
             Self::Boolean(values) => values.len(),
-            Self::Date(values) => values.len(),
-            Self::Timestamp(values) => values.len(),
+            Self::Date(values) => values.nulls.len(),
+            Self::Timestamp(values) => values.nulls.len(),
             Self::Object { nulls, .. } => nulls.len(),
             Self::Array { offsets, .. } => offsets.len() - 1,
         }
@@ -115,12 +186,12 @@ impl Values {
         // No cast loses anything: the judge has checked the range of the type.
         match (&mut *self, value) {
             (Self::Text(values), Value::Text(text)) => values.append_value(text),
-            (Self::Integer(values), Value::Whole(whole)) => values.append_value(whole as i64),
-            (Self::Timestamp(values), Value::Whole(whole)) => values.append_value(whole as i64),
-            (Self::Date(values), Value::Whole(whole)) => values.append_value(whole as i32),
-            (Self::Decimal(values), Value::Whole(whole)) => values.append_value(whole),
+            (Self::Integer(values), Value::Whole(whole)) => values.append(whole as i64),
+            (Self::Timestamp(values), Value::Whole(whole)) => values.append(whole as i64),
+            (Self::Date(values), Value::Whole(whole)) => values.append(whole as i32),
+            (Self::Decimal(values), Value::Whole(whole)) => values.append(whole),
             (Self::Boolean(values), Value::Whole(whole)) => values.append_value(whole != 0),
-            (Self::Number(values), Value::Double(double)) => values.append_value(double),
+            (Self::Number(values), Value::Double(double)) => values.append(double),
             _ => self.push_null(),
         }
     }
@@ -199,12 +270,12 @@ impl Values {
     pub(crate) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         Ok(match self {
             Self::Text(values) => Arc::new(values.finish()),
-            Self::Integer(values) => Arc::new(values.finish()),
-            Self::Number(values) => Arc::new(values.finish()),
-            Self::Decimal(values) => Arc::new(values.finish()),
+            Self::Integer(values) => Arc::new(values.finish()?),
+            Self::Number(values) => Arc::new(values.finish()?),
+            Self::Decimal(values) => Arc::new(values.finish()?),
             Self::Boolean(values) => Arc::new(values.finish()),
-            Self::Date(values) => Arc::new(values.finish()),
-            Self::Timestamp(values) => Arc::new(values.finish()),
+            Self::Date(values) => Arc::new(values.finish()?),
+            Self::Timestamp(values) => Arc::new(values.finish()?),
             Self::Object {
                 fields,
                 children,

@@ -20,7 +20,10 @@
 //!
 //! Coercion of text can be switched off for each column. `1.0` for an integer is not a coercion of text and stays accepted.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, StringBuilder},
@@ -29,16 +32,16 @@ use arrow::{
 
 use super::{
     Contract, Violation, ViolationClass, columns,
-    columns::Values,
+    columns::{Sizes, Values},
     observed::{Observed, PathId},
     plan::{Hidden, Planner, Slot, Target},
     record::{RESCUED_BYTES_MAX, Reader},
-    work::Work,
+    work::{Place, Work},
 };
 use crate::{
     config::{OnMismatch, OnUnknown},
     error::{Error, ErrorKind, Result},
-    json::{DEPTH_MAX, Defect, scan::Scanner},
+    json::{self, DEPTH_MAX, Defect, scan::Scanner},
 };
 
 /// The column that keeps what no other column holds: a JSON object from path to value, or null.
@@ -74,13 +77,15 @@ struct Plan {
     slots: Vec<Slot>,
     schema: SchemaRef,
     observed: Observed,
-    targets: Vec<Target>,
-    order: Vec<(PathId, PathId)>,
+    /// By path.
+    places: Vec<Place>,
     /// By the object that says so itself.
     on_unknown: HashMap<PathId, OnUnknown>,
     hidden: Hidden,
     options: JudgeOptions,
     inspect: bool,
+    /// What the last batch came to.
+    sizes: Mutex<Sizes>,
 }
 
 /// The records of one batch, as far as they were pushed.
@@ -151,10 +156,9 @@ impl Judge {
             .map_err(|error| error.with("contract", &contract.id))?;
         let mut fields: Vec<Field> = contract.columns.iter().map(columns::field).collect();
         fields.push(Field::new(RESCUED, DataType::Utf8, true));
-        let order = planner.expected_order();
+        let places = planner.places();
         let Planner {
             observed,
-            targets,
             on_unknown,
             hidden,
             ..
@@ -165,12 +169,12 @@ impl Judge {
                 slots,
                 schema,
                 observed,
-                targets,
-                order,
+                places,
                 on_unknown,
                 hidden,
                 options,
                 inspect,
+                sizes: Mutex::default(),
             }),
         })
     }
@@ -183,16 +187,18 @@ impl Judge {
     /// Begins a batch.
     pub fn start(&self) -> Judging {
         let plan = Arc::clone(&self.plan);
+        let sizes = plan.sizes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut sizes = sizes.iter();
         let columns = plan
             .slots
             .iter()
             .zip(plan.schema.fields())
-            .map(|(_, field)| Values::new(field.data_type()));
+            .map(|(_, field)| Values::new(field.data_type(), &mut sizes));
         Judging {
             columns: columns.collect(),
             rescued: StringBuilder::new(),
             rescued_rows: 0,
-            work: Work::new(plan.observed.clone(), &plan.targets, &plan.order),
+            work: Work::new(plan.observed.clone(), plan.places.clone()),
             rows: 0,
             bytes: 0,
             plan,
@@ -247,14 +253,7 @@ impl Judging {
         }
         *bytes += record.len();
         let not_json = |found: String| (ViolationClass::NotJson, "JSON (RFC 8259)".to_owned(), found);
-        let text = std::str::from_utf8(record).map_err(|error| {
-            not_json(
-                Defect::NotUtf8 {
-                    offset: error.valid_up_to(),
-                }
-                .to_string(),
-            )
-        })?;
+        let text = json::utf8(record).map_err(|defect| not_json(defect.to_string()))?;
         let mut scanner = Scanner::new(record);
         scanner.blank();
         let first = scanner.peek();
@@ -315,7 +314,7 @@ impl Judging {
 
     /// Drops the columns and gives what the records were like.
     pub(crate) fn into_observed(self) -> Observed {
-        self.work.observed
+        self.work.into_observed()
     }
 
     /// Ends the batch.
@@ -324,6 +323,7 @@ impl Judging {
     /// [`ErrorKind::Internal`] if the columns do not make an Arrow batch, which only a defect of this program can cause.
     pub fn finish(mut self) -> Result<Judged> {
         let internal = |source| Error::new(ErrorKind::Internal, "finish judged batch").caused_by(source);
+        *self.plan.sizes.lock().unwrap_or_else(PoisonError::into_inner) = Sizes::of(&self.columns);
         let mut arrays = self
             .columns
             .iter_mut()
@@ -332,17 +332,11 @@ impl Judging {
             .map_err(internal)?;
         arrays.push(Arc::new(self.rescued.finish()));
         let batch = RecordBatch::try_new(Arc::clone(&self.plan.schema), arrays).map_err(internal)?;
-        let Work {
-            violations,
-            observed,
-            coerced,
-            ..
-        } = self.work;
         Ok(Judged {
             batch,
-            violations,
-            observed,
-            coerced,
+            violations: std::mem::take(&mut self.work.violations),
+            coerced: self.work.coerced,
+            observed: self.work.into_observed(),
             rescued: self.rescued_rows,
         })
     }

@@ -6,9 +6,11 @@
 //!
 //! Pure: no I/O, no clock. Bad data is a value ([`Violation`]), never an error and never a panic.
 
+pub mod cast;
 pub mod classified;
 pub mod columns;
 pub mod compat;
+pub mod contracts;
 pub mod diff;
 pub mod drift;
 pub mod evidence;
@@ -113,6 +115,11 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
+    /// The type in the words of violations, such as `decimal(12,2)`.
+    pub(crate) fn words(&self) -> String {
+        plan::words(self)
+    }
+
     /// Whether a value may have values in it.
     pub(crate) fn is_composed(&self) -> bool {
         matches!(self, Self::Object(_) | Self::Array(_) | Self::Json)

@@ -1,6 +1,7 @@
 //! Numbers read from their JSON text: exactly, or not at all.
 
 use super::ViolationClass;
+use crate::json::digits::{Fixed, POWERS};
 
 /// Most digits of a decimal; Arrow's limit for 128 bits.
 pub(crate) const PRECISION_MAX: u8 = 38;
@@ -65,6 +66,60 @@ pub(crate) fn double(number: &str) -> Result<f64, ViolationClass> {
     } else {
         Err(ViolationClass::OutOfRange)
     }
+}
+
+/// As [`integer`]; `None` where that has to look closer.
+#[inline]
+pub(crate) fn integer_of(number: Fixed) -> Option<i64> {
+    let value = i64::try_from(number.value)
+        .ok()
+        .filter(|_| number.fraction == 0)?;
+    Some(if number.negative { -value } else { value })
+}
+
+/// As [`double`]; `None` where that has to look closer.
+#[inline]
+pub(crate) fn double_of(number: Fixed) -> Option<f64> {
+    /// Every whole number up to here is a double.
+    const EXACT_MAX: u64 = 1 << f64::MANTISSA_DIGITS;
+    let Fixed {
+        negative,
+        value,
+        fraction,
+    } = number;
+    let power = *POWERS.get(fraction as usize)?;
+    let size = match (value, fraction) {
+        // So is every power of ten here, and a division rounds once.
+        (..=EXACT_MAX, _) => value as f64 / power as f64,
+        (_, 0) => return None,
+        _ => quotient(value, power),
+    };
+    Some(if negative { -size } else { size })
+}
+
+/// The double nearest to `value / divisor`, neither of them 0.
+#[inline]
+fn quotient(value: u64, divisor: u64) -> f64 {
+    let (up, by) = (value.leading_zeros(), divisor.leading_zeros());
+    let (value, divisor) = (u128::from(value << up) << 63, u128::from(divisor << by));
+    let whole = value / divisor;
+    // At least 62 bits. More than a double has, so that whatever is left over only matters as being there at all.
+    let sticky = u128::from(whole * divisor != value);
+    let rounded = (whole | sticky) as u64 as f64;
+    // No double here is so small that this would round again.
+    let exponent = 1023 - 63 + u64::from(by) - u64::from(up);
+    rounded * f64::from_bits(exponent << 52)
+}
+
+/// As [`decimal`]; `None` where that has to look closer.
+#[inline]
+pub(crate) fn decimal_of(number: Fixed, precision: u8, scale: i8) -> Option<i128> {
+    let zeros = u32::try_from(scale).ok()?.checked_sub(number.fraction)?;
+    let power = i128::from(*POWERS.get(zeros as usize)?);
+    // At most 38 number.
+    let value = i128::from(number.value) * power;
+    let limit = 10_i128.pow(u32::from(precision.min(PRECISION_MAX)));
+    (value < limit).then_some(if number.negative { -value } else { value })
 }
 
 /// Why a number is not a decimal of a given precision and scale.
@@ -347,6 +402,29 @@ mod tests {
             let expected = if by == 1 { unscaled * 10 } else { unscaled };
             proptest::prop_assert_eq!(decimal(&text, 38, scale), Ok(expected), "{}", text);
             proptest::prop_assert!(is_number(&text));
+        }
+
+        #[test]
+        fn numbers_of_few_digits_are_what_a_closer_look_gives(
+            value in proptest::prop_oneof![0..10_u64.pow(19), 0..1_000_u64, (1_u64 << 53) - 9..(1 << 53) + 9],
+            sign in "-?", point in 0_usize..20, precision in 1_u8..=38, scale in 0_i8..=38,
+        ) {
+            let written = value.to_string();
+            let point = point.min(written.len() - 1);
+            let (whole, fraction) = written.split_at(written.len() - point);
+            let dot = if point == 0 { "" } else { "." };
+            let number = format!("{sign}{whole}{dot}{fraction}");
+            let fixed = Fixed { negative: !sign.is_empty(), value, fraction: point as u32 };
+            if let Some(double) = double_of(fixed) {
+                proptest::prop_assert_eq!(double.to_bits(), number.parse::<f64>().unwrap().to_bits(), "{}", number);
+                proptest::prop_assert_eq!(super::double(&number), Ok(double));
+            }
+            if let Some(whole) = integer_of(fixed) {
+                proptest::prop_assert_eq!(integer(&number), Ok(whole));
+            }
+            if let Some(unscaled) = decimal_of(fixed, precision, scale) {
+                proptest::prop_assert_eq!(decimal(&number, precision, scale), Ok(unscaled));
+            }
         }
 
         #[test]

@@ -445,13 +445,13 @@ impl Observed {
         self.overflowed += members;
     }
 
-    /// Counts a value of the row that was counted last.
-    #[inline]
-    pub(crate) fn count(&mut self, id: PathId, kind: Kind) {
-        let row = self.rows - 1;
+    /// Counts values of each kind, in the order of [`Kind::ALL`], the first of them in row `first`.
+    pub(crate) fn count(&mut self, id: PathId, kinds: &[u64], first: u64) {
         if let Some(node) = self.nodes.get_mut(id as usize) {
-            node.counts.kinds[kind as usize] += 1;
-            node.counts.first.get_or_insert(row);
+            for (count, more) in node.counts.kinds.iter_mut().zip(kinds) {
+                *count += more;
+            }
+            node.counts.first.get_or_insert(first);
         }
     }
 

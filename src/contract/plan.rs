@@ -11,6 +11,7 @@ use super::{
     numbers::{self, Rounding},
     observed::{NO_PATH, Observed, PathId, ROOT},
     times,
+    work::Place,
 };
 use crate::{
     config::{OnMismatch, OnUnknown},
@@ -60,6 +61,8 @@ pub(crate) struct Slot {
     /// The type in the words of the contract.
     pub(crate) expected: String,
     pub(crate) checks: Option<Box<Checks>>,
+    /// Whether every value of the type is taken.
+    pub(crate) is_free: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,6 +292,8 @@ impl Planner<'_> {
             let mut slot = self.slot(column, path)?;
             if top && self.keys.contains(&column.name) {
                 slot.role = Role::Key;
+                // Not the empty text.
+                slot.is_free &= !matches!(slot.kind, SlotKind::String);
                 slot.required = true;
                 slot.rescue = false;
             }
@@ -385,28 +390,31 @@ impl Planner<'_> {
             classified: self.classified || has_classified(column),
             expected: words(&column.kind),
             checks: None,
+            is_free: column.rules == Rules::default(),
         };
         (self.classified, self.on_mismatch) = around;
-        if column.rules != Rules::default() {
+        if !slot.is_free {
             slot.checks = Some(Box::new(checks(&slot, column)?));
         }
         Ok(slot)
     }
 
-    /// For each path, the one that is expected next to it and the one expected first in it: the order of the contract.
-    pub(crate) fn expected_order(&self) -> Vec<(PathId, PathId)> {
-        let count = self.observed.len();
-        let mut order = vec![(NO_PATH, NO_PATH); count];
-        let mut last_in = vec![NO_PATH; count];
-        for id in (0_u32..).take(count).skip(1) {
+    /// What is known about every path. Members are expected in the order of the contract.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let targets = (0_u32..).zip(&self.targets);
+        let mut places: Vec<Place> = targets
+            .map(|(path, &target)| Place::new(self.observed.name(path), target))
+            .collect();
+        let mut last_in = vec![NO_PATH; places.len()];
+        for id in (0_u32..).take(places.len()).skip(1) {
             let parent = self.observed.parent(id) as usize;
             match last_in[parent] {
-                NO_PATH => order[parent].1 = id,
-                previous => order[previous as usize].0 = id,
+                NO_PATH => places[parent].first = id,
+                previous => places[previous as usize].next = id,
             }
             last_in[parent] = id;
         }
-        order
+        places
     }
 }
 

@@ -12,12 +12,13 @@ use super::{
     plan::{Hidden, Role, Slot, SlotKind, Target},
     sample::{self, Aspect},
     times,
-    work::{Mark, Place, Work},
+    work::{Place, Work},
 };
 use crate::{
     config::OnUnknown,
     json::{
         self, Defect,
+        digits::Fixed,
         scan::{Scanner, StringToken},
     },
 };
@@ -44,6 +45,14 @@ pub(crate) struct Reader<'r> {
     pub(crate) rescue_mismatch: bool,
     /// Whether formats of undeclared values are counted too.
     pub(crate) inspect: bool,
+}
+
+/// A member of an object, by its name.
+#[derive(Clone, Copy)]
+pub(super) enum Member {
+    Known(PathId),
+    /// Beyond the paths that are told apart.
+    Further(StringToken),
 }
 
 impl<'r> Reader<'r> {
@@ -89,13 +98,16 @@ impl<'r> Reader<'r> {
         self.work.serial += 1;
         let serial = self.work.serial;
         let (mut previous, mut is_first, mut filled) = (NO_PATH, true, 0);
-        while let Some(name) = self.scanner.next_member(is_first)? {
+        while let Some(met) = self.member(path, previous, is_first)? {
             is_first = false;
-            let member = self.identify(path, previous, name);
-            let Some(place) = self.work.places.get_mut(member as usize) else {
-                self.further(path, serial, name)?;
-                continue;
+            let member = match met {
+                Member::Known(member) => member,
+                Member::Further(name) => {
+                    self.further(path, serial, name)?;
+                    continue;
+                }
             };
+            let place = &mut self.work.places[member as usize];
             previous = member;
             if place.serial == serial {
                 self.duplicate(member)?;
@@ -115,17 +127,58 @@ impl<'r> Reader<'r> {
         Ok(filled)
     }
 
-    /// The path of a member. It is usually the one that followed the last time.
-    #[inline]
-    pub(super) fn identify(&mut self, parent: PathId, previous: PathId, token: StringToken) -> PathId {
-        let written = &self.text[token.start..token.end];
+    /// The next member of the object at `parent`, up to its value. It is usually the one that followed the last time.
+    #[inline(always)]
+    pub(super) fn member(
+        &mut self,
+        parent: PathId,
+        previous: PathId,
+        is_first: bool,
+    ) -> Result<Option<Member>, Defect> {
         let guess = match self.work.places.get(previous as usize) {
             Some(place) => place.next,
             None => self.work.places[parent as usize].first,
         };
-        if !token.escaped && guess != NO_PATH && self.work.observed.name(guess) == Some(written) {
-            return guess;
+        if !self.scanner.reach_name(is_first)? {
+            return Ok(None);
         }
+        if self.is_next(guess)? {
+            return Ok(Some(Member::Known(guess)));
+        }
+        self.other_member(parent, previous, guess).map(Some)
+    }
+
+    /// Whether the next member is the one with this path; then stops at its value.
+    #[inline(always)]
+    fn is_next(&mut self, path: PathId) -> Result<bool, Defect> {
+        let Some(place) = self.work.places.get(path as usize) else {
+            return Ok(false);
+        };
+        let name = || self.work.observed.name(path);
+        self.scanner.expected_name(place.quoted, name)
+    }
+
+    /// The next member where `guess` was expected.
+    #[inline(never)]
+    fn other_member(&mut self, parent: PathId, previous: PathId, guess: PathId) -> Result<Member, Defect> {
+        // Members are left out now and then.
+        if let Some(&Place { next, .. }) = self.work.places.get(guess as usize)
+            && self.is_next(next)?
+        {
+            return Ok(Member::Known(next));
+        }
+        let token = self.scanner.name()?;
+        let found = self.identify(parent, previous, token);
+        Ok(if found == NO_PATH {
+            Member::Further(token)
+        } else {
+            Member::Known(found)
+        })
+    }
+
+    /// The path of a member by its name, which is expected there from now on.
+    fn identify(&mut self, parent: PathId, previous: PathId, token: StringToken) -> PathId {
+        let written = &self.text[token.start..token.end];
         let decoded = std::mem::take(&mut self.work.decoded);
         let (name, decoded) = decode(written, token.escaped, decoded);
         let found = self
@@ -133,7 +186,7 @@ impl<'r> Reader<'r> {
             .observed
             .member_or_add(parent, name.unwrap_or(&decoded), false);
         self.work.decoded = decoded;
-        self.register(found);
+        self.work.add_place(found);
         if found != NO_PATH {
             match self.work.places.get_mut(previous as usize) {
                 Some(place) => place.next = found,
@@ -143,26 +196,13 @@ impl<'r> Reader<'r> {
         found
     }
 
-    fn register(&mut self, path: PathId) {
-        if path as usize == self.work.places.len() {
-            let (target, element) = (Target::Undeclared, NO_PATH);
-            self.work.places.push(Place {
-                target,
-                serial: 0,
-                next: NO_PATH,
-                first: NO_PATH,
-                element,
-            });
-        }
-    }
-
     pub(super) fn element_of(&mut self, path: PathId) -> PathId {
         let known = self.work.places[path as usize].element;
         if known != NO_PATH {
             return known;
         }
         let element = self.work.observed.element_or_add(path, false);
-        self.register(element);
+        self.work.add_place(element);
         self.work.places[path as usize].element = element;
         element
     }
@@ -196,20 +236,66 @@ impl<'r> Reader<'r> {
     }
 
     /// A value of a declared column. Appends exactly one entry.
-    #[inline]
+    #[inline(always)]
     fn value(&mut self, slot: &Slot, column: &mut Values) -> Result<(), Defect> {
+        if slot.is_free && self.plain_value(slot, column) {
+            return Ok(());
+        }
+        self.any_value(slot, column)
+    }
+
+    /// Takes the value if it is as most are: of the column's type, and text without escapes. Otherwise does nothing.
+    #[inline(always)]
+    fn plain_value(&mut self, slot: &Slot, column: &mut Values) -> bool {
+        match (&slot.kind, column) {
+            (SlotKind::String, Values::Text(values)) => {
+                if self.wants_format(slot.path) {
+                    return false;
+                }
+                let Some(inner) = self.scanner.plain_string() else {
+                    return false;
+                };
+                self.mark(slot.path, Kind::String);
+                values.append_value(&self.text[inner]);
+                true
+            }
+            (SlotKind::Integer, Values::Integer(values)) => {
+                let Some(whole) = self.scanner.small_number() else {
+                    return false;
+                };
+                self.mark(slot.path, Kind::Integer);
+                values.append(whole.into());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn any_value(&mut self, slot: &Slot, column: &mut Values) -> Result<(), Defect> {
         let start = self.scanner.at();
         let text = self.text;
         match self.scanner.peek() {
             b'"' => {
                 let token = self.scanner.string()?;
                 self.mark(slot.path, Kind::String);
+                if let (true, &SlotKind::Moment { naive }, Values::Timestamp(values)) =
+                    (slot.is_free, &slot.kind, &mut *column)
+                    && let Ok(micros) = times::timestamp(&text[token.start..token.end], naive)
+                {
+                    values.append(micros);
+                    return Ok(());
+                }
                 self.string(slot, column, token, start..self.scanner.at());
             }
             b'-' | b'0'..=b'9' => {
                 let token = self.scanner.number()?;
                 let kind = if token.plain { Kind::Integer } else { Kind::Number };
                 self.mark(slot.path, kind);
+                if let (Some(fixed), true) = (token.fixed, slot.is_free)
+                    && plain_number(slot, column, fixed)
+                {
+                    return Ok(());
+                }
                 let read = slot.number(&text[token.start..token.end]);
                 let coerced = !token.plain && slot.is_whole();
                 self.judge(
@@ -405,11 +491,11 @@ impl<'r> Reader<'r> {
 
     #[inline]
     pub(super) fn mark(&mut self, path: PathId, kind: Kind) {
-        self.work.marks.push((path, Mark::Kind(kind)));
+        self.work.mark(path, kind);
     }
 
     pub(super) fn note(&mut self, path: PathId, note: Note) {
-        self.work.marks.push((path, Mark::Note(note)));
+        self.work.notes.push((path, note));
     }
 
     fn take_sample(&mut self, path: PathId, aspect: Aspect, range: Range<usize>) {
@@ -417,14 +503,14 @@ impl<'r> Reader<'r> {
         self.work.sample(path, aspect, || sample::cut(&text[range]));
     }
 
+    #[inline]
+    fn wants_format(&self, path: PathId) -> bool {
+        self.work.kept(path, Kind::String) < FORMAT_TEXTS_MAX
+    }
+
     /// Counts the formats of the first texts of a column, so that a change of them can be told.
     fn inspect_format(&mut self, path: PathId, text: &str) {
-        let texts = self
-            .work
-            .observed
-            .counts(path)
-            .map_or(0, |counts| counts.of(Kind::String));
-        if texts >= FORMAT_TEXTS_MAX {
+        if !self.wants_format(path) {
             return;
         }
         self.note(path, Note::Inspected);
@@ -504,6 +590,27 @@ impl<'r> Reader<'r> {
             Kind::Boolean if !classified => self.text[range].to_owned(),
             _ => kind.as_str().to_owned(),
         }
+    }
+}
+
+/// Appends a number where there are no rules, if it is what most numbers of the column are; else does nothing.
+#[inline]
+fn plain_number(slot: &Slot, column: &mut Values, number: Fixed) -> bool {
+    fn append<T>(value: Option<T>, append: impl FnOnce(T)) -> bool {
+        value.map(append).is_some()
+    }
+    match (&slot.kind, column) {
+        (SlotKind::Integer, Values::Integer(values)) => {
+            append(numbers::integer_of(number), |whole| values.append(whole))
+        }
+        (SlotKind::Number, Values::Number(values)) => {
+            append(numbers::double_of(number), |double| values.append(double))
+        }
+        (&SlotKind::Decimal { precision, scale }, Values::Decimal(values)) => {
+            let unscaled = numbers::decimal_of(number, precision, scale);
+            append(unscaled, |unscaled| values.append(unscaled))
+        }
+        _ => false,
     }
 }
 

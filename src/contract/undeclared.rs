@@ -6,7 +6,7 @@ use super::{
     ViolationClass, numbers,
     observed::{Kind, NO_PATH, Note, PathId, ROOT, write_name},
     plan::Target,
-    record::{Reader, decode},
+    record::{Member, Reader, decode},
     sample::{self, Aspect},
     times,
     work::Place,
@@ -126,20 +126,23 @@ impl Reader<'_> {
         self.work.serial += 1;
         let serial = self.work.serial;
         let (mut previous, mut is_first) = (NO_PATH, true);
-        while let Some(name) = self.scanner.next_member(is_first)? {
+        while let Some(met) = self.member(path, previous, is_first)? {
             is_first = false;
-            let member = self.identify(path, previous, name);
-            match self.work.places.get_mut(member as usize) {
-                None => {
+            let member = match met {
+                Member::Known(member) => member,
+                Member::Further(name) => {
                     self.observe_further(path, serial, name)?;
+                    continue;
                 }
-                Some(place) if place.serial == serial => self.duplicate(member)?,
-                Some(place) => {
-                    place.serial = serial;
-                    previous = member;
-                    self.observe(member)?;
-                }
+            };
+            let place = &mut self.work.places[member as usize];
+            if place.serial == serial {
+                self.duplicate(member)?;
+                continue;
             }
+            place.serial = serial;
+            previous = member;
+            self.observe(member)?;
         }
         Ok(())
     }

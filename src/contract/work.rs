@@ -12,6 +12,7 @@ use super::{
     record::excerpt,
     sample::Aspect,
 };
+use crate::json::quoted::Quoted;
 
 /// Most characters of a violation's `expected`, so that a long enum does not fill the quarantine.
 const EXPECTED_CHARS_MAX: usize = 200;
@@ -30,11 +31,16 @@ pub(crate) struct Work {
     /// The record's `_rescued` object without its last brace; empty if there is none.
     pub(crate) rescued: String,
     /// Values of the record with what they turned out to be, counted once it is known to be well-formed.
-    pub(crate) marks: Vec<(PathId, Mark)>,
+    marks: Vec<Mark>,
+    pub(crate) notes: Vec<(PathId, Note)>,
     pub(crate) new_values: Vec<(PathId, String)>,
     samples: Vec<(PathId, Aspect, String)>,
     pub(crate) overflowed: u64,
     pub(crate) places: Vec<Place>,
+    /// By [`Mark`]; goes to `observed` at the end of the batch.
+    counts: Vec<u64>,
+    /// By path: one more than the number of the first record; 0 if there is none.
+    firsts: Vec<u64>,
     /// Numbers of the array elements around the current value, outermost first.
     pub(crate) indices: Vec<usize>,
     /// One for each object entered; tells its members from those of the one before.
@@ -52,15 +58,23 @@ pub(crate) struct Work {
     pub(crate) rescued_overflows: bool,
 }
 
-#[derive(Clone, Copy)]
-pub(crate) enum Mark {
-    Kind(Kind),
-    Note(Note),
+/// A path and a kind in one number: the kind in the lowest bits.
+type Mark = u32;
+
+/// Marks of one path.
+const MARKS: usize = Kind::ALL.len().next_power_of_two();
+
+/// Paths are far fewer than 2^29.
+#[inline]
+fn mark(path: PathId, kind: Kind) -> Mark {
+    path * MARKS as u32 + kind as u32
 }
 
 /// What the judge knows about a path.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
+    /// The member's name as it is expected in a record.
+    pub(crate) quoted: Quoted,
     pub(crate) target: Target,
     /// The object in which it was last met; met again there, it is a duplicate.
     pub(crate) serial: u64,
@@ -71,21 +85,31 @@ pub(crate) struct Place {
     pub(crate) element: PathId,
 }
 
-impl Work {
-    pub(crate) fn new(observed: Observed, targets: &[Target], order: &[(PathId, PathId)]) -> Self {
-        let place = |(&target, &(next, first)): (&Target, &(PathId, PathId))| Place {
+impl Place {
+    /// What is known about a path before it is met. `name` is `None` for an array's element.
+    pub(crate) fn new(name: Option<&str>, target: Target) -> Self {
+        Self {
+            quoted: name.map_or(Quoted::NEVER, Quoted::new),
             target,
             serial: 0,
-            next,
-            first,
+            next: NO_PATH,
+            first: NO_PATH,
             element: NO_PATH,
-        };
+        }
+    }
+}
+
+impl Work {
+    pub(crate) fn new(observed: Observed, places: Vec<Place>) -> Self {
         Self {
-            places: targets.iter().zip(order).map(place).collect(),
+            counts: vec![0; places.len() * MARKS],
+            firsts: vec![0; places.len()],
+            places,
             observed,
             violations: Vec::new(),
             rescued: String::new(),
             marks: Vec::new(),
+            notes: Vec::new(),
             new_values: Vec::new(),
             samples: Vec::new(),
             overflowed: 0,
@@ -107,6 +131,7 @@ impl Work {
         self.observed.count_row();
         self.rescued.clear();
         self.marks.clear();
+        self.notes.clear();
         self.new_values.clear();
         self.samples.clear();
         self.indices.clear();
@@ -123,11 +148,19 @@ impl Work {
         self.rows += 1;
         self.observed.count_record();
         self.observed.count_overflow(self.overflowed);
-        for &(path, mark) in &self.marks {
-            match mark {
-                Mark::Kind(kind) => self.observed.count(path, kind),
-                Mark::Note(note) => self.observed.count_note(path, note),
+        let row = self.observed.rows();
+        for &mark in &self.marks {
+            let Some(count) = self.counts.get_mut(mark as usize) else {
+                continue;
+            };
+            if *count == 0 {
+                let first = &mut self.firsts[mark as usize / MARKS];
+                *first = if *first == 0 { row } else { *first };
             }
+            *count += 1;
+        }
+        for &(path, note) in &self.notes {
+            self.observed.count_note(path, note);
         }
         for (path, value) in &self.new_values {
             self.observed.count_new_value(*path, value);
@@ -135,6 +168,39 @@ impl Work {
         for (path, aspect, value) in self.samples.drain(..) {
             self.observed.add_sample(path, aspect, value);
         }
+    }
+
+    /// Values of one kind at a path, in the records that were kept.
+    #[inline]
+    pub(crate) fn kept(&self, path: PathId, kind: Kind) -> u64 {
+        self.counts.get(mark(path, kind) as usize).copied().unwrap_or(0)
+    }
+
+    /// Notes a value of the record, to be counted once that is known to be well-formed.
+    #[inline]
+    pub(crate) fn mark(&mut self, path: PathId, kind: Kind) {
+        self.marks.push(mark(path, kind));
+    }
+
+    /// Makes room for a path that was met for the first time.
+    pub(crate) fn add_place(&mut self, path: PathId) {
+        if path as usize == self.places.len() {
+            self.places
+                .push(Place::new(self.observed.name(path), Target::Undeclared));
+            self.counts.extend([0; MARKS]);
+            self.firsts.push(0);
+        }
+    }
+
+    /// What all records of the batch were like.
+    pub(crate) fn into_observed(mut self) -> Observed {
+        let paths = (0..).zip(&self.firsts).zip(self.counts.chunks_exact(MARKS));
+        for ((path, first), kinds) in paths {
+            if let Some(first) = first.checked_sub(1) {
+                self.observed.count(path, kinds, first);
+            }
+        }
+        self.observed
     }
 
     /// Forgets the record but for one violation of the whole.

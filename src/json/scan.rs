@@ -2,7 +2,13 @@
 
 use std::ops::Range;
 
-use super::{DEPTH_MAX, Defect};
+use wide::u8x16;
+
+use super::{
+    DEPTH_MAX, Defect,
+    digits::{Fixed, POWERS, digit_values, leading_digits, number_of, small},
+    quoted::Quoted,
+};
 
 /// The inside of a JSON string: between the quotes, as written.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +26,8 @@ pub(crate) struct NumberToken {
     pub(crate) end: usize,
     /// Whether it has neither fraction nor exponent.
     pub(crate) plain: bool,
+    /// Its value, if it has no exponent and at most [`Fixed::MAX`] digits.
+    pub(crate) fixed: Option<Fixed>,
 }
 
 /// Reads one JSON text token by token.
@@ -64,6 +72,13 @@ impl<'a> Scanner<'a> {
     /// Passes over white space.
     #[inline]
     pub(crate) fn blank(&mut self) {
+        // Nothing but white space is so low in a sound text.
+        if self.peek() <= b' ' {
+            self.blanks();
+        }
+    }
+
+    fn blanks(&mut self) {
         while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
             self.at += 1;
         }
@@ -104,15 +119,45 @@ impl<'a> Scanner<'a> {
     /// The next member's name in the object entered last; stops at its value. Leaves the object at its end.
     #[inline]
     pub(crate) fn next_member(&mut self, first: bool) -> Result<Option<StringToken>, Defect> {
+        if self.reach_name(first)? {
+            self.name().map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Whether the object entered last has one more member; stops where its name must be. Leaves the object at its end.
+    #[inline]
+    pub(crate) fn reach_name(&mut self, first: bool) -> Result<bool, Defect> {
+        if !first && self.peek() == b',' {
+            self.at += 1;
+            self.blank();
+            return Ok(true);
+        }
         self.blank();
         if self.peek() == b'}' {
             self.leave();
-            return Ok(None);
+            return Ok(false);
         }
         if !first {
             self.comma()?;
         }
-        self.name().map(Some)
+        Ok(true)
+    }
+
+    /// Passes over the expected name, written as usual, and its colon; false if it does not stand here.
+    #[inline(always)]
+    pub(crate) fn expected_name<'n>(
+        &mut self,
+        quoted: Quoted,
+        name: impl FnOnce() -> Option<&'n str>,
+    ) -> Result<bool, Defect> {
+        if !quoted.begins(&self.bytes[self.at..], name) {
+            return Ok(false);
+        }
+        self.at += quoted.length();
+        self.colon()?;
+        Ok(true)
     }
 
     /// Whether the array entered last has one more element; stops at it. Leaves the array at its end.
@@ -142,18 +187,26 @@ impl<'a> Scanner<'a> {
 
     /// A member's name and the colon after it; stops at the value.
     #[inline]
-    fn name(&mut self) -> Result<StringToken, Defect> {
+    pub(crate) fn name(&mut self) -> Result<StringToken, Defect> {
         if self.peek() != b'"' {
             return self.defect();
         }
         let name = self.string()?;
-        self.blank();
+        self.colon()?;
+        Ok(name)
+    }
+
+    #[inline]
+    fn colon(&mut self) -> Result<(), Defect> {
         if self.peek() != b':' {
-            return self.defect();
+            self.blank();
+            if self.peek() != b':' {
+                return self.defect();
+            }
         }
         self.at += 1;
         self.blank();
-        Ok(name)
+        Ok(())
     }
 
     /// The string that starts with the quote here.
@@ -161,25 +214,49 @@ impl<'a> Scanner<'a> {
     pub(crate) fn string(&mut self) -> Result<StringToken, Defect> {
         self.at += 1;
         let start = self.at;
+        self.at += plain_bytes(&self.bytes[start..]);
         let mut escaped = false;
+        if self.peek() != b'"' {
+            self.escapes()?;
+            escaped = true;
+        }
+        let end = self.at;
+        self.at += 1;
+        Ok(StringToken { start, end, escaped })
+    }
+
+    /// Passes over the string here, if there is one without escapes; gives the inside. Otherwise does nothing.
+    #[inline(always)]
+    pub(crate) fn plain_string(&mut self) -> Option<Range<usize>> {
+        if self.peek() != b'"' {
+            return None;
+        }
+        let start = self.at + 1;
+        let end = start + plain_bytes(&self.bytes[start..]);
+        if self.bytes.get(end) != Some(&b'"') {
+            return None;
+        }
+        self.at = end + 1;
+        Some(start..end)
+    }
+
+    /// Passes over the number here, if it is a whole one of at most seven digits without a sign. Otherwise does nothing.
+    #[inline(always)]
+    pub(crate) fn small_number(&mut self) -> Option<u32> {
+        let (value, length) = small(&self.bytes[self.at..])?;
+        self.at += length;
+        Some(value)
+    }
+
+    /// Passes over the rest of a string from its first backslash; stops at the closing quote.
+    fn escapes(&mut self) -> Result<(), Defect> {
         loop {
-            self.at += plain_bytes(&self.bytes[self.at..]);
-            match self.bytes.get(self.at) {
-                Some(b'"') => {
-                    let token = StringToken {
-                        start,
-                        end: self.at,
-                        escaped,
-                    };
-                    self.at += 1;
-                    return Ok(token);
-                }
-                Some(b'\\') => {
-                    escaped = true;
-                    self.escape()?;
-                }
+            match self.peek() {
+                b'"' => return Ok(()),
+                b'\\' => self.escape()?,
                 _ => return self.defect(),
             }
+            self.at += plain_bytes(&self.bytes[self.at..]);
         }
     }
 
@@ -225,42 +302,84 @@ impl<'a> Scanner<'a> {
     #[inline]
     pub(crate) fn number(&mut self) -> Result<NumberToken, Defect> {
         let start = self.at;
-        if self.peek() == b'-' {
-            self.at += 1;
+        if let Some((value, length)) = small(&self.bytes[start..]) {
+            self.at += length;
+            return Ok(NumberToken {
+                start,
+                end: self.at,
+                plain: true,
+                fixed: Some(Fixed {
+                    negative: false,
+                    value: value.into(),
+                    fraction: 0,
+                }),
+            });
         }
+        self.long_number()
+    }
+
+    fn long_number(&mut self) -> Result<NumberToken, Defect> {
+        let start = self.at;
+        let negative = self.peek() == b'-';
+        self.at += usize::from(negative);
+        let (mut value, mut count) = (0_u64, 1);
         match self.peek() {
             b'0' => self.at += 1,
-            b'1'..=b'9' => self.digits()?,
+            b'1'..=b'9' => count = self.digits(&mut value)?,
             _ => return self.defect(),
         }
-        let mut plain = true;
+        let (mut plain, mut fraction, mut few) = (true, 0, true);
         if self.peek() == b'.' {
             plain = false;
             self.at += 1;
-            self.digits()?;
+            fraction = self.digits(&mut value)?;
         }
         if matches!(self.peek(), b'e' | b'E') {
-            plain = false;
+            (plain, few) = (false, false);
             self.at += 1;
             if matches!(self.peek(), b'+' | b'-') {
                 self.at += 1;
             }
-            self.digits()?;
+            self.digits(&mut value)?;
         }
+        few &= count + fraction <= Fixed::MAX;
         Ok(NumberToken {
             start,
             end: self.at,
             plain,
+            fixed: few.then_some(Fixed {
+                negative,
+                value,
+                fraction: fraction as u32,
+            }),
         })
     }
 
+    /// Passes over one digit or more and appends them to those of `value`, which wraps. Returns how many there are.
     #[inline]
-    fn digits(&mut self) -> Result<(), Defect> {
+    fn digits(&mut self, value: &mut u64) -> Result<usize, Defect> {
         let start = self.at;
-        while self.peek().is_ascii_digit() {
+        while let Some(chunk) = self.bytes[self.at..].first_chunk() {
+            let values = digit_values(*chunk);
+            let count = leading_digits(values);
+            if count > 0 {
+                let scaled = value.wrapping_mul(POWERS[count]);
+                *value = scaled.wrapping_add(number_of(values, count));
+                self.at += count;
+            }
+            if count < 8 {
+                break;
+            }
+        }
+        while let digit @ b'0'..=b'9' = self.peek() {
+            *value = value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
             self.at += 1;
         }
-        if self.at == start { self.defect() } else { Ok(()) }
+        if self.at == start {
+            self.defect()
+        } else {
+            Ok(self.at - start)
+        }
     }
 
     /// `true`, `false` or `null`, whichever is given.
@@ -388,26 +507,61 @@ impl Nesting {
 /// How many bytes at the start are neither quote, backslash nor control character.
 #[inline]
 fn plain_bytes(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
-    // The high bit of every byte of `word` that is below `limit`, which must not exceed 128. Exact for the lowest one.
-    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGH;
-    let mut at = 0;
-    while let Some(chunk) = bytes[at..].first_chunk::<8>() {
-        let word = u64::from_le_bytes(*chunk);
-        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
-        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
-        let special = below(word, 0x20) | quote | backslash;
-        if special != 0 {
-            return at + special.trailing_zeros() as usize / 8;
+    until(bytes, |chunk| {
+        let control = chunk.min(u8x16::splat(0x1f)).simd_eq(chunk);
+        control | is(chunk, b'"') | is(chunk, b'\\')
+    })
+}
+
+/// How many bytes at the start are neither quote nor backslash.
+#[inline]
+pub(super) fn until_quote(bytes: &[u8]) -> usize {
+    until(bytes, |chunk| is(chunk, b'"') | is(chunk, b'\\'))
+}
+
+/// How many bytes at the start are neither quote nor bracket, square or curly.
+#[inline]
+pub(super) fn until_bracket(bytes: &[u8]) -> usize {
+    // One bit is all that makes a curly bracket of a square one.
+    let curly = |chunk| chunk | u8x16::splat(b'{' ^ b'[');
+    until(bytes, |chunk| {
+        is(chunk, b'"') | is(curly(chunk), b'{') | is(curly(chunk), b'}')
+    })
+}
+
+#[inline]
+fn is(chunk: u8x16, byte: u8) -> u8x16 {
+    chunk.simd_eq(u8x16::splat(byte))
+}
+
+/// How many bytes stand in front of the first of those that `special` has all bits set for.
+#[inline(always)]
+fn until(bytes: &[u8], special: impl Fn(u8x16) -> u8x16) -> usize {
+    let mut rest = bytes;
+    while let Some((&chunk, behind)) = rest.split_first_chunk() {
+        let found = special(u8x16::new(chunk)).to_bitmask();
+        if found != 0 {
+            return bytes.len() - rest.len() + found.trailing_zeros() as usize;
         }
-        at += 8;
+        rest = behind;
     }
-    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
-    at + bytes[at..]
-        .iter()
-        .position(is_special)
-        .unwrap_or(bytes.len() - at)
+    // The last few, with others behind them that no longer count.
+    let mut chunk = [0; 16];
+    chunk[..rest.len()].copy_from_slice(rest);
+    let found = special(u8x16::new(chunk)).to_bitmask();
+    bytes.len() - rest.len() + rest.len().min(found.trailing_zeros() as usize)
+}
+
+/// Where the first backslash is.
+pub(super) fn backslash(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += plain_bytes(&bytes[at..]);
+        match bytes.get(at)? {
+            b'\\' => return Some(at),
+            _ => at += 1,
+        }
+    }
 }
 
 /// The value of the four hexadecimal digits at the start.
@@ -428,9 +582,59 @@ mod tests {
             for special in [b'"', b'\\', 0, 0x1f] {
                 let mut bytes = vec![0x80 | b'"'; length];
                 bytes.push(special);
+                assert_eq!(plain_bytes(&bytes), length);
                 bytes.extend_from_slice(b"\x7f!#[]\xff\"\"\"\"");
+                bytes.extend_from_slice(&[b'x'; 40]);
                 assert_eq!(plain_bytes(&bytes), length);
             }
+        }
+    }
+
+    #[test]
+    fn quotes_and_brackets_are_found_wherever_they_stand() {
+        for length in 0..40 {
+            for byte in 0..=u8::MAX {
+                let mut bytes = vec![b'x'; length];
+                bytes.push(byte);
+                let at = |found: bool| if found { length } else { length + 1 };
+                assert_eq!(until_quote(&bytes), at(matches!(byte, b'"' | b'\\')));
+                let brackets = matches!(byte, b'"' | b'{' | b'}' | b'[' | b']');
+                assert_eq!(until_bracket(&bytes), at(brackets));
+                assert_eq!(backslash(&bytes), (byte == b'\\').then_some(length));
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_number_is_read_as_by_a_plain_reading(
+            sign in "-?", whole in "0|[1-9][0-9]{0,19}", fraction in "(\\.[0-9]{1,20})?", exponent in "([eE][+-]?[0-9]{1,9})?",
+            behind in "|[,\\] }x:/-]{0,12}",
+        ) {
+            let number = format!("{sign}{whole}{fraction}{exponent}");
+            let text = format!("{number}{behind}");
+            let mut scanner = Scanner::new(text.as_bytes());
+            let token = scanner.number().unwrap();
+            proptest::prop_assert_eq!(&text[token.start..token.end], &number);
+            proptest::prop_assert_eq!(token.plain, fraction.is_empty() && exponent.is_empty());
+            let digits = whole.len() + fraction.len().saturating_sub(1);
+            let few = digits <= Fixed::MAX && exponent.is_empty();
+            let expected = few.then(|| Fixed {
+                negative: !sign.is_empty(),
+                value: format!("{whole}{}", fraction.trim_start_matches('.')).parse().unwrap(),
+                fraction: fraction.len().saturating_sub(1) as u32,
+            });
+            proptest::prop_assert_eq!(token.fixed, expected);
+        }
+
+        #[test]
+        fn what_is_no_number_is_a_defect_where_it_ends(text in "[-+.eE0-9 ]{1,12}") {
+            let numbers = text.bytes().take_while(|byte| !matches!(byte, b' ')).count();
+            let is_json = serde_json::from_str::<serde_json::Value>(&text[..numbers]).is_ok();
+            let mut scanner = Scanner::new(text.as_bytes());
+            let whole = scanner.number().is_ok() && scanner.at() == numbers;
+            // Only the range of numbers can differ.
+            proptest::prop_assert!(whole == is_json || text.contains(['e', 'E']), "{}", text);
         }
     }
 }

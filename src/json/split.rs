@@ -12,7 +12,11 @@
 
 use std::ops::Range;
 
-use super::{Defect, JsonPath, Segment, text};
+use super::{
+    Defect, JsonPath, Segment,
+    scan::{until_bracket, until_quote},
+    text,
+};
 
 /// Longest envelope kept, in bytes.
 pub const ENVELOPE_BYTES_MAX: usize = 8 << 20;
@@ -131,12 +135,12 @@ impl Splitter {
         // Every turn takes a byte or changes to a state that does.
         while index < chunk.len() {
             if let At::InRecord { inside, .. } | At::Other(inside) = &mut self.at {
-                let plain = inside.plain(&chunk[index..]);
+                let within = inside.pass(&chunk[index..]);
                 if matches!(self.at, At::Other(_)) {
-                    self.envelope.extend_from_slice(&chunk[index..index + plain]);
+                    self.envelope.extend_from_slice(&chunk[index..index + within]);
                 }
-                self.offset += plain as u64;
-                index += plain;
+                self.offset += within as u64;
+                index += within;
                 if index == chunk.len() {
                     break;
                 }
@@ -309,17 +313,34 @@ impl Splitter {
 }
 
 impl Inside {
-    /// How many of the next bytes change nothing.
-    fn plain(&self, bytes: &[u8]) -> usize {
-        let special = |byte: &u8| match byte {
-            b'"' | b'\\' => true,
-            b'{' | b'}' | b'[' | b']' => !self.text,
-            _ => false,
-        };
-        if self.escaped || (self.depth == 0 && !self.text) {
-            return 0;
+    /// Takes the next bytes up to the one that ends the value; how many that are.
+    fn pass(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        // Every turn takes a byte.
+        loop {
+            at += self.plain(&bytes[at..]);
+            let Some(&byte) = bytes.get(at) else {
+                return at;
+            };
+            let mut next = *self;
+            if !matches!(next.take(byte), Step::Within) {
+                return at;
+            }
+            *self = next;
+            at += 1;
         }
-        bytes.iter().position(special).unwrap_or(bytes.len())
+    }
+
+    /// How many of the next bytes change nothing.
+    #[inline]
+    fn plain(&self, bytes: &[u8]) -> usize {
+        if self.escaped || (self.depth == 0 && !self.text) {
+            0
+        } else if self.text {
+            until_quote(bytes)
+        } else {
+            until_bracket(bytes)
+        }
     }
 
     fn take(&mut self, byte: u8) -> Step {

@@ -16,6 +16,7 @@ use crate::{
     },
     contract::{
         Column, Contract, columns,
+        contracts::{Contracts, Older},
         drift::{self, Change, ChangeKind},
         flatten::{flatten, nested},
         infer,
@@ -31,7 +32,11 @@ use crate::{
     ops::{Workspace, contract},
     raw::{Bookmark, store},
     table::explode::Explosion,
-    transform::{condition::Condition, quality::Breaks, split::row_schema},
+    transform::{
+        judges::{Bench, Judges},
+        quality::Breaks,
+        split::row_schema,
+    },
 };
 
 /// One thing found out.
@@ -103,21 +108,18 @@ pub fn offline(project: &Project, now: Timestamp) -> Vec<Finding> {
     for (_, stream) in project.streams() {
         check_secrets(&mut findings, &stream.name, secrets_in(&stream.request));
         match check_contract(stream) {
-            Ok(Some(contract)) => {
-                let text = format!(
-                    "contract {} {} with {} columns",
-                    contract.version,
-                    contract.status,
-                    contract.columns.len()
-                );
-                findings.add(Level::Good, &stream.name, text);
-                if let Ok(Some(notice)) = contract::notice(stream, now) {
-                    let text = format!("contract {} {notice}", contract.version);
+            Ok(Some((contracts, _))) => {
+                show_contracts(&mut findings, stream, &contracts);
+                for (version, notice) in contract::notices(&contracts, now).unwrap_or_default() {
+                    let text = format!("contract {version} {notice}");
                     findings.add(Level::Note, &stream.name, text);
                 }
-                note_nested(&mut findings, stream, &contract);
-                for warning in contract::warnings(&stream.contract) {
-                    findings.add(Level::Note, &stream.name, warning.to_string());
+                note_nested(&mut findings, stream, &contracts.main);
+                let older = contracts.older.iter().map(|older| &older.file);
+                for file in std::iter::once(&contracts.file).chain(older) {
+                    for warning in contract::warnings(file) {
+                        findings.add(Level::Note, &stream.name, warning.to_string());
+                    }
                 }
             }
             Ok(None) => {
@@ -131,6 +133,28 @@ pub fn offline(project: &Project, now: Timestamp) -> Vec<Finding> {
         }
     }
     findings.0
+}
+
+/// The contracts, and which records they judge.
+fn show_contracts(findings: &mut Findings, stream: &Stream, contracts: &Contracts) {
+    let words = |contract: &Contract| {
+        let Contract { version, status, .. } = contract;
+        format!(
+            "contract {version} {status} with {} columns",
+            contract.columns.len()
+        )
+    };
+    findings.add(Level::Good, &stream.name, words(&contracts.main));
+    for Older { values, contract, .. } in &contracts.older {
+        let field = stream.versions.as_ref().map(|versions| &versions.field);
+        let field = field.map_or_else(String::new, ToString::to_string);
+        let text = format!(
+            "{}, of records with {field} {}",
+            words(contract),
+            values.join(", ")
+        );
+        findings.add(Level::Good, &stream.name, text);
+    }
 }
 
 /// The list to go through before a stream runs: what is there, and what is missing and what to write.
@@ -271,16 +295,49 @@ fn check_page(findings: &mut Findings, source: &Source, stream: &Stream, page: &
     let _ =
         Recipe::of(source, stream).read(&page.body, &mut |piece| records.push(piece.to_bytes(&page.body)));
     match check_contract(stream) {
-        Ok(Some(contract)) => compare(findings, stream, &contract, &records),
+        Ok(Some((contracts, judges))) => compare(findings, stream, &contracts, &judges, &records),
         Ok(None) => show_inferred(findings, stream, &records),
         // Said by the offline part already.
         Err(_) => {}
     }
 }
 
-/// Judges the records of one page.
-fn compare(findings: &mut Findings, stream: &Stream, contract: &Contract, records: &[Bytes]) {
-    let (judged, broken) = match judged(stream, contract, records) {
+/// Judges the records of one page, each by its contract.
+fn compare(
+    findings: &mut Findings,
+    stream: &Stream,
+    contracts: &Contracts,
+    judges: &Judges,
+    records: &[Bytes],
+) {
+    let mut groups: Vec<Vec<&Bytes>> = judges.all().map(|_| Vec::new()).collect();
+    for record in records {
+        let file = stream
+            .versions
+            .as_ref()
+            .and_then(|versions| versions.file_of(record));
+        let older = contracts
+            .older
+            .iter()
+            .position(|older| Some(older.file.as_path()) == file);
+        groups[older.map_or(0, |older| older + 1)].push(record);
+    }
+    for ((contract, bench), records) in contracts.all().zip(judges.all()).zip(groups) {
+        if !records.is_empty() {
+            compare_with(findings, stream, contract, (bench, judges), &records);
+        }
+    }
+}
+
+/// Judges records of one contract.
+fn compare_with(
+    findings: &mut Findings,
+    stream: &Stream,
+    contract: &Contract,
+    judges: (&Bench, &Judges),
+    records: &[&Bytes],
+) {
+    let (judged, broken) = match judged(judges, records) {
         Ok(judged) => judged,
         Err(error) => return findings.add(Level::Wrong, &stream.name, error.chain()),
     };
@@ -316,22 +373,17 @@ fn compare(findings: &mut Findings, stream: &Stream, contract: &Contract, record
     }
 }
 
-/// The records of one page with all reasons to set them aside, and the rules that were broken.
-fn judged(stream: &Stream, contract: &Contract, records: &[Bytes]) -> Result<(Judged, Vec<Change>)> {
-    let judge = contract::judge(stream, contract)?;
-    let quality = contract::quality(contract, &stream.contract, &judge)?;
-    let deletes = stream.table.apply_as_deletes.as_deref();
-    let deletes = deletes
-        .map(|sql| Condition::new(sql, &judge.schema()))
-        .transpose()?;
-    let mut judging = judge.start();
+/// Records of one contract with all reasons to set them aside, and the rules that were broken.
+fn judged((bench, judges): (&Bench, &Judges), records: &[&Bytes]) -> Result<(Judged, Vec<Change>)> {
+    let mut judging = bench.judge.start();
     for record in records {
         judging.push(record);
     }
     let mut judged = judging.finish()?;
-    let mut asked = match deletes {
+    let aligned = bench.aligned(&judged.batch)?;
+    let mut asked = match &judges.deletes {
         Some(condition) => condition
-            .of(&judged.batch)
+            .of(&aligned.rows)
             .0
             .values()
             .iter()
@@ -339,13 +391,14 @@ fn judged(stream: &Stream, contract: &Contract, records: &[Bytes]) -> Result<(Ju
             .collect(),
         None => vec![true; records.len()],
     };
+    judged.violations.extend(aligned.unheld);
     for found in &judged.violations {
         asked[found.row] = false;
     }
     let mut breaks = Breaks::default();
-    let broken = quality.ask(&judged.batch, &asked, |_| None, &mut breaks)?;
+    let broken = bench.quality.ask(&judged.batch, &asked, |_| None, &mut breaks)?;
     judged.violations.extend(broken);
-    Ok((judged, quality.changes(&breaks)))
+    Ok((judged, bench.quality.changes(&breaks)))
 }
 
 /// What a contract drafted from one page would say.
@@ -373,17 +426,13 @@ fn show_inferred(findings: &mut Findings, stream: &Stream, records: &[Bytes]) {
     );
 }
 
-/// Reads the contract and compiles everything that a load compiles.
-fn check_contract(stream: &Stream) -> Result<Option<Contract>> {
-    let Some(contract) = contract::read(&stream.contract)? else {
+/// Reads the contracts and compiles everything that a load compiles.
+fn check_contract(stream: &Stream) -> Result<Option<(Contracts, Judges)>> {
+    let Some(contracts) = contract::read_all(stream)? else {
         return Ok(None);
     };
-    let judge = contract::judge(stream, &contract)?;
-    contract::quality(&contract, &stream.contract, &judge)?;
-    let schema = judge.schema();
-    if let Some(sql) = &stream.table.apply_as_deletes {
-        Condition::new(sql, &schema)?;
-    }
+    let judges = contract::judges(stream, &contracts)?;
+    let schema = judges.schema();
     for column in &stream.table.partition_by {
         if schema.field_with_name(column).is_err() {
             return Err(Error::new(ErrorKind::Config, "find partition column")
@@ -395,10 +444,10 @@ fn check_contract(stream: &Stream) -> Result<Option<Contract>> {
         Explosion::new(
             &list.path,
             &stream.table.keys,
-            &row_schema(&judge, true, stream.table.is_by_content()),
+            &row_schema(&schema, true, stream.table.is_by_content()),
         )?;
     }
-    Ok(Some(contract))
+    Ok(Some((contracts, judges)))
 }
 
 /// What `flatten` would make of the contract if it were drafted today.

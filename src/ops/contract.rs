@@ -7,7 +7,10 @@ pub mod rehearse;
 
 use std::{fs::File, io::Write as _, ops::RangeInclusive, path::Path};
 
-use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use arrow::{
+    array::{Array as _, AsArray as _, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+};
 use datafusion::{
     catalog::TableProvider as _, error::DataFusionError, execution::context::SessionContext,
     physical_plan::execute_stream,
@@ -20,6 +23,7 @@ use crate::{
     config::Stream,
     contract::{
         Contract,
+        contracts::{Contracts, Older},
         evidence::{Guesses, Written, study},
         judge::{Judge, JudgeOptions},
         lifecycle::Lifecycle,
@@ -33,6 +37,7 @@ use crate::{
         log::{RawLog, within},
     },
     transform::{
+        judges::{Bench, Judges},
         quality::{Quality, UnfitRule},
         scan,
     },
@@ -70,13 +75,18 @@ fn text_of(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// What should be heard about how long the contract of `stream` is still good for, if anything.
+/// What should be heard about how long the contracts of a stream are still good for, if anything, with their versions.
 ///
 /// # Errors
-/// [`ErrorKind::Config`] if the file cannot be read.
-pub fn notice(stream: &Stream, now: Timestamp) -> Result<Option<String>> {
-    let text = text_of(&stream.contract)?;
-    Ok(text.and_then(|text| Lifecycle::read(&text).notice(now.date_naive())))
+/// [`ErrorKind::Config`] if a file cannot be read.
+pub fn notices(contracts: &Contracts, now: Timestamp) -> Result<Vec<(String, String)>> {
+    let older = contracts.older.iter().map(|older| (&older.file, &older.contract));
+    let mut notices = Vec::new();
+    for (file, contract) in std::iter::once((&contracts.file, &contracts.main)).chain(older) {
+        let notice = text_of(file)?.and_then(|text| Lifecycle::read(&text).notice(now.date_naive()));
+        notices.extend(notice.map(|notice| (contract.version.clone(), notice)));
+    }
+    Ok(notices)
 }
 
 fn parse(text: &str, file: &str) -> Result<Contract> {
@@ -91,11 +101,72 @@ fn wrong(path: &Path, problems: &[Problem]) -> Error {
         .caused_by(list.join("\n"))
 }
 
+/// The contracts of `stream`: `main`, and those that it names for records of other versions.
+///
+/// # Errors
+/// [`ErrorKind::Config`] if one of these is not there or cannot be read, or if they do not go together.
+pub fn contracts(stream: &Stream, main: Contract) -> Result<Contracts> {
+    let listed = stream.versions.iter().flat_map(|versions| &versions.contracts);
+    let mut older: Vec<Older> = Vec::new();
+    for (value, file) in listed.filter(|(_, file)| *file != stream.contract) {
+        if let Some(known) = older.iter_mut().find(|known| known.file == *file) {
+            known.values.push(value.clone());
+            continue;
+        }
+        let contract = read(file)?.ok_or_else(|| {
+            Error::new(ErrorKind::Config, "read contract")
+                .with("path", file.display())
+                .with(
+                    "problem",
+                    format!("there is no such file, and it judges records of {value}"),
+                )
+        })?;
+        older.push(Older {
+            values: vec![value.clone()],
+            contract,
+            file: file.clone(),
+        });
+    }
+    Contracts::new(main, stream.contract.clone(), older)
+}
+
+/// The contracts of `stream`; `None` if its own was not drafted yet.
+///
+/// # Errors
+/// As [`contracts`].
+pub fn read_all(stream: &Stream) -> Result<Option<Contracts>> {
+    read(&stream.contract)?
+        .map(|main| contracts(stream, main))
+        .transpose()
+}
+
+/// Everything that judges records of `stream` by `contracts`, of which the main one is in its own file.
+///
+/// # Errors
+/// [`ErrorKind::Config`] if they do not go together with the stream, such as a key that is no column of one of them, or
+/// with every rule that cannot be asked and its place.
+pub fn judges(stream: &Stream, contracts: &Contracts) -> Result<Judges> {
+    let bench = |contract: &Contract, file: &Path| {
+        let judge = judge(stream, contract).map_err(|error| error.with("path", file.display()))?;
+        let quality = quality(contract, file, &judge)?;
+        Ok::<_, Error>(Bench::new(contract.version.clone(), judge, quality))
+    };
+    let older = contracts.older.iter();
+    let older = older.map(|older| bench(&older.contract, &older.file));
+    Judges::new(
+        bench(&contracts.main, &contracts.file)?,
+        older.collect::<Result<_>>()?,
+        contracts,
+        stream.versions.as_ref(),
+        stream.table.apply_as_deletes.as_deref(),
+    )
+}
+
 /// The judge of `stream` by `contract`.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if the two do not go together, such as a key that is no column.
-pub fn judge(stream: &Stream, contract: &Contract) -> Result<Judge> {
+fn judge(stream: &Stream, contract: &Contract) -> Result<Judge> {
     let options = JudgeOptions {
         keys: stream.table.declared_keys().to_vec(),
         sequence_by: stream.table.sequence_by.clone(),
@@ -110,7 +181,7 @@ pub fn judge(stream: &Stream, contract: &Contract) -> Result<Judge> {
 ///
 /// # Errors
 /// [`ErrorKind::Config`] with every rule that cannot be asked and its place in the file.
-pub fn quality(contract: &Contract, path: &Path, judge: &Judge) -> Result<Quality> {
+fn quality(contract: &Contract, path: &Path, judge: &Judge) -> Result<Quality> {
     Quality::new(contract, &judge.schema()).map_err(|unfit| {
         let text = text_of(path).ok().flatten().unwrap_or_default();
         let problem = |UnfitRule { rule, unfit }: UnfitRule| {
@@ -183,7 +254,7 @@ fn replace(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Records of raw, from the first batch of `range` on, as batches of the scan. Pages without records are left out, and so
-/// are batches that have expired.
+/// are batches that have expired and records that another contract judges.
 ///
 /// # Errors
 /// [`ErrorKind::Refused`] if all of them have.
@@ -216,13 +287,31 @@ async fn sample(
     let mut sample = Vec::new();
     while let Some(batch) = batches.try_next().await.map_err(plan_error)? {
         if batch.column(scan::column::CLASS).null_count() == batch.num_rows() {
-            sample.push(batch);
+            sample.push(of_main(stream, batch)?);
         }
         if sample.iter().map(RecordBatch::num_rows).sum::<usize>() >= INFER_RECORDS_MAX {
             break;
         }
     }
     Ok(sample)
+}
+
+/// The records of `batch` that name no contract but the one of the stream: the others say nothing about it.
+fn of_main(stream: &Stream, batch: RecordBatch) -> Result<RecordBatch> {
+    let Some(versions) = &stream.versions else {
+        return Ok(batch);
+    };
+    let bodies = batch.column(scan::column::BODY).as_binary_view();
+    let is_main = |record| {
+        versions
+            .file_of(record)
+            .is_none_or(|file| file == stream.contract)
+    };
+    let keep: BooleanArray = (0..batch.num_rows())
+        .map(|row| Some(is_main(bodies.value(row))))
+        .collect();
+    filter_record_batch(&batch, &keep)
+        .map_err(|source| Error::new(ErrorKind::Internal, "sample raw records").caused_by(source))
 }
 
 /// The bytes of each record.

@@ -1,5 +1,7 @@
 //! The drift report, and what is said to it.
 
+use std::collections::BTreeSet;
+
 use tracing::warn;
 
 use crate::{
@@ -8,6 +10,7 @@ use crate::{
     ops::{
         Workspace,
         contract::{
+            self,
             propose::{Reach, propose},
             registry::revisions_of,
         },
@@ -29,7 +32,19 @@ const NAMED_MAX: usize = 10;
 /// Those of the queries.
 pub async fn drift(workspace: &Workspace, streams: &[StreamName]) -> Result<Vec<StreamDrift>> {
     let revisions = revisions_of(workspace, streams).await?;
+    let mut others = BTreeSet::new();
+    for name in streams {
+        let (_, stream) = workspace.project.stream(name)?;
+        // What cannot be read is told by those who judge with it.
+        let contracts = contract::read_all(stream).ok().flatten();
+        let older = contracts.into_iter().flat_map(|contracts| contracts.older);
+        others.extend(older.map(|older| (name.to_string(), older.contract.version)));
+    }
     let changed = |stream: &str, finding: &Finding, contract_now: &str| {
+        // What the newest version says is nothing to records that another one judges.
+        if others.contains(&(stream.to_owned(), finding.contract_last.clone())) {
+            return false;
+        }
         revisions
             .get(stream)
             .is_some_and(|all| all.changed(&finding.path, &finding.contract_last, contract_now))

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     config::{Stream, StreamName},
-    contract::{Contract, classified::Classified, judge::RESCUED, sample::MASK},
+    contract::{Contract, classified::Classified, contracts::Contracts, judge::RESCUED, sample::MASK},
     error::{Error, ErrorKind, Result},
     format::{Piece, Recipe},
     ops::{Workspace, contract, quarantine::Mask},
@@ -52,6 +52,9 @@ const PLACE: [&str; 3] = ["_lf_batch", "_lf_page", "_lf_record"];
 /// The record's text in a quarantine table, which may be cut; the evidence has all of it.
 const RECORD: &str = "record";
 
+/// What the load of a row says of its contract.
+const CONTRACT_VERSION: &str = "contract_version";
+
 /// What a reason says, in the quarantine table and in its list of all reasons.
 const REASON: [&str; 4] = ["class", "path", "expected", "found"];
 
@@ -69,10 +72,11 @@ pub async fn explain(
     mask: Mask,
 ) -> Result<Vec<Explained>> {
     let (_, settings) = workspace.project.stream(stream)?;
-    let contract = contract::read(&settings.contract)?;
-    let masking = contract.as_ref().filter(|_| mask == Mask::Yes);
-    let classified = masking.map(Classified::of).unwrap_or_default();
-    let of_columns = masking.map(Classified::of_columns).unwrap_or_default();
+    let contracts = contract::read_all(settings)?;
+    let masking = contracts.as_ref().filter(|_| mask == Mask::Yes);
+    let classified = masking.map(Contracts::classified).unwrap_or_default();
+    let of_columns = masking.map(|all| Classified::of_columns(&all.union));
+    let of_columns = of_columns.unwrap_or_default();
     let key = key_values(settings, key)?;
     let session = workspace.session()?;
     let mut explained = Vec::new();
@@ -84,6 +88,7 @@ pub async fn explain(
                 values.extend(load_of(&session, stream, position.batch).await?);
                 let what = format!("row of {stream}");
                 let mut row = with_evidence(workspace, settings, what, values, Vec::new(), position).await;
+                name_contract(&mut row, settings, contracts.as_ref());
                 hide_record(&mut row, &classified);
                 explained.push(row);
             }
@@ -92,7 +97,7 @@ pub async fn explain(
         Err(error) if error.kind() == ErrorKind::Config => no_value = Some(error),
         Err(error) => return Err(error),
     }
-    let aside = set_aside_with_key(&session, stream, contract.as_ref(), &classified, &key).await?;
+    let aside = set_aside_with_key(&session, stream, contracts.as_ref(), &classified, &key).await?;
     for (values, reasons, position) in aside {
         let what = format!("record of {stream} that was set aside");
         let mut record = with_evidence(workspace, settings, what, values, reasons, position).await;
@@ -102,6 +107,22 @@ pub async fn explain(
     match no_value {
         Some(error) if explained.is_empty() => Err(error),
         _ => Ok(explained),
+    }
+}
+
+/// Says which contract judges the record of a row, if not that of the stream, by which the load is told.
+fn name_contract(row: &mut Explained, stream: &Stream, contracts: Option<&Contracts>) {
+    let (Some(versions), Some(contracts), Ok(evidence)) = (&stream.versions, contracts, &row.evidence) else {
+        return;
+    };
+    let file = versions.file_of(&evidence.record);
+    let older = contracts
+        .older
+        .iter()
+        .find(|older| Some(older.file.as_path()) == file);
+    let value = row.values.iter_mut().find(|(name, _)| name == CONTRACT_VERSION);
+    if let (Some(older), Some((_, value))) = (older, value) {
+        *value = Some(older.contract.version.clone());
     }
 }
 
@@ -274,19 +295,28 @@ fn equals(schema: &DFSchema, column: &str, value: &str) -> Result<Expr> {
 async fn set_aside_with_key(
     session: &Session,
     stream: &StreamName,
-    contract: Option<&Contract>,
+    contracts: Option<&Contracts>,
     classified: &Classified,
     key: &[(String, String)],
 ) -> Result<Vec<(Values, Vec<String>, Position)>> {
-    let paths = key.iter().map(|(column, value)| {
-        let declared = contract.and_then(|contract| contract.columns.iter().find(|own| own.name == *column));
-        let path = declared.map_or_else(|| vec![column.clone()], |own| own.path.clone());
-        (path, value.as_str())
-    });
-    let paths: Vec<(Vec<String>, &str)> = paths.collect();
+    let paths_of = |contract: Option<&Contract>| -> Vec<(Vec<String>, &str)> {
+        key.iter()
+            .map(|(column, value)| {
+                let declared =
+                    contract.and_then(|contract| contract.columns.iter().find(|own| own.name == *column));
+                let path = declared.map_or_else(|| vec![column.clone()], |own| own.path.clone());
+                (path, value.as_str())
+            })
+            .collect()
+    };
+    // Each contract may have the key at a place of its own.
+    let places: Vec<Vec<(Vec<String>, &str)>> = match contracts {
+        Some(contracts) => contracts.all().map(|contract| paths_of(Some(contract))).collect(),
+        None => vec![paths_of(None)],
+    };
     // The text of the value has to be somewhere in the record; whether in the right place is looked at afterwards.
     let contains = |value: &str| datafusion::functions::expr_fn::strpos(col("record"), lit(value)).gt(lit(0));
-    let Some(likely) = paths.iter().map(|(_, value)| contains(value)).reduce(Expr::and) else {
+    let Some(likely) = key.iter().map(|(_, value)| contains(value)).reduce(Expr::and) else {
         return Ok(Vec::new());
     };
     let newest = PLACE.map(|name| col(name).sort(false, true)).to_vec();
@@ -303,7 +333,10 @@ async fn set_aside_with_key(
             .iter()
             .find(|(name, _)| name == RECORD)
             .and_then(|(_, value)| value.as_deref());
-        record.is_some_and(|record| paths.iter().all(|(path, value)| holds(record, path, value)))
+        record.is_some_and(|record| {
+            let mut places = places.iter();
+            places.any(|paths| paths.iter().all(|(path, value)| holds(record, path, value)))
+        })
     });
     found.truncate(ROWS_MAX);
     for (values, ..) in &mut found {

@@ -177,13 +177,14 @@ pub(super) async fn told<T: Figures>(
         Err(error) => Turn::Fail(error.chain()),
     };
     // Read afterwards: a load may have drafted it, or made a new version of it.
-    let contract = contract::read(&stream.contract).ok().flatten();
+    let contracts = contract::read_all(stream).ok().flatten();
     run.tags.extend(
-        contract
+        contracts
             .iter()
-            .map(|contract| ("contract", contract.version.clone())),
+            .map(|contracts| ("contract", contracts.versions())),
     );
-    let found = found(workspace, stream, contract.as_ref(), (inputs, outputs), &result).await;
+    let union = contracts.as_ref().map(|contracts| &contracts.union);
+    let found = found(workspace, stream, union, (inputs, outputs), &result).await;
     let (inputs, outputs) = found;
     lineage.add(&line(&run, &turn, now(), &inputs, &outputs));
     result

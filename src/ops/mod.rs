@@ -33,7 +33,7 @@ use object_store::ObjectStore;
 use crate::{
     clock::Clock,
     config::{Project, Stream},
-    contract::Contract,
+    contract::contracts::Contracts,
     error::Result,
     format::Recipe,
     ops::lineage::Lineage,
@@ -81,10 +81,10 @@ impl Workspace {
         Ok(Recipe::of(source, stream))
     }
 
-    /// By what a load that `contract` judges makes its rows.
-    pub(in crate::ops) fn rules(&self, contract: &Contract) -> RulesNote {
+    /// By what a load that `contracts` judge makes its rows.
+    pub(in crate::ops) fn rules(&self, contracts: &Contracts) -> RulesNote {
         RulesNote {
-            contract: contract.version.clone(),
+            contract: contracts.versions(),
             config: self.project.config_hash.clone(),
         }
     }

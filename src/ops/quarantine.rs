@@ -66,9 +66,9 @@ pub async fn show(
     explain::set_aside(workspace, stream, position, &classified).await
 }
 
-/// What the contract of today classifies; nothing if there is none.
+/// What the contracts of today classify; nothing if there is none.
 fn classified(workspace: &Workspace, stream: &StreamName) -> Result<Classified> {
     let (_, settings) = workspace.project.stream(stream)?;
-    let contract = contract::read(&settings.contract)?;
-    Ok(contract.as_ref().map(Classified::of).unwrap_or_default())
+    let contracts = contract::read_all(settings)?;
+    Ok(contracts.map(|all| all.classified()).unwrap_or_default())
 }

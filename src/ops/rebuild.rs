@@ -19,7 +19,7 @@ use self::{
 };
 use crate::{
     config::{Stream, StreamName},
-    contract::Contract,
+    contract::contracts::Contracts,
     error::{Error, ErrorKind, Result},
     failpoint,
     ops::{
@@ -101,7 +101,7 @@ pub async fn rebuild(
     progress: &(dyn Fn(BatchNumber) + Sync),
 ) -> Result<Rebuilt> {
     let (_, stream) = workspace.project.stream(name)?;
-    let contract = contract_of(stream)?;
+    let contracts = contracts_of(stream)?;
     let found = live(workspace, name).await?;
     let until = until(workspace, name, options, &found).await?;
     let id = match options.at {
@@ -110,7 +110,7 @@ pub async fn rebuild(
     };
     let wanted = Wanted {
         stream,
-        contract: &contract,
+        contracts: &contracts,
         id: &id,
         until,
         begin: options.begin,
@@ -142,7 +142,7 @@ async fn finish(
     };
     let review = match &found {
         Live::Loaded { table, until } => {
-            let pair = pair(stream, wanted.contract, (table, *until), &staged);
+            let pair = pair(stream, wanted.contracts, (table, *until), &staged);
             Some(review(workspace, pair, options.limit).await?)
         }
         _ => None,
@@ -182,7 +182,7 @@ async fn finish(
 /// [`ErrorKind::Refused`] if one of the two is not there; else whatever reading them says.
 pub async fn diff(workspace: &Workspace, name: &StreamName, id: &str, limit: usize) -> Result<Review> {
     let (_, stream) = workspace.project.stream(name)?;
-    let contract = contract_of(stream)?;
+    let contracts = contracts_of(stream)?;
     let refused = |problem: &str, hint: String| {
         Error::new(ErrorKind::Refused, "compare tables")
             .with("stream", name)
@@ -197,7 +197,7 @@ pub async fn diff(workspace: &Workspace, name: &StreamName, id: &str, limit: usi
     };
     match live(workspace, name).await? {
         Live::Loaded { table, until } => {
-            let pair = pair(stream, &contract, (&table, until), &staged);
+            let pair = pair(stream, &contracts, (&table, until), &staged);
             review(workspace, pair, limit).await
         }
         Live::Unloaded { .. } => Err(refused(
@@ -224,8 +224,8 @@ pub async fn discard(workspace: &Workspace, name: &StreamName, id: &str) -> Resu
     stage::discard(workspace, name, id).await
 }
 
-fn contract_of(stream: &Stream) -> Result<Contract> {
-    contract::read(&stream.contract)?.ok_or_else(|| {
+fn contracts_of(stream: &Stream) -> Result<Contracts> {
+    contract::read_all(stream)?.ok_or_else(|| {
         Error::new(ErrorKind::Refused, "rebuild table")
             .with("stream", &stream.name)
             .with("problem", "it has no contract yet")
@@ -235,13 +235,13 @@ fn contract_of(stream: &Stream) -> Result<Contract> {
 
 fn pair<'a>(
     stream: &'a Stream,
-    contract: &'a Contract,
+    contracts: &'a Contracts,
     live: (&'a crate::table::Table, BatchNumber),
     staged: &'a Staged,
 ) -> Pair<'a> {
     Pair {
         stream,
-        contract,
+        contracts,
         live: live.0,
         live_until: live.1,
         rebuilt: &staged.table,

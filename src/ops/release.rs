@@ -155,14 +155,14 @@ pub async fn release(
     dry_run: DryRun,
 ) -> Result<Released> {
     let (_, settings) = workspace.project.stream(stream)?;
-    let contract = contract::read(&settings.contract)?.ok_or_else(|| {
+    let contracts = contract::read_all(settings)?.ok_or_else(|| {
         Error::new(ErrorKind::Refused, "release quarantined records")
             .with("stream", stream)
             .with("problem", "there is no contract yet")
             .with("hint", "run transform once")
     })?;
     let log = raw_log(workspace, stream);
-    let loader = Loader::open(workspace, settings, log, contract, Target::live(stream)).await?;
+    let loader = Loader::open(workspace, settings, log, contracts, Target::live(stream)).await?;
     let mut release = Release { workspace, loader };
     if dry_run == DryRun::No {
         release.tell_last().await?;
@@ -319,7 +319,7 @@ impl Release<'_> {
         }
         failpoint::point("release::before_merge");
         let buried = std::mem::take(&mut planned.tombstones);
-        let rules = self.workspace.rules(&self.loader.contract);
+        let rules = self.workspace.rules(&self.loader.contracts);
         let committed = self
             .loader
             .table
@@ -338,7 +338,7 @@ impl Release<'_> {
             release_id,
             started_at,
             finished_at: self.workspace.clock.now(),
-            contract_version: self.loader.contract.version.clone(),
+            contract_version: self.loader.contracts.main.version.clone(),
             released: done.released,
             read: done.read,
             merged: done.merged,
@@ -375,7 +375,6 @@ impl Release<'_> {
         let facts = LoadFacts {
             load_id: release_id.to_owned(),
             loaded_at: started_at,
-            contract_version: self.loader.contract.version.clone(),
             batch_to: 0,
         };
         let pages: HashMap<i64, u64> = piece
@@ -437,7 +436,7 @@ impl Release<'_> {
             from: watermark,
             batch: watermark,
             load_id: last.map_or_else(|| release_id.to_owned(), |last| last.load_id.clone()),
-            rules: self.workspace.rules(&self.loader.contract),
+            rules: self.workspace.rules(&self.loader.contracts),
         };
         let buried = buried
             .iter()

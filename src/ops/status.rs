@@ -64,10 +64,10 @@ async fn look(workspace: &Workspace, status: &mut StreamStatus) -> Result<()> {
     status.fresh = stream
         .fresh_within
         .map(|within| last.is_some_and(|at| age(at, workspace.clock.now()) <= within));
-    if let Some(table) = workspace.tables.open(&layout::table(&status.stream)).await? {
-        let app = AppId::new(&status.stream, AppId::GENERATION);
-        status.loaded = table.watermark(&app).await?.map(|batch| batch.get());
-    }
+    let app = AppId::new(&status.stream, AppId::GENERATION);
+    let table = layout::table(&status.stream);
+    let loaded = workspace.tables.watermark(&table, &app).await?;
+    status.loaded = loaded.map(|batch| batch.get());
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::{
     config::{Stream, StreamName},
-    contract::Contract,
+    contract::contracts::Contracts,
     error::{Error, ErrorKind, Result},
     ops::{Workspace, children, contract, lineage},
     raw::{BatchNumber, layout, log::RawLog},
@@ -102,7 +102,7 @@ pub async fn preview(workspace: &Workspace, stream: &StreamName) -> Result<Trans
                 "run transform once; a table begins with everything raw holds",
             )
     };
-    let contract = contract::read(&stream.contract)?.ok_or_else(|| missing("contract"))?;
+    let contracts = contract::read_all(stream)?.ok_or_else(|| missing("contract"))?;
     if workspace.tables.open(&layout::table(name)).await?.is_none() {
         return Err(missing("table"));
     }
@@ -110,7 +110,7 @@ pub async fn preview(workspace: &Workspace, stream: &StreamName) -> Result<Trans
     let Some(head) = log.head().await? else {
         return Ok(done);
     };
-    let mut loader = Loader::open(workspace, stream, log, contract, Target::live(name)).await?;
+    let mut loader = Loader::open(workspace, stream, log, contracts, Target::live(name)).await?;
     if let Some(range) = loader.next_range(head.number).await? {
         loader.preview(range, &mut done).await?;
     }
@@ -147,11 +147,12 @@ async fn transform_stream(workspace: &Workspace, name: &StreamName) -> Result<Tr
             contract
         }
     };
-    if let Some(notice) = contract::notice(stream, workspace.clock.now())? {
-        warn!(stream = %name, version = pinned.version, "contract {notice}");
+    let contracts = contract::contracts(stream, pinned)?;
+    for (version, notice) in contract::notices(&contracts, workspace.clock.now())? {
+        warn!(stream = %name, version, "contract {notice}");
     }
-    Box::pin(contract::registry::register(workspace, stream)).await?;
-    let mut loader = Loader::open(workspace, stream, log, pinned, Target::live(name)).await?;
+    Box::pin(contract::registry::register(workspace, stream, &contracts)).await?;
+    let mut loader = Loader::open(workspace, stream, log, contracts, Target::live(name)).await?;
     // Ends at the head seen above: each load moves the watermark by at least one batch.
     let loaded = async {
         while let Some(range) = loader.next_range(head.number).await? {
@@ -172,14 +173,14 @@ async fn transform_stream(workspace: &Workspace, name: &StreamName) -> Result<Tr
 pub(super) async fn load_until(
     workspace: &Workspace,
     stream: &Stream,
-    contract: &Contract,
+    contracts: &Contracts,
     target: &Target,
     until: BatchNumber,
     progress: &(dyn Fn(BatchNumber) + Sync),
 ) -> Result<Transformed> {
     let log = raw_log(workspace, &stream.name);
     let mut done = Transformed::default();
-    let mut loader = Loader::open(workspace, stream, log, contract.clone(), target.clone()).await?;
+    let mut loader = Loader::open(workspace, stream, log, contracts.clone(), target.clone()).await?;
     // Ends at `until`: each load moves the watermark by at least one batch.
     while let Some(range) = loader.next_range(until).await? {
         let last = range.last().map(|entry| entry.number);

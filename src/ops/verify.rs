@@ -87,7 +87,7 @@ pub async fn verify(
     match live(workspace, name).await? {
         Live::Loaded { table, until } => {
             let (_, stream) = workspace.project.stream(name)?;
-            let Some(contract) = contract::read(&stream.contract)? else {
+            let Some(contracts) = contract::read_all(stream)? else {
                 return Err(Error::new(ErrorKind::Config, "read contract")
                     .with("path", stream.contract.display())
                     .with("problem", "the table was loaded by it, and it is gone"));
@@ -98,7 +98,7 @@ pub async fn verify(
             let id = format!("{OWN}{}", unique.get(24..).unwrap_or(&unique));
             let wanted = Wanted {
                 stream,
-                contract: &contract,
+                contracts: &contracts,
                 id: &id,
                 until,
                 begin: Begin::Anew,
@@ -107,7 +107,7 @@ pub async fn verify(
                 let staged = stage::stage(workspace, wanted, progress).await?;
                 let pair = Pair {
                     stream,
-                    contract: &contract,
+                    contracts: &contracts,
                     live: &table,
                     live_until: until,
                     rebuilt: &staged.table,

@@ -3,13 +3,14 @@
 //! ```text
 //! shop.orders              ─ Delta table
 //! shop.orders__quarantine  ─ side table, rows up to the stream's watermark
-//! shop.orders__raw         ─ raw log ─ scan ─ one row per record, `record` as text
+//! shop.orders__raw         ─ raw log ─ scan ─ one row per record, `record` as text; only batches that the filters leave
 //! landfall.drift, .loads   ─ side tables, rows up to each stream's watermark
 //! landfall.quarantine      ─ the quarantine of every stream
 //! ```
 //!
 //! A table is opened when a query names it, and not before.
 
+mod raw;
 mod tables;
 #[cfg(test)]
 mod tests;

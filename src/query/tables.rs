@@ -6,13 +6,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use arrow::{
-    array::AsArray as _,
-    datatypes::{DataType, SchemaRef},
-};
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{SchemaProvider, TableProvider, memory::MemTable},
+    common::ScalarValue,
     dataframe::DataFrame,
     error::DataFusionError,
     execution::context::SessionContext,
@@ -25,12 +23,11 @@ use crate::{
     config::{Project, StreamName, explode::Explode},
     error::{Error, ErrorKind, Result},
     format::Recipe,
-    query::sql_error,
+    query::raw::RawTable,
     raw::{
         BatchNumber,
-        expire::Expired,
         layout::{self, SystemTable},
-        log::{LogEntry, RawLog},
+        log::RawLog,
     },
     table::{AppId, Tables, acknowledged, contracts, profiles, side::SHARED_BY, system},
     transform::{quarantine, scan},
@@ -122,24 +119,13 @@ impl Lake {
     }
 
     /// The raw records of `stream`, oldest first within an object.
-    async fn raw(&self, stream: &StreamName) -> Result<Arc<dyn TableProvider>> {
+    fn raw(&self, stream: &StreamName) -> Result<Arc<dyn TableProvider>> {
         let (source, settings) = self.project.stream(stream)?;
         let log = RawLog {
             store: Arc::clone(&self.store),
             stream: stream.clone(),
         };
-        let mut entries: Vec<LogEntry> = match log.head().await? {
-            Some(head) => {
-                log.entries(BatchNumber::FIRST..=head.number)
-                    .try_collect()
-                    .await?
-            }
-            None => Vec::new(),
-        };
-        let expired = Expired::of(&log).await?;
-        entries.retain(|entry| !expired.contains(entry.number));
-        let partitions = self.session.state().config().target_partitions();
-        let scan = scan::table(&self.store, Recipe::of(source, settings), entries, partitions)?;
+        let recipe = Recipe::of(source, settings);
         let schema = scan::schema();
         let columns = schema.fields().iter().enumerate().map(|(position, field)| {
             let column = col(field.name());
@@ -152,7 +138,7 @@ impl Lake {
         });
         let rows = self
             .session
-            .read_table(Arc::new(scan))
+            .read_table(Arc::new(RawTable { log, recipe }))
             .and_then(|rows| rows.select(columns));
         Ok(rows.map_err(planning)?.into_view())
     }
@@ -160,17 +146,29 @@ impl Lake {
     /// All rows of a table that all streams share: they belong to no load, so no watermark hides them.
     async fn whole(&self, table: SystemTable, schema: SchemaRef) -> Result<Arc<dyn TableProvider>> {
         match self.open(&layout::system(table)).await? {
-            Some(rows) => Ok(rows.into_view()),
+            Some(rows) => {
+                // A table of an older version of this program lacks columns that came later.
+                let own = rows.schema().clone();
+                let columns = schema.fields().iter().map(|field| {
+                    let name = field.name();
+                    if own.has_column_with_unqualified_name(name) {
+                        col(name)
+                    } else {
+                        cast(lit(ScalarValue::Null), field.data_type().clone()).alias(name)
+                    }
+                });
+                Ok(rows.select(columns).map_err(planning)?.into_view())
+            }
             None => empty(schema),
         }
     }
 
     /// A table that all streams share, each stream's rows up to its watermark.
     async fn shared(&self, table: SystemTable, schema: SchemaRef) -> Result<Arc<dyn TableProvider>> {
-        let Some(rows) = self.open(&layout::system(table)).await? else {
+        let Some(table) = self.tables.open(&layout::system(table)).await? else {
             return empty(schema);
         };
-        let watermarks = self.watermarks(self.streams_in(&rows).await?).await?;
+        let watermarks = self.watermarks(table.streams()?).await?;
         let visible = watermarks.into_iter().map(|(stream, watermark)| {
             col(SHARED_BY[0])
                 .eq(lit(stream.source.as_str()))
@@ -178,6 +176,8 @@ impl Lake {
                 .and(up_to(watermark))
         });
         let visible = visible.reduce(Expr::or).unwrap_or_else(|| lit(false));
+        let rows = self.session.read_table(table.provider(&self.session).await?);
+        let rows = rows.map_err(planning)?;
         Ok(rows.filter(visible).map_err(planning)?.into_view())
     }
 
@@ -230,43 +230,19 @@ impl Lake {
     }
 
     async fn watermark(&self, stream: &StreamName) -> Result<Option<BatchNumber>> {
-        match self.tables.open(&layout::table(stream)).await? {
-            Some(table) => table.watermark(&AppId::new(stream, AppId::GENERATION)).await,
-            None => Ok(None),
-        }
+        let app = AppId::new(stream, AppId::GENERATION);
+        self.tables.watermark(&layout::table(stream), &app).await
     }
 
-    async fn watermarks(&self, streams: Vec<StreamName>) -> Result<Vec<(StreamName, Option<BatchNumber>)>> {
+    async fn watermarks(
+        &self,
+        streams: BTreeSet<StreamName>,
+    ) -> Result<Vec<(StreamName, Option<BatchNumber>)>> {
         let watermarks = stream::iter(streams).map(|stream| async move {
             let watermark = self.watermark(&stream).await?;
             Ok((stream, watermark))
         });
         watermarks.buffered(OPEN_AT_ONCE).try_collect().await
-    }
-
-    /// The streams with rows in a shared table, those that have left the project included.
-    async fn streams_in(&self, rows: &DataFrame) -> Result<Vec<StreamName>> {
-        let text = |name: &str| cast(col(name), DataType::Utf8).alias(name);
-        let pairs = rows
-            .clone()
-            .select(SHARED_BY.map(text))
-            .and_then(DataFrame::distinct)
-            .map_err(planning)?;
-        let pairs = pairs
-            .collect()
-            .await
-            .map_err(|source| sql_error("list streams with rows", source))?;
-        let mut streams = Vec::new();
-        for batch in &pairs {
-            let (sources, names) = (
-                batch.column(0).as_string::<i32>(),
-                batch.column(1).as_string::<i32>(),
-            );
-            for (source, name) in sources.iter().flatten().zip(names.iter().flatten()) {
-                streams.push(StreamName::parse(&format!("{source}.{name}"))?);
-            }
-        }
-        Ok(streams)
     }
 }
 
@@ -283,7 +259,7 @@ fn empty(schema: SchemaRef) -> Result<Arc<dyn TableProvider>> {
     Ok(Arc::new(table))
 }
 
-fn planning(source: DataFusionError) -> Error {
+pub(super) fn planning(source: DataFusionError) -> Error {
     Error::new(ErrorKind::Internal, "plan table").caused_by(source)
 }
 
@@ -357,7 +333,7 @@ impl Names {
             return self.lake.quarantine(stream).await.map(Some);
         }
         if let Some(stream) = name.strip_suffix(RAW_SUFFIX).and_then(stream) {
-            return self.lake.raw(stream).await.map(Some);
+            return self.lake.raw(stream).map(Some);
         }
         Ok(None)
     }

@@ -130,10 +130,9 @@ impl Lake {
         let facts = LoadFacts {
             load_id: format!("load-{batch}"),
             loaded_at: Timestamp::UNIX_EPOCH,
-            contract_version: "1.0.0".to_owned(),
             batch_to: batch,
         };
-        let mut rows = Rows::new(facts);
+        let mut rows = Rows::new(facts, "1.0.0");
         let origin = Origin {
             batch,
             page: 0,

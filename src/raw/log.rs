@@ -320,14 +320,21 @@ impl RawLog {
         range: RangeInclusive<BatchNumber>,
         leaves_out: impl Fn(BatchNumber) -> bool + Send + 'static,
     ) -> BoxStream<'static, Result<LogEntry>> {
-        let log = self.clone();
         let numbers = range.start().get()..=range.end().get();
-        let numbers = numbers.map(BatchNumber::new);
-        let numbers = numbers.filter(move |number| !number.as_ref().is_ok_and(|number| leaves_out(*number)));
+        let numbers = numbers.map_while(|number| BatchNumber::new(number).ok());
+        self.entries_of(numbers.filter(move |number| !leaves_out(*number)))
+    }
+
+    /// As [`RawLog::entries`], those of `numbers`.
+    pub fn entries_of(
+        &self,
+        numbers: impl IntoIterator<Item = BatchNumber, IntoIter: Send + 'static>,
+    ) -> BoxStream<'static, Result<LogEntry>> {
+        let log = self.clone();
         futures::stream::iter(numbers)
             .map(move |number| {
                 let log = log.clone();
-                async move { log.expect(number?).await }
+                async move { log.expect(number).await }
             })
             .buffered(ENTRIES_IN_FLIGHT_MAX)
             .boxed()

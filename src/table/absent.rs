@@ -100,7 +100,7 @@ impl Table {
             ..Found::default()
         };
         for (number, file) in files.iter().enumerate() {
-            let dropped: HashSet<u64> = edits[number].drops.iter().copied().collect();
+            let dropped: HashSet<u64> = edits[number].gone().collect();
             let mut start = 0_u64;
             let mut batches = std::pin::pin!(self.read(file, Arc::clone(&schema)).await?);
             while let Some(batch) = batches.try_next().await? {

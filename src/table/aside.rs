@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::{
     Committed, Table,
     edit::{Edits, Patches},
-    file::{DataFile, close, write},
+    file::DataFile,
     latest::arrow_error,
     merge::POSITION,
     release::{ReleaseNote, told},
@@ -168,12 +168,12 @@ impl Table {
             }
             let edits = Edits {
                 drops,
-                patches: Vec::new(),
+                ..Edits::default()
             };
             let mut writer = self.writer(Arc::clone(&schema))?;
             self.copy_edited(&file, edits, &Patches::default(), &schema, &mut writer)
                 .await?;
-            actions.extend(close(writer).await?);
+            actions.extend(writer.close().await?);
             actions.push(Self::remove(&file));
         }
         if found.len() < places_out.len() {
@@ -183,9 +183,9 @@ impl Table {
             let shaped = self.shaped(std::slice::from_ref(batch))?;
             let mut writer = self.writer(Arc::clone(&schema))?;
             for rows in &shaped.rows {
-                write(&mut writer, rows).await?;
+                writer.write(rows).await?;
             }
-            actions.extend(close(writer).await?);
+            actions.extend(writer.close().await?);
         }
         let operation = DeltaOperation::Delete {
             predicate: Some("records that were released".to_owned()),

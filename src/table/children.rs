@@ -21,12 +21,7 @@ use arrow::{
     datatypes::{Schema, SchemaRef},
 };
 use deltalake::{
-    datafile::writer::DeltaWriter,
-    kernel::{
-        Action, CommitInfo, Transaction,
-        schema::cast_record_batch,
-        transaction::{CommitBuilder, CommitProperties},
-    },
+    kernel::{Action, CommitInfo, Transaction, schema::cast_record_batch, transaction::CommitBuilder},
     protocol::{DeltaOperation, SaveMode},
 };
 use futures::TryStreamExt as _;
@@ -38,12 +33,13 @@ use super::{
     edit::{Edits, Patches},
     evolve,
     explode::{Explosion, live},
-    file::{DataFile, close, write},
+    file::DataFile,
     is_fence,
     latest::arrow_error,
     lower,
     promote::is_load,
     release::is_release,
+    write::Writer,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -251,7 +247,7 @@ impl Table {
                 })
                 .await?;
         }
-        let mut actions = close(writer).await?;
+        let mut actions = writer.close().await?;
         actions.extend(self.without(&gone, &shape).await?);
         if *shape != *self.schema()? {
             actions.push(self.metadata_with(&shape)?);
@@ -270,7 +266,7 @@ impl Table {
                 .write_children(&file, explosion, (shape, &mut writer), &mut |_| true)
                 .await?;
         }
-        let mut actions = close(writer).await?;
+        let mut actions = writer.close().await?;
         actions.extend(self.files()?.iter().map(Self::remove));
         if *self.schema()? != **shape {
             actions.push(self.metadata_with(shape)?);
@@ -283,7 +279,7 @@ impl Table {
         &self,
         file: &DataFile,
         explosion: &Explosion,
-        (shape, writer): (&SchemaRef, &mut DeltaWriter),
+        (shape, writer): (&SchemaRef, &mut Writer),
         wanted: &mut (dyn FnMut(Place) -> bool + Send),
     ) -> Result<u64> {
         let mut written = 0;
@@ -299,7 +295,7 @@ impl Table {
                 let children = cast_record_batch(&children, Arc::clone(shape), false, true)
                     .map_err(|source| lower(source, "shape rows"))?;
                 written += children.num_rows() as u64;
-                write(writer, &children).await?;
+                writer.write(&children).await?;
             }
         }
         Ok(written)
@@ -316,12 +312,12 @@ impl Table {
             }
             let edits = Edits {
                 drops,
-                patches: Vec::new(),
+                ..Edits::default()
             };
             let mut writer = self.writer(Arc::clone(schema))?;
             self.copy_edited(&file, edits, &Patches::default(), schema, &mut writer)
                 .await?;
-            actions.extend(close(writer).await?);
+            actions.extend(writer.close().await?);
             actions.push(Self::remove(&file));
         }
         Ok(actions)
@@ -330,8 +326,8 @@ impl Table {
     /// Commits `actions` as showing `main`; false if somebody else was faster.
     async fn commit_shown(&mut self, actions: Vec<Action>, main: &Self) -> Result<bool> {
         let version = i64::try_from(main.version()).unwrap_or(i64::MAX);
-        let properties = CommitProperties::default()
-            .with_max_retries(0)
+        let properties = self
+            .once()?
             .with_application_transaction(Transaction::new(main.shown_as()?, version));
         let operation = DeltaOperation::Write {
             mode: SaveMode::Append,

@@ -2,7 +2,12 @@
 //!
 //! They belong to no load, so they count as soon as they stand, whatever the watermark is.
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use std::sync::Arc;
+
+use arrow::{
+    array::{RecordBatch, StringArray},
+    datatypes::SchemaRef,
+};
 
 use super::system::{build, moments, text};
 use crate::{clock::Timestamp, config::StreamName, error::Result};
@@ -26,6 +31,9 @@ pub struct ContractRow {
     pub compatibility: &'static str,
     /// The differences to the version before it, as a JSON array.
     pub changes: String,
+    /// The versions of records that it judges, such as `2024-06, 2024-07`; none if it is the contract of the stream, which
+    /// judges all others.
+    pub record_versions: Option<String>,
 }
 
 impl ContractRow {
@@ -44,6 +52,10 @@ impl ContractRow {
             ("registered_at", moments([self.registered_at])),
             ("compatibility", text(self.compatibility)),
             ("changes", text(&self.changes)),
+            (
+                "record_versions",
+                Arc::new(StringArray::from_iter([self.record_versions.as_deref()])),
+            ),
         ])
     }
 }
@@ -62,6 +74,7 @@ pub fn schema() -> Result<SchemaRef> {
         registered_at: Timestamp::UNIX_EPOCH,
         compatibility: "",
         changes: String::new(),
+        record_versions: None,
     };
     Ok(row.to_batch()?.schema())
 }

@@ -1,21 +1,29 @@
-//! Rewriting a data file: some of its rows go, some change a few values, the others stay as they are.
+//! Rewriting a data file: some of its rows go, some change, the others stay as they are.
+//!
+//! Row groups in which nothing changes are copied as bytes.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch},
-    compute::{filter_record_batch, interleave},
+    compute::{filter_record_batch, interleave, interleave_record_batch},
     datatypes::SchemaRef,
 };
-use deltalake::{datafile::writer::DeltaWriter, kernel::Action};
+use deltalake::kernel::Action;
 use futures::TryStreamExt as _;
 
 use super::{
     Table,
-    file::{DataFile, write},
-    latest::{arrow_error, with_column},
+    file::DataFile,
+    latest::{Latest, arrow_error, with_column},
+    merge::MergeCounts,
+    tasks::side_by_side,
+    write::Writer,
 };
 use crate::error::Result;
+
+/// Files written anew at once: while one waits for the store, the cores work on another.
+const REWRITES_IN_FLIGHT_MAX: usize = 2;
 
 /// What happens to rows of one data file, by their number in it.
 #[derive(Clone, Debug, Default)]
@@ -24,25 +32,64 @@ pub(super) struct Edits {
     pub(super) drops: Vec<u64>,
     /// Rows of which some columns change, and which row of [`Patches`] holds their new values.
     pub(super) patches: Vec<(u64, usize)>,
+    /// Rows in whose place another one comes, and which winner of the load it is.
+    pub(super) replacements: Vec<(u64, usize)>,
 }
 
 impl Edits {
     pub(super) fn is_empty(&self) -> bool {
-        self.drops.is_empty() && self.patches.is_empty()
+        self.drops.is_empty() && self.patches.is_empty() && self.replacements.is_empty()
+    }
+
+    /// The numbers of the rows that are not there afterwards.
+    pub(super) fn gone(&self) -> impl Iterator<Item = u64> {
+        self.drops
+            .iter()
+            .copied()
+            .chain(self.replacements.iter().map(|(row, _)| *row))
     }
 
     /// Puts the rows in the order in which a file is read.
     fn sort(&mut self) {
         self.drops.sort_unstable();
         self.patches.sort_unstable();
+        self.replacements.sort_unstable();
+    }
+
+    /// What happens to the rows `span`, by their number in it. The edits are sorted.
+    fn within(&self, span: &Range<u64>) -> Self {
+        let pairs = |pairs: &[(u64, usize)]| {
+            let (start, end) = (
+                pairs.partition_point(|(row, _)| *row < span.start),
+                pairs.partition_point(|(row, _)| *row < span.end),
+            );
+            pairs[start..end]
+                .iter()
+                .map(|(row, at)| (row - span.start, *at))
+                .collect()
+        };
+        let (start, end) = (
+            self.drops.partition_point(|row| *row < span.start),
+            self.drops.partition_point(|row| *row < span.end),
+        );
+        Self {
+            drops: self.drops[start..end]
+                .iter()
+                .map(|row| row - span.start)
+                .collect(),
+            patches: pairs(&self.patches),
+            replacements: pairs(&self.replacements),
+        }
     }
 }
 
-/// New values of some columns.
-#[derive(Clone, Debug, Default)]
+/// Where new values come from.
+#[derive(Clone, Default)]
 pub(super) struct Patches {
     /// Column name and values, all of one length.
     pub(super) columns: Vec<(&'static str, ArrayRef)>,
+    /// The load whose winners replace rows. Its rows have the shape of the table.
+    pub(super) latest: Option<Arc<Latest>>,
 }
 
 impl Patches {
@@ -50,17 +97,44 @@ impl Patches {
     pub(super) fn deleted() -> Self {
         Self {
             columns: vec![("_deleted", Arc::new(BooleanArray::from(vec![true])))],
+            latest: None,
         }
     }
 
-    /// `batch` whose row `place` takes the values at `at`, for each pair of `rows`.
-    fn apply(&self, batch: RecordBatch, rows: &[(usize, usize)]) -> Result<RecordBatch> {
+    /// `batch` with `edits` done to it.
+    fn apply(&self, batch: RecordBatch, edits: &Edits) -> Result<RecordBatch> {
+        let batch = self.replace(batch, &edits.replacements)?;
+        let batch = self.patch(batch, &edits.patches)?;
+        if edits.drops.is_empty() {
+            return Ok(batch);
+        }
+        let mut keep = vec![true; batch.num_rows()];
+        for row in &edits.drops {
+            keep[*row as usize] = false;
+        }
+        filter_record_batch(&batch, &BooleanArray::from(keep)).map_err(arrow_error)
+    }
+
+    fn replace(&self, batch: RecordBatch, rows: &[(u64, usize)]) -> Result<RecordBatch> {
+        let (Some(latest), false) = (&self.latest, rows.is_empty()) else {
+            return Ok(batch);
+        };
+        let winners: Vec<usize> = rows.iter().map(|(_, winner)| *winner).collect();
+        let others = latest.gather(&winners)?;
+        let mut places: Vec<(usize, usize)> = (0..batch.num_rows()).map(|row| (0, row)).collect();
+        for (other, (row, _)) in rows.iter().enumerate() {
+            places[*row as usize] = (1, other);
+        }
+        interleave_record_batch(&[&batch, &others], &places).map_err(arrow_error)
+    }
+
+    fn patch(&self, batch: RecordBatch, rows: &[(u64, usize)]) -> Result<RecordBatch> {
         if rows.is_empty() {
             return Ok(batch);
         }
         let mut places: Vec<(usize, usize)> = (0..batch.num_rows()).map(|row| (0, row)).collect();
-        for (place, at) in rows {
-            places[*place] = (1, *at);
+        for (row, at) in rows {
+            places[*row as usize] = (1, *at);
         }
         let mut patched = batch;
         for (name, values) in &self.columns {
@@ -73,36 +147,71 @@ impl Patches {
 }
 
 impl Table {
-    /// Copies the rows of `file` into `writer` in their order, with `edits` done to them.
+    /// Writes each file of `edited` anew with its edits, several at once, and returns what puts the new files in the place
+    /// of the old ones. New files get a key filter for each of `keys`.
+    pub(super) async fn rewrite<'a>(
+        &self,
+        edited: impl Iterator<Item = (&'a DataFile, Edits)>,
+        patches: &Patches,
+        schema: &SchemaRef,
+        keys: &[String],
+        counts: &mut MergeCounts,
+    ) -> Result<Vec<Action>> {
+        let rewriting = edited.map(|(file, edits)| {
+            let (table, file, patches, schema) =
+                (self.clone(), file.clone(), patches.clone(), Arc::clone(schema));
+            let keys = keys.to_vec();
+            async move {
+                let mut writer = table.writer(Arc::clone(&schema))?.with_filters(&keys);
+                let copied = table
+                    .copy_edited(&file, edits, &patches, &schema, &mut writer)
+                    .await?;
+                let mut actions = writer.close().await?;
+                actions.push(Self::remove(&file));
+                Ok((copied, actions))
+            }
+        });
+        let mut actions = Vec::new();
+        for (copied, of_file) in side_by_side(rewriting, REWRITES_IN_FLIGHT_MAX).await? {
+            counts.files_rewritten += 1;
+            counts.groups_copied += copied;
+            actions.extend(of_file);
+        }
+        Ok(actions)
+    }
+
+    /// Writes the rows of `file` into `writer` in their order, with `edits` done to them, and returns how many row groups
+    /// were copied as they are.
     pub(super) async fn copy_edited(
         &self,
         file: &DataFile,
         mut edits: Edits,
         patches: &Patches,
         schema: &SchemaRef,
-        writer: &mut DeltaWriter,
-    ) -> Result<()> {
+        writer: &mut Writer,
+    ) -> Result<u64> {
         edits.sort();
-        let mut drops = edits.drops.into_iter().peekable();
-        let mut changes = edits.patches.into_iter().peekable();
-        let mut start = 0_u64;
-        let mut batches = std::pin::pin!(self.read(file, Arc::clone(schema)).await?);
-        while let Some(batch) = batches.try_next().await? {
-            let end = start + batch.num_rows() as u64;
-            let mut keep = vec![true; batch.num_rows()];
-            while let Some(row) = drops.next_if(|row| *row < end) {
-                keep[(row - start) as usize] = false;
+        let opened = self.open(file).await?.with_pages().await?;
+        writer.keep_filters(&opened);
+        let mut copied = 0;
+        for (number, span) in opened.spans().into_iter().enumerate() {
+            let of_group = edits.within(&span);
+            if of_group.is_empty() && writer.can_copy(&opened, number) {
+                writer.copy(&file.partition, opened.copy(number).await?).await?;
+                copied += 1;
+                continue;
             }
-            let mut changed = Vec::new();
-            while let Some((row, at)) = changes.next_if(|(row, _)| *row < end) {
-                changed.push(((row - start) as usize, at));
+            let mut rows = std::pin::pin!(opened.rows_of(vec![number], None, Arc::clone(schema))?);
+            let mut start = 0_u64;
+            while let Some(batch) = rows.try_next().await? {
+                let end = start + batch.num_rows() as u64;
+                writer
+                    .write(&patches.apply(batch, &of_group.within(&(start..end)))?)
+                    .await?;
+                start = end;
             }
-            let patched = patches.apply(batch, &changed)?;
-            let kept = filter_record_batch(&patched, &BooleanArray::from(keep)).map_err(arrow_error)?;
-            write(writer, &kept).await?;
-            start = end;
         }
-        Ok(())
+        Ok(copied)
     }
 
     /// The action that takes `file` out of the table.

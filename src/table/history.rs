@@ -16,9 +16,10 @@ use futures::TryStreamExt as _;
 use super::{
     Table,
     edit::{Edits, Patches},
-    file::{DataFile, close},
+    file::DataFile,
     latest::{Converter, Latest, arrow_error, with_column},
     merge::{MergeCounts, MergeOptions, POSITION, Planned, Shaped, merge_operation},
+    probe::Candidates,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -87,6 +88,41 @@ struct Probed {
     rows: Vec<Found>,
     /// Key, sequence and position columns of the found rows.
     kept: Vec<RecordBatch>,
+    /// Row groups of the files that can have some.
+    groups: u64,
+    /// Those whose keys were read.
+    groups_read: u64,
+}
+
+impl Probed {
+    /// Keeps those rows of `batch` whose keys are in `by_key`; `place` is the file and the number of the first row in it.
+    fn add(
+        &mut self,
+        batch: &RecordBatch,
+        place: (usize, u64),
+        keys: &Converter,
+        by_key: &Groups,
+    ) -> Result<()> {
+        let rows = keys.convert(batch)?;
+        let (mut chosen, mut count) = (vec![false; batch.num_rows()], 0);
+        for (row, chosen) in chosen.iter_mut().enumerate() {
+            if !by_key.of_key.contains_key(rows.row(row).data()) {
+                continue;
+            }
+            *chosen = true;
+            self.rows.push(Found {
+                file: place.0,
+                row: place.1 + row as u64,
+                kept: (self.kept.len(), count),
+            });
+            count += 1;
+        }
+        if count > 0 {
+            self.kept
+                .push(filter_record_batch(batch, &BooleanArray::from(chosen)).map_err(arrow_error)?);
+        }
+        Ok(())
+    }
 }
 
 /// What becomes of the versions: rows that go or change, and the spans of the new ones.
@@ -124,7 +160,9 @@ impl Table {
             .await?;
         let mut spans = spans(&latest, &groups, &probed, &keys, options, files.len())?;
         spans.counts.files = files.len() as u64;
-        spans.counts.files_probed = candidates.len() as u64;
+        spans.counts.files_probed = candidates.files.len() as u64;
+        spans.counts.groups = probed.groups;
+        spans.counts.groups_probed = probed.groups_read;
 
         let sequences = Sequences::of(&latest, &probed, sequence, &schema)?;
         let deleted = latest.deletions();
@@ -138,19 +176,13 @@ impl Table {
                 (VALID_TO, sequences.at(&ends)?),
                 (CURRENT, Arc::new(BooleanArray::from(vec![false; ends.len()]))),
             ],
+            latest: None,
         };
-        let mut actions = Vec::new();
-        for (file, edits) in files.iter().zip(spans.edits) {
-            if edits.is_empty() {
-                continue;
-            }
-            spans.counts.files_rewritten += 1;
-            let mut writer = self.writer(Arc::clone(&schema))?;
-            self.copy_edited(file, edits, &patches, &schema, &mut writer)
-                .await?;
-            actions.extend(close(writer).await?);
-            actions.push(Self::remove(file));
-        }
+        let edited = std::mem::take(&mut spans.edits);
+        let edited = files.iter().zip(edited).filter(|(_, edits)| !edits.is_empty());
+        let mut actions = self
+            .rewrite(edited, &patches, &schema, &options.keys, &mut spans.counts)
+            .await?;
         let next = spans.next;
         let versions: Vec<usize> = (0..next.len()).filter(|winner| next[*winner].is_some()).collect();
         let extend = |winners: &[usize], rows: RecordBatch| -> Result<RecordBatch> {
@@ -166,9 +198,9 @@ impl Table {
             let rows = with_column(&rows, VALID_TO, sequences.at(&ends)?)?;
             with_column(&rows, CURRENT, Arc::new(current))
         };
-        let mut writer = self.writer(schema)?;
+        let mut writer = self.writer(schema)?.with_filters(&options.keys);
         latest.write(&versions, extend, &mut writer).await?;
-        actions.extend(close(writer).await?);
+        actions.extend(writer.close().await?);
         Ok(Planned {
             counts: spans.counts,
             tombstones: Vec::new(),
@@ -182,38 +214,24 @@ impl Table {
     async fn find_versions(
         &self,
         files: &[DataFile],
-        candidates: &[usize],
+        candidates: &Candidates,
         latest: &Latest,
         keys: &Converter,
-        groups: &Groups,
+        by_key: &Groups,
     ) -> Result<Probed> {
         let mut probed = Probed::default();
-        for number in candidates {
-            let mut start = 0_u64;
-            let mut batches = std::pin::pin!(
-                self.read(&files[*number], Arc::clone(&latest.probe_schema))
-                    .await?
-            );
-            while let Some(batch) = batches.try_next().await? {
-                let rows = keys.convert(&batch)?;
-                let (mut chosen, mut count) = (vec![false; batch.num_rows()], 0);
-                for (row, chosen) in chosen.iter_mut().enumerate() {
-                    if !groups.of_key.contains_key(rows.row(row).data()) {
-                        continue;
-                    }
-                    *chosen = true;
-                    probed.rows.push(Found {
-                        file: *number,
-                        row: start + row as u64,
-                        kept: (probed.kept.len(), count),
-                    });
-                    count += 1;
-                }
-                start += batch.num_rows() as u64;
-                if count > 0 {
-                    probed
-                        .kept
-                        .push(filter_record_batch(&batch, &BooleanArray::from(chosen)).map_err(arrow_error)?);
+        for number in &candidates.files {
+            let opened = self.open(&files[*number]).await?;
+            let (spans, groups) = (opened.spans(), opened.groups_with(&candidates.ranges).await?);
+            probed.groups += spans.len() as u64;
+            probed.groups_read += groups.len() as u64;
+            for group in groups {
+                let mut start = spans[group].start;
+                let rows = opened.rows_of(vec![group], None, Arc::clone(&latest.probe_schema))?;
+                let mut batches = std::pin::pin!(rows);
+                while let Some(batch) = batches.try_next().await? {
+                    probed.add(&batch, (*number, start), keys, by_key)?;
+                    start += batch.num_rows() as u64;
                 }
             }
         }

@@ -5,13 +5,12 @@ use std::{collections::HashMap, hash::BuildHasher as _, sync::Arc};
 use arrow::{
     array::{Array as _, ArrayRef, AsArray as _, RecordBatch},
     compute::interleave_record_batch,
-    datatypes::{Schema, SchemaRef},
+    datatypes::{Field, Schema, SchemaRef},
     row::{RowConverter, Rows, SortField},
 };
-use deltalake::datafile::writer::DeltaWriter;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::file::write;
+use super::write::Writer;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Winning rows gathered into one Arrow batch at a time.
@@ -22,6 +21,8 @@ pub(super) struct Latest {
     pub(super) rows: Vec<RecordBatch>,
     /// Identity and order columns of the table.
     pub(super) probe_schema: SchemaRef,
+    pub(super) key_schema: SchemaRef,
+    pub(super) order_schema: SchemaRef,
     keys: Converter,
     orders: Converter,
     key_rows: Vec<Rows>,
@@ -42,13 +43,7 @@ impl Latest {
     ) -> Result<Self> {
         let keys = Converter::new(identity, schema)?;
         let orders = Converter::new(order, schema)?;
-        let mut probe: Vec<_> = Vec::new();
-        for name in identity.iter().chain(order) {
-            let field = schema.field_with_name(name).map_err(arrow_error)?;
-            if !probe.contains(field) {
-                probe.push(field.clone());
-            }
-        }
+        let both: Vec<&str> = identity.iter().chain(order).copied().collect();
         let key_rows = rows
             .iter()
             .map(|batch| keys.convert(batch))
@@ -58,7 +53,9 @@ impl Latest {
             .map(|batch| orders.convert(batch))
             .collect::<Result<Vec<_>>>()?;
         let mut latest = Self {
-            probe_schema: Arc::new(Schema::new(probe)),
+            probe_schema: columns(schema, &both)?,
+            key_schema: columns(schema, identity)?,
+            order_schema: columns(schema, order)?,
             keys,
             orders,
             key_rows,
@@ -156,15 +153,27 @@ impl Latest {
         &self,
         winners: &[usize],
         extend: impl Fn(&[usize], RecordBatch) -> Result<RecordBatch>,
-        writer: &mut DeltaWriter,
+        writer: &mut Writer,
     ) -> Result<()> {
         let mut ordered = winners.to_vec();
         ordered.sort_unstable_by(|a, b| self.key(*a).cmp(self.key(*b)));
         for chunk in ordered.chunks(GATHER_ROWS) {
-            write(writer, &extend(chunk, self.gather(chunk)?)?).await?;
+            writer.write(&extend(chunk, self.gather(chunk)?)?).await?;
         }
         Ok(())
     }
+}
+
+/// The columns `names` of `schema`, each once.
+fn columns(schema: &Schema, names: &[&str]) -> Result<SchemaRef> {
+    let mut columns: Vec<Field> = Vec::new();
+    for name in names {
+        let field = schema.field_with_name(name).map_err(arrow_error)?;
+        if !columns.contains(field) {
+            columns.push(field.clone());
+        }
+    }
+    Ok(Arc::new(Schema::new(columns)))
 }
 
 /// Turns some columns of a batch into comparable bytes.

@@ -14,10 +14,7 @@ use std::{
 
 use deltalake::{
     checkpoints::create_checkpoint,
-    kernel::{
-        Action,
-        transaction::{CommitBuilder, CommitProperties},
-    },
+    kernel::{Action, transaction::CommitBuilder},
     protocol::DeltaOperation,
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -26,7 +23,7 @@ use serde::Deserialize;
 
 use super::{
     AppId, Standing, Table, Tables,
-    file::{DataFile, close, write},
+    file::DataFile,
     lower,
     side::{Side, load_of, of_stream},
 };
@@ -39,6 +36,13 @@ use crate::{
 
 /// Bytes of the files that one commit of a compaction replaces, about. Bounds what is lost if another writer was faster.
 const COMMIT_BYTES_MAX: u64 = 1 << 30;
+
+/// Small files of one stream in a side table from which on a load puts them together: each is read by every look at what
+/// was loaded.
+pub const SIDE_FILES_MAX: usize = 32;
+
+/// The size up to which it does.
+const SIDE_BYTES_TARGET: u64 = 8 << 20;
 
 /// Times the commit of files that are written already is tried: each fails only because another writer was faster.
 const COMMIT_ATTEMPTS_MAX: u32 = 20;
@@ -218,12 +222,14 @@ impl Table {
         for group in groups {
             let mut writer = self.writer_of(Arc::clone(&schema), target_bytes)?;
             for file in group {
-                let mut batches = std::pin::pin!(self.read(file, Arc::clone(&schema)).await?);
+                let opened = self.open(file).await?;
+                writer.keep_filters(&opened);
+                let mut batches = std::pin::pin!(opened.rows(Arc::clone(&schema))?);
                 while let Some(batch) = batches.try_next().await? {
-                    write(&mut writer, &batch).await?;
+                    writer.write(&batch).await?;
                 }
             }
-            for action in close(writer).await? {
+            for action in writer.close().await? {
                 let Action::Add(mut add) = action else { continue };
                 add.data_change = false;
                 files += 1;
@@ -245,7 +251,7 @@ impl Table {
                 break;
             }
             let state = self.state()?.clone();
-            let committed = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
+            let committed = CommitBuilder::from(self.once()?)
                 .with_actions(actions.clone())
                 .build(Some(&state), self.delta.log_store(), operation())
                 .await;
@@ -413,7 +419,35 @@ impl Table {
     }
 }
 
+/// Whether a load puts `file` of a side table together with others.
+pub(super) fn is_small(file: &DataFile) -> bool {
+    file.bytes < SIDE_BYTES_TARGET / SMALL_SHARE
+}
+
 impl Tables {
+    /// Puts the small files together that the loads of `stream` up to `standing` left in a side table, except those of the
+    /// last load, and sums its log up.
+    ///
+    /// # Errors
+    /// As [`Table::compact`].
+    pub async fn tidy_side(&self, side: &Side, stream: &StreamName, standing: &Standing) -> Result<()> {
+        let Some(mut table) = self.open(&side.path).await? else {
+            return Ok(());
+        };
+        let options = CompactOptions {
+            target_bytes: SIDE_BYTES_TARGET,
+            before: Timestamp::MAX_UTC,
+            settled: Settled::Before {
+                side: side.clone(),
+                standings: vec![(stream.clone(), standing.clone())],
+            },
+        };
+        table.compact(&options).await?;
+        create_checkpoint(&table.delta, None)
+            .await
+            .map_err(|source| lower(source, "write table checkpoint").with("table", &side.path))
+    }
+
     /// Writes a checkpoint of the newest version of the table at `path`, and makes sure that it says the same.
     ///
     /// # Errors
@@ -448,7 +482,7 @@ impl Tables {
         create_checkpoint(&table.delta, None)
             .await
             .map_err(|source| lower(source, "write table checkpoint").with("table", path))?;
-        let again = self.open(path).await?.ok_or_else(missing)?;
+        let again = self.open_anew(path).await?.ok_or_else(missing)?;
         if again.version() == table.version() && says(&again).await? != says(&table).await? {
             return Err(missing().with("problem", "the table read from it is another"));
         }
@@ -484,7 +518,7 @@ fn bins(files: &[Small], target_bytes: u64) -> Vec<Vec<usize>> {
 
 /// What a file of a table's log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LogFile {
+pub(super) enum LogFile {
     /// A commit.
     Commit(u64),
     /// A checkpoint in one file.
@@ -498,7 +532,7 @@ enum LogFile {
 }
 
 impl LogFile {
-    fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path) -> Self {
         let name = path.filename().unwrap_or_default();
         let Some((version, end)) = name.split_once('.') else {
             return Self::Other;

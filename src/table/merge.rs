@@ -1,9 +1,9 @@
 //! The merge: accepted rows of one load into the main table, one current row per key.
 //!
 //! ```text
-//! rows ─ latest per key ─ prune files by key statistics ─ probe keys and sequence ─┬─ file without a loser: untouched
-//!                                                                                 └─ else: rewritten without them
-//! winners ─ into the rewritten file they replace rows of, or into new files
+//! rows ─ latest per key ─ prune files by key statistics ─ probe ─┬─ file without a loser: untouched
+//!                                                                └─ else: row groups without one copied, others rewritten
+//! winners ─ in the place of the row they replace, or into new files
 //! ```
 //!
 //! Order is `sequence_by`, then the raw position. Memory follows the rows of the load, not the table.
@@ -19,7 +19,6 @@ use deltalake::{
     kernel::{Action, schema::cast_record_batch},
     protocol::{DeltaOperation, SaveMode},
 };
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{ObjectStoreExt as _, path::Path};
 
 use super::{
@@ -27,10 +26,10 @@ use super::{
     absent::{Absence, Absent, AbsentCounts},
     edit::{Edits, Patches},
     evolve,
-    file::{DataFile, close, write},
+    file::DataFile,
     latest::{Latest, arrow_error},
     lower,
-    prune::{self, may_match},
+    probe::Probed,
 };
 use crate::{
     config::{Deletes, ScdType},
@@ -40,9 +39,6 @@ use crate::{
 
 /// The columns of a row's raw position, in order of significance.
 pub const POSITION: [&str; 3] = ["_lf_batch", "_lf_page", "_lf_record"];
-
-/// Files probed at once.
-const PROBE_CONCURRENCY: usize = 4;
 
 /// How rows meet the table.
 #[derive(Clone, Debug)]
@@ -92,8 +88,14 @@ pub struct MergeCounts {
     pub absent: AbsentCounts,
     /// Data files of the table version.
     pub files: u64,
-    /// Files whose keys were read.
+    /// Files that can hold a key of the load, by their bounds in the log.
     pub files_probed: u64,
+    /// Row groups of those files.
+    pub groups: u64,
+    /// Those of them whose keys were read: bounds and key filters in the file do not rule them out.
+    pub groups_probed: u64,
+    /// Row groups of rewritten files that were copied as they are.
+    pub groups_copied: u64,
     /// Files rewritten.
     pub files_rewritten: u64,
 }
@@ -136,11 +138,11 @@ impl Table {
     ) -> Result<Planned> {
         let shaped = self.shaped(&rows)?;
         match options.scd_type {
-            ScdType::Append => self.plan_append(shaped).await,
+            ScdType::Append => self.plan_append(shaped, options).await,
             ScdType::Upsert => self.plan_upsert(shaped, options, absence).await,
             ScdType::History => self.plan_history(shaped, options).await,
             ScdType::Replace => {
-                self.plan_replace(shaped, absence.map(|absence| absence.since))
+                self.plan_replace(shaped, options, absence.map(|absence| absence.since))
                     .await
             }
         }
@@ -193,33 +195,38 @@ impl Table {
         Ok(())
     }
 
-    async fn plan_append(&self, shaped: Shaped) -> Result<Planned> {
-        let mut writer = self.writer(shaped.schema)?;
+    async fn plan_append(&self, shaped: Shaped, options: &MergeOptions) -> Result<Planned> {
+        let mut writer = self.writer(shaped.schema)?.with_filters(&options.keys);
         let mut counts = MergeCounts {
             files: self.files()?.len() as u64,
             ..MergeCounts::default()
         };
         for batch in &shaped.rows {
             counts.merged += batch.num_rows() as u64;
-            write(&mut writer, batch).await?;
+            writer.write(batch).await?;
         }
         Ok(Planned {
             counts,
             tombstones: Vec::new(),
-            actions: close(writer).await?,
+            actions: writer.close().await?,
             schema: shaped.changed,
             operation: append(),
         })
     }
 
     /// The rows of the pass that began with `since` instead of all rows there are; without a finished pass nothing changes.
-    async fn plan_replace(&self, shaped: Shaped, since: Option<BatchNumber>) -> Result<Planned> {
+    async fn plan_replace(
+        &self,
+        shaped: Shaped,
+        options: &MergeOptions,
+        since: Option<BatchNumber>,
+    ) -> Result<Planned> {
         let files = self.files()?;
         let mut counts = MergeCounts {
             files: files.len() as u64,
             ..MergeCounts::default()
         };
-        let mut writer = self.writer(shaped.schema)?;
+        let mut writer = self.writer(shaped.schema)?.with_filters(&options.keys);
         for batch in &shaped.rows {
             let total = batch.num_rows();
             let of_pass = match since {
@@ -228,9 +235,9 @@ impl Table {
             };
             counts.merged += of_pass.num_rows() as u64;
             counts.superseded += (total - of_pass.num_rows()) as u64;
-            write(&mut writer, &of_pass).await?;
+            writer.write(&of_pass).await?;
         }
-        let mut actions = close(writer).await?;
+        let mut actions = writer.close().await?;
         if since.is_some() {
             counts.files_rewritten = files.len() as u64;
             counts.replaced = files.iter().filter_map(DataFile::rows).sum();
@@ -264,187 +271,94 @@ impl Table {
         let latest = Arc::new(Latest::of(rows, &schema, &options.keys(), &options.order())?);
         let files = self.files()?;
         let candidates = self.candidates(&files, &options.keys, &latest);
+        let probed = self.probe_all(&files, &candidates, &latest).await?;
         let mut counts = MergeCounts {
             files: files.len() as u64,
-            files_probed: candidates.len() as u64,
+            files_probed: candidates.files.len() as u64,
+            groups: probed.groups,
+            groups_probed: probed.groups_read,
             ..MergeCounts::default()
         };
-        let hits = self.probe_all(&files, &candidates, &latest).await?;
         // A winner is written once, also where its key stands in several rows because the keys of the table were others before.
         let mut settled = vec![false; latest.winners.len()];
         let mut present = vec![false; latest.winners.len()];
-        for hit in hits.iter().flatten() {
-            settled[hit.winner] |= !hit.newer;
-            present[hit.winner] |= hit.same;
-        }
+        let mut meet = |hits: &Probed| {
+            for hit in hits.matches.iter().flatten() {
+                settled[hit.winner] |= !hit.newer;
+                present[hit.winner] |= hit.same;
+            }
+        };
+        meet(&probed);
         if let Some((tombstones, standing)) = &options.tombstones {
             let mut files = tombstones.files()?;
             files.retain(|file| standing.counts(file));
             let candidates = tombstones.candidates(&files, &options.keys, &latest);
-            for hit in tombstones
-                .probe_all(&files, &candidates, &latest)
-                .await?
-                .iter()
-                .flatten()
-            {
-                settled[hit.winner] |= !hit.newer;
-                present[hit.winner] |= hit.same;
-            }
+            meet(&tombstones.probe_all(&files, &candidates, &latest).await?);
         }
         counts.superseded = latest.total() - latest.winners.len() as u64;
         // Counted for themselves, not as what is left over: the caller checks that the two add up to what it gave.
         counts.superseded += settled.iter().filter(|stale| **stale).count() as u64;
         counts.present = present.iter().filter(|same| **same).count() as u64;
-        let gone = match options.deletes {
-            Deletes::Hard => latest.deletions(),
-            Deletes::Soft => vec![false; latest.winners.len()],
-        };
+        let hard = options.deletes == Deletes::Hard;
+        let marks = latest.deletions();
+        // A winner takes the place of the row that it replaces: then the file keeps its order and its bounds.
         let mut edits: Vec<Edits> = vec![Edits::default(); files.len()];
-        let mut replacing: Vec<Vec<usize>> = vec![Vec::new(); files.len()];
-        let mut tombstones = Vec::new();
-        for (file, hits) in candidates.iter().zip(&hits) {
+        let mut buried: Vec<usize> = Vec::new();
+        let mut written = 0;
+        for (file, hits) in candidates.files.iter().zip(&probed.matches) {
             for hit in hits.iter().filter(|hit| hit.newer) {
-                edits[*file].drops.push(hit.row);
                 counts.replaced += 1;
                 counts.changed += u64::from(hit.changed);
-                if !std::mem::replace(&mut settled[hit.winner], true) {
-                    counts.merged += 1;
-                    replacing[*file].push(hit.winner);
+                let first = !std::mem::replace(&mut settled[hit.winner], true);
+                counts.merged += u64::from(first);
+                let gone = hard && marks[hit.winner];
+                if first && !gone {
+                    edits[*file].replacements.push((hit.row, hit.winner));
+                    written += u64::from(!marks[hit.winner]);
+                    continue;
+                }
+                edits[*file].drops.push(hit.row);
+                if first {
+                    buried.push(hit.winner);
                 }
             }
         }
         let mut new: Vec<usize> = (0..settled.len()).filter(|winner| !settled[*winner]).collect();
         counts.merged += new.len() as u64;
-        if options.deletes == Deletes::Hard {
-            let mut buried: Vec<usize> = Vec::new();
-            for winners in replacing.iter_mut().chain([&mut new]) {
-                buried.extend(winners.extract_if(.., |winner| gone[*winner]));
-            }
-            if !buried.is_empty() {
-                tombstones.push(latest.gather(&buried)?);
-            }
+        written += new.iter().filter(|winner| !marks[**winner]).count() as u64;
+        if hard {
+            buried.extend(new.extract_if(.., |winner| marks[*winner]));
+        }
+        let mut tombstones = Vec::new();
+        if !buried.is_empty() {
+            tombstones.push(latest.gather(&buried)?);
         }
         if let Some(absence) = absence {
-            let marks = latest.deletions();
-            let written = replacing.iter().flatten().chain(&new);
-            let written = written.filter(|winner| !marks[**winner]).count() as u64;
             let absent: Absent = self
                 .find_absent(&files, &latest, options, absence, &edits, written)
                 .await?;
             counts.absent = absent.counts;
             counts.files_probed = files.len() as u64;
-            absent.edit(options.deletes == Deletes::Hard, &mut edits);
+            absent.edit(hard, &mut edits);
             tombstones.extend(absent.tombstones);
         }
-        let mut actions = Vec::new();
-        for ((file, edits), winners) in files.iter().zip(edits).zip(&replacing) {
-            if edits.is_empty() {
-                continue;
-            }
-            counts.files_rewritten += 1;
-            let mut writer = self.writer(Arc::clone(&schema))?;
-            self.copy_edited(file, edits, &Patches::deleted(), &schema, &mut writer)
-                .await?;
-            latest.write(winners, |_, rows| Ok(rows), &mut writer).await?;
-            actions.extend(close(writer).await?);
-            actions.push(Self::remove(file));
-        }
-        let mut writer = self.writer(schema)?;
+        let mut patches = Patches::deleted();
+        patches.latest = Some(Arc::clone(&latest));
+        let edited = files.iter().zip(edits).filter(|(_, edits)| !edits.is_empty());
+        let mut actions = self
+            .rewrite(edited, &patches, &schema, &options.keys, &mut counts)
+            .await?;
+        let mut writer = self.writer(schema)?.with_filters(&options.keys);
         latest.write(&new, |_, rows| Ok(rows), &mut writer).await?;
-        actions.extend(close(writer).await?);
+        actions.extend(writer.close().await?);
         Ok(Planned {
             counts,
-            tombstones: if options.deletes == Deletes::Hard {
-                tombstones
-            } else {
-                Vec::new()
-            },
+            tombstones,
             actions,
             schema: changed,
             operation: merge_operation(options),
         })
     }
-
-    /// Which of `files` can hold a key of `latest`, by number.
-    pub(super) fn candidates(&self, files: &[DataFile], keys: &[String], latest: &Latest) -> Vec<usize> {
-        if latest.winners.is_empty() {
-            return Vec::new();
-        }
-        let ranges = prune::ranges(keys, &latest.rows);
-        (0..files.len())
-            .filter(|number| {
-                may_match(
-                    &files[*number].partition,
-                    files[*number].stats.as_deref(),
-                    &ranges,
-                )
-            })
-            .collect()
-    }
-
-    pub(super) async fn probe_all(
-        &self,
-        files: &[DataFile],
-        candidates: &[usize],
-        latest: &Arc<Latest>,
-    ) -> Result<Vec<Vec<Match>>> {
-        let chosen: Vec<DataFile> = candidates.iter().map(|number| files[*number].clone()).collect();
-        stream::iter(chosen)
-            .map(|file| {
-                let latest = Arc::clone(latest);
-                async move { self.probe(&file, &latest).await }
-            })
-            .buffered(PROBE_CONCURRENCY)
-            .try_collect()
-            .await
-    }
-
-    /// Finds the winners' keys in `file`, reading only key, sequence and position columns.
-    async fn probe(&self, file: &DataFile, latest: &Arc<Latest>) -> Result<Vec<Match>> {
-        let mut matches = Vec::new();
-        let mut start = 0_u64;
-        let mut batches = std::pin::pin!(self.read(file, Arc::clone(&latest.probe_schema)).await?);
-        while let Some(batch) = batches.try_next().await? {
-            let keys = latest.key_of(&batch)?;
-            let orders = latest.order_of(&batch)?;
-            for row in 0..batch.num_rows() {
-                if let Some(winner) = latest.find(keys.row(row).data()) {
-                    let (new, old) = (latest.order(winner), orders.row(row));
-                    matches.push(Match {
-                        winner,
-                        row: start + row as u64,
-                        newer: new > old.data(),
-                        same: new == old.data(),
-                        changed: sequence(new).is_empty() || sequence(new) != sequence(old.data()),
-                    });
-                }
-            }
-            start += batch.num_rows() as u64;
-        }
-        Ok(matches)
-    }
-}
-
-/// A winner's key found in a data file.
-#[derive(Debug)]
-pub(super) struct Match {
-    pub(super) winner: usize,
-    /// Row number in the file.
-    row: u64,
-    /// Whether the winner is newer than that row.
-    newer: bool,
-    /// Whether the winner is that row.
-    same: bool,
-    /// Whether its sequence is another one.
-    changed: bool,
-}
-
-/// The part of an order in comparable bytes that stands before the raw position.
-///
-/// Arrow writes a number as one byte and its own width, and a position is numbers of 8, 4 and 4 bytes.
-fn sequence(order: &[u8]) -> &[u8] {
-    const POSITION_BYTES: usize = 9 + 5 + 5;
-    order.get(..order.len() - POSITION_BYTES).unwrap_or_default()
 }
 
 /// The rows of `batch` whose raw batch is `since` or later.

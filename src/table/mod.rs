@@ -13,25 +13,38 @@ pub mod align;
 pub mod aside;
 pub mod children;
 pub mod contracts;
+mod copied;
 mod edit;
+mod encode;
+mod encoding;
 mod evolve;
 pub mod explode;
 mod failure;
 mod file;
+mod groups;
 pub mod history;
+mod kept;
 mod latest;
 pub mod maintain;
+mod mark;
 pub mod merge;
+mod opened;
+mod output;
+mod probe;
 pub mod profiles;
 pub mod promote;
 mod prune;
 pub mod release;
 pub mod side;
+mod split;
+mod stats;
 pub mod system;
+mod tasks;
 #[cfg(test)]
 mod tests;
 pub mod tombstones;
 pub mod widen;
+mod write;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -50,12 +63,13 @@ use deltalake::{
     },
     logstore::{StorageConfig, default_logstore},
     protocol::{DeltaOperation, SaveMode},
+    table::config::TablePropertiesExt as _,
 };
 use futures::TryStreamExt as _;
 use object_store::{path::Path, prefix::PrefixStore};
 use url::Url;
 
-use self::failure::lower;
+use self::{failure::lower, kept::Kept, mark::Mark};
 use crate::{
     config::StreamName,
     error::{Error, ErrorKind, Result},
@@ -132,6 +146,7 @@ pub enum Committed {
 pub struct Tables {
     store: Arc<dyn ObjectStore>,
     root: Url,
+    kept: Kept,
 }
 
 impl Tables {
@@ -144,7 +159,8 @@ impl Tables {
         let id = uuid::Uuid::now_v7().simple();
         let root = Url::parse(&format!("lake://{id}/"))
             .map_err(|source| Error::new(ErrorKind::Internal, "name lake").caused_by(source))?;
-        Ok(Self { store, root })
+        let kept = Kept::default();
+        Ok(Self { store, root, kept })
     }
 
     /// Opens the newest version of the table at `path`, or `None` if there is none.
@@ -152,12 +168,29 @@ impl Tables {
     /// # Errors
     /// [`ErrorKind::Corrupt`] for a log that cannot be read, [`ErrorKind::Unavailable`] if the store does not answer.
     pub async fn open(&self, path: &Path) -> Result<Option<Table>> {
+        if let Some((mut table, newest)) = self.kept.get(path).await {
+            if newest {
+                return Ok(Some(table));
+            }
+            // Whatever is wrong with what was kept, the log tells.
+            if table.refresh().await.is_ok() {
+                self.kept.put(&table).await;
+                return Ok(Some(table));
+            }
+        }
+        self.open_anew(path).await
+    }
+
+    /// As [`Tables::open`], from the log alone.
+    async fn open_anew(&self, path: &Path) -> Result<Option<Table>> {
+        self.kept.forget(path);
         let mut delta = self.unopened(path)?;
         match delta.load().await {
-            Ok(()) => Ok(Some(Table {
-                delta,
-                path: path.clone(),
-            })),
+            Ok(()) => {
+                let table = Table::new(delta, path);
+                self.kept.put(&table).await;
+                Ok(Some(table))
+            }
             Err(DeltaTableError::NotATable(_)) => Ok(None),
             Err(source) => Err(lower(source, "open table").with("table", path)),
         }
@@ -186,10 +219,7 @@ impl Tables {
             .with_commit_properties(CommitProperties::default().with_max_retries(0))
             .await;
         match created {
-            Ok(delta) => Ok(Table {
-                delta,
-                path: path.clone(),
-            }),
+            Ok(delta) => Ok(Table::new(delta, path)),
             // Another writer may have created it in between; then theirs is the table.
             Err(source) => match self.open(path).await? {
                 Some(table) => Ok(table),
@@ -219,6 +249,7 @@ impl Tables {
 pub struct Table {
     delta: DeltaTable,
     path: Path,
+    mark: Mark,
 }
 
 /// Where a stream's table stands.
@@ -292,6 +323,14 @@ impl CommitNote {
 }
 
 impl Table {
+    fn new(delta: DeltaTable, path: &Path) -> Self {
+        Self {
+            delta,
+            path: path.clone(),
+            mark: Mark::default(),
+        }
+    }
+
     /// Where the table is in the lake.
     pub fn path(&self) -> &Path {
         &self.path
@@ -323,13 +362,18 @@ impl Table {
     /// # Errors
     /// [`ErrorKind::Unavailable`] if the log cannot be read.
     pub async fn watermark(&self, app: &AppId) -> Result<Option<BatchNumber>> {
+        if let Some(watermark) = self.mark.of(self.version(), app) {
+            return Ok(watermark);
+        }
         let log_store = self.delta.log_store();
         let version = self
             .state()?
             .transaction_version(log_store.as_ref(), app)
             .await
             .map_err(|source| lower(source, "read watermark").with("table", &self.path))?;
-        version.map(BatchNumber::new).transpose()
+        let watermark = version.map(BatchNumber::new).transpose()?;
+        self.mark.set(self.version(), app, watermark);
+        Ok(watermark)
     }
 
     /// The watermark and who moved it there.
@@ -380,8 +424,8 @@ impl Table {
             predicate: None,
         };
         let before = self.version();
-        let properties = CommitProperties::default()
-            .with_max_retries(0)
+        let properties = self
+            .once()?
             .with_metadata([(FENCE_FIELD.to_owned(), true.into())]);
         let outcome = CommitBuilder::from(properties)
             .build(Some(&state), self.delta.log_store(), operation)
@@ -434,6 +478,24 @@ impl Table {
             .map_err(|source| lower(source, "reload table").with("table", &self.path))
     }
 
+    /// How a commit of ours is made: once, because what is committed is right for the version it was made against and for no
+    /// other. Old commits are looked for only when a checkpoint is written; without one none can go, and it lists the log.
+    fn once(&self) -> Result<CommitProperties> {
+        let interval = self.state()?.table_config().checkpoint_interval();
+        let checkpoint = (self.version() + 2).is_multiple_of(interval.get());
+        let properties = CommitProperties::default().with_max_retries(0);
+        Ok(if checkpoint {
+            properties
+        } else {
+            properties.with_cleanup_expired_logs(Some(false))
+        })
+    }
+
+    /// Data files of this version.
+    fn files_count(&self) -> usize {
+        self.state().map_or(0, |state| state.log_data().num_files())
+    }
+
     /// This version as a DataFusion table.
     ///
     /// # Errors
@@ -477,10 +539,8 @@ impl Table {
         if !self.holds(&actions)? {
             return Ok(Committed::Conflicted);
         }
-        // No retries below us: a plan is right for the version it was made against and for no other.
         let builder = CommitBuilder::from(
-            CommitProperties::default()
-                .with_max_retries(0)
+            self.once()?
                 .with_metadata(note.fields())
                 .with_application_transaction(Transaction::new(&note.app, note.batch.get())),
         );
@@ -491,10 +551,10 @@ impl Table {
             .await;
         match outcome {
             Ok(commit) => {
-                self.refresh().await?;
-                Ok(Committed::Applied {
-                    version: commit.version(),
-                })
+                let version = commit.version();
+                self.delta.state = Some(commit.snapshot);
+                self.mark.set(version, &note.app, Some(note.batch));
+                Ok(Committed::Applied { version })
             }
             Err(source) => self.after_failure(source, note).await,
         }

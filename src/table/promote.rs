@@ -156,7 +156,7 @@ impl Tables {
                     actions.push(table.metadata_with(&schema)?);
                 }
             }
-            let swapped = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
+            let swapped = CommitBuilder::from(table.once()?)
                 .with_actions(actions)
                 .build(Some(table.state()?), table.delta.log_store(), overwrite())
                 .await;
@@ -189,7 +189,7 @@ impl Tables {
             .with_columns(kernel.fields().cloned())
             .with_partition_columns(staged.partition_by()?)
             .with_actions(staged.adds(copies)?)
-            .with_commit_properties(note.properties())
+            .with_commit_properties(note.properties(CommitProperties::default().with_max_retries(0)))
             .await;
         let source = match created {
             Ok(delta) => {
@@ -336,7 +336,7 @@ impl Table {
     ) -> Result<Committed> {
         let before = self.version();
         let state = self.state()?.clone();
-        let outcome = CommitBuilder::from(note.properties())
+        let outcome = CommitBuilder::from(note.properties(self.once()?))
             .with_actions(actions)
             .build(Some(&state), self.delta.log_store(), operation)
             .await;
@@ -359,13 +359,11 @@ impl Table {
 }
 
 impl SwapNote {
-    fn properties(&self) -> CommitProperties {
+    fn properties(&self, once: CommitProperties) -> CommitProperties {
         let note = &self.commit;
         let mut said = note.fields();
         said.insert(KEYS_FIELD.to_owned(), self.keys.clone().into());
-        CommitProperties::default()
-            .with_max_retries(0)
-            .with_metadata(said)
+        once.with_metadata(said)
             .with_application_transaction(Transaction::new(&note.app, note.batch.get()))
     }
 }

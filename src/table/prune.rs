@@ -1,22 +1,26 @@
 //! Which data files can hold a key, by the statistics in the Delta log.
 
+use std::collections::BTreeMap;
+
 use arrow::{
     array::{Array, AsArray as _, RecordBatch},
     datatypes::{DataType, Date32Type, Int64Type, TimeUnit, TimestampMicrosecondType},
 };
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 
 /// The distinct values of one key column of a load, sorted.
 ///
 /// Only types whose statistics are exact text or numbers prune; other columns keep every file.
 #[derive(Debug)]
 pub(super) struct KeyRange {
-    column: String,
-    values: Values,
+    pub(super) column: String,
+    pub(super) values: Values,
 }
 
+/// Values, sorted.
 #[derive(Debug)]
-enum Values {
+pub(super) enum Values {
     Numbers(Vec<i64>),
     Texts(Vec<String>),
 }
@@ -103,18 +107,31 @@ pub(super) fn may_match(
     partition_matches && stats_match(stats, ranges)
 }
 
+/// The bounds in a file's statistics. Of a wide table one column or two are looked at, so no other value is parsed.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Bounds<'a> {
+    #[serde(borrow, default)]
+    min_values: BTreeMap<String, &'a RawValue>,
+    #[serde(borrow, default)]
+    max_values: BTreeMap<String, &'a RawValue>,
+}
+
 fn stats_match(stats: Option<&str>, ranges: &[KeyRange]) -> bool {
-    let Some(stats) = stats.and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
+    let Some(bounds) = stats.and_then(|text| serde_json::from_str::<Bounds<'_>>(text).ok()) else {
         return true;
     };
+    let value = |values: &BTreeMap<String, &RawValue>, column: &String| {
+        values
+            .get(column)
+            .and_then(|value| serde_json::from_str::<Value>(value.get()).ok())
+    };
     ranges.iter().all(|range| {
-        let bounds = |name: &str| {
-            stats
-                .get(name)
-                .and_then(|values| values.get(&range.column))
-                .cloned()
-        };
-        match (bounds("minValues"), bounds("maxValues")) {
+        let ends = (
+            value(&bounds.min_values, &range.column),
+            value(&bounds.max_values, &range.column),
+        );
+        match ends {
             (Some(min), Some(max)) => range.values.any_within(&min, &max),
             _ => true,
         }
@@ -128,7 +145,9 @@ impl Values {
             Self::Texts(texts) => texts.binary_search_by(|text| text.as_str().cmp(value)).is_ok(),
             Self::Numbers(numbers) => value
                 .parse()
-                .map_or(true, |number| numbers.binary_search(&number).is_ok()),
+                .ok()
+                .or_else(|| moment(value))
+                .is_none_or(|number| numbers.binary_search(&number).is_ok()),
         }
     }
 
@@ -234,6 +253,14 @@ mod tests {
             may_match(&partition("region", Some("eu")), None, &ranges),
             "not a key column"
         );
+    }
+
+    #[test]
+    fn a_day_as_partition_value_is_compared_as_a_day() {
+        let days = Values::Numbers(vec![moment("2026-11-22").unwrap()]);
+        assert!(days.holds("2026-11-22"));
+        assert!(!days.holds("2026-11-21"));
+        assert!(days.holds("not a day"));
     }
 
     #[test]

@@ -11,10 +11,7 @@ use arrow::{
     datatypes::Int64Type,
 };
 use deltalake::{
-    kernel::{
-        CommitInfo,
-        transaction::{CommitBuilder, CommitProperties},
-    },
+    kernel::{CommitInfo, transaction::CommitBuilder},
     protocol::DeltaOperation,
 };
 use futures::{TryStreamExt as _, stream::BoxStream};
@@ -23,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     Committed, HISTORY_COMMITS_MAX, RulesNote, Table,
     absent::Seen,
-    file::close,
     latest::{Converter, Latest, arrow_error, with_column},
     lower,
     merge::{MergeCounts, MergeOptions, POSITION, Planned, Shaped, append},
@@ -141,12 +137,8 @@ impl Table {
         let files = self.files()?;
         let candidates = self.candidates(&files, &POSITION.map(str::to_owned), &latest);
         let mut there = vec![false; latest.winners.len()];
-        for hit in self
-            .probe_all(&files, &candidates, &latest)
-            .await?
-            .iter()
-            .flatten()
-        {
+        let probed = self.probe_all(&files, &candidates, &latest).await?;
+        for hit in probed.matches.iter().flatten() {
             there[hit.winner] = true;
         }
         let new: Vec<usize> = (0..there.len()).filter(|winner| !there[*winner]).collect();
@@ -156,7 +148,9 @@ impl Table {
             superseded: superseded + present,
             present,
             files: files.len() as u64,
-            files_probed: candidates.len() as u64,
+            files_probed: candidates.files.len() as u64,
+            groups: probed.groups,
+            groups_probed: probed.groups_read,
             ..MergeCounts::default()
         };
         let mut writer = self.writer(schema)?;
@@ -164,7 +158,7 @@ impl Table {
         Ok(Planned {
             counts,
             tombstones: Vec::new(),
-            actions: close(writer).await?,
+            actions: writer.close().await?,
             schema: changed,
             operation: append(),
         })
@@ -207,9 +201,7 @@ impl Table {
             return Ok(Committed::Conflicted);
         }
         let state = self.state()?.clone();
-        let properties = CommitProperties::default()
-            .with_max_retries(0)
-            .with_metadata(metadata);
+        let properties = self.once()?.with_metadata(metadata);
         let outcome = CommitBuilder::from(properties)
             .with_actions(actions)
             .build(Some(&state), self.delta.log_store(), operation)

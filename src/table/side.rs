@@ -4,17 +4,14 @@
 //! it belongs to a load that never became visible, or has not yet. Such rows are void; the next load removes them first,
 //! after a fence on the main table that makes a load still under way notice and write them again.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
     array::{AsArray as _, RecordBatch},
     datatypes::Schema,
 };
 use deltalake::{
-    kernel::{
-        Action,
-        transaction::{CommitBuilder, CommitProperties},
-    },
+    kernel::{Action, transaction::CommitBuilder},
     protocol::DeltaOperation,
 };
 use futures::TryStreamExt as _;
@@ -22,16 +19,15 @@ use object_store::path::Path;
 use serde_json::Value;
 
 use super::{
-    Standing, Table, Tables,
-    file::{DataFile, close, write},
-    latest::arrow_error,
-    lower,
-    merge::append,
+    Standing, Table, Tables, file::DataFile, latest::arrow_error, lower, maintain::is_small, merge::append,
 };
 use crate::{
     config::StreamName,
     error::{Error, ErrorKind, Result},
 };
+
+/// Appends that delta-rs moves to the next version by itself before it gives up.
+const RETRIES_MAX: usize = 15;
 
 /// Commits tried for one change before giving up: each fails only because another writer was faster.
 const COMMIT_ATTEMPTS_MAX: u32 = 20;
@@ -69,15 +65,15 @@ impl Tables {
         let shaped = table.shaped(rows)?;
         let mut writer = table.writer(shaped.schema)?;
         for batch in &shaped.rows {
-            write(&mut writer, batch).await?;
+            writer.write(batch).await?;
         }
-        let mut actions = close(writer).await?;
+        let mut actions = writer.close().await?;
         if let Some(schema) = &shaped.changed {
             actions.push(table.metadata_with(schema)?);
         }
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             // Appends rarely conflict with each other, and delta-rs moves them to the next version by itself.
-            let appended = CommitBuilder::from(CommitProperties::default())
+            let appended = CommitBuilder::from(table.once()?.with_max_retries(RETRIES_MAX))
                 .with_actions(actions.clone())
                 .build(Some(table.state()?), table.delta.log_store(), append())
                 .await;
@@ -114,14 +110,14 @@ impl Tables {
             let shaped = table.shaped(std::slice::from_ref(row))?;
             let mut writer = table.writer(shaped.schema)?;
             for batch in &shaped.rows {
-                write(&mut writer, batch).await?;
+                writer.write(batch).await?;
             }
-            let mut actions = close(writer).await?;
+            let mut actions = writer.close().await?;
             if let Some(schema) = &shaped.changed {
                 actions.push(table.metadata_with(schema)?);
             }
             // That the row is not there is known of this version and of no other.
-            let appended = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
+            let appended = CommitBuilder::from(table.once()?)
                 .with_actions(actions)
                 .build(Some(table.state()?), table.delta.log_store(), append())
                 .await;
@@ -157,6 +153,8 @@ impl Tables {
             }
             if beyond || doubled {
                 void.files.push(file.path.clone());
+            } else if is_small(file) {
+                void.small += 1;
             }
         }
         Ok(void)
@@ -197,7 +195,7 @@ impl Tables {
             if actions.is_empty() {
                 return Ok(());
             }
-            let removed = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
+            let removed = CommitBuilder::from(table.once()?)
                 .with_actions(actions)
                 .build(
                     Some(table.state()?),
@@ -221,6 +219,24 @@ impl Tables {
 }
 
 impl Table {
+    /// The streams with rows in a side table that all share, those that have left the project included.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for a name that no stream can have.
+    pub fn streams(&self) -> Result<BTreeSet<StreamName>> {
+        let mut names = BTreeSet::new();
+        for file in self.state()?.log_data().iter() {
+            let values = file.partition_values_map();
+            let [source, stream] = SHARED_BY.map(|name| values.get(name).cloned().flatten());
+            names.insert(format!(
+                "{}.{}",
+                source.unwrap_or_default(),
+                stream.unwrap_or_default()
+            ));
+        }
+        names.iter().map(|name| StreamName::parse(name)).collect()
+    }
+
     /// Whether a side table has a row of the load `load_id`.
     async fn has_load(&self, load_id: &str) -> Result<bool> {
         let schema = self.schema()?;
@@ -269,6 +285,8 @@ pub struct Void {
     pub files: Vec<Path>,
     /// Whether rows beyond the watermark are among them: their load may have died, or be about to commit.
     pub beyond: bool,
+    /// Small files of the stream beside them whose rows stay.
+    pub small: usize,
 }
 
 pub(super) fn of_stream(file: &DataFile, side: &Side, stream: &StreamName) -> bool {

@@ -1,6 +1,8 @@
 pub(super) mod overtaken;
+mod rewriting;
 mod versions;
 mod widening;
+mod writing;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -12,16 +12,11 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{
-        Array as _, ArrayRef, AsArray as _, Decimal128Array, Float64Array, Int64Array, ListArray,
-        RecordBatch, RecordBatchOptions, StructArray, TimestampMicrosecondArray,
-    },
-    datatypes::{
-        DataType, Date32Type, Decimal128Type, Field, FieldRef, Fields, Int64Type, Schema, SchemaRef, TimeUnit,
-    },
+    array::{Array as _, ArrayRef, AsArray as _, ListArray, RecordBatch, RecordBatchOptions, StructArray},
+    datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef},
 };
 use deltalake::{
-    kernel::transaction::{CommitBuilder, CommitProperties},
+    kernel::transaction::CommitBuilder,
     protocol::{DeltaOperation, SaveMode},
 };
 use futures::TryStreamExt as _;
@@ -29,17 +24,17 @@ use futures::TryStreamExt as _;
 use super::{
     Committed, Table,
     evolve::{path_of, union},
-    file::{close, write},
     history::{VALID_FROM, VALID_TO},
     latest::arrow_error,
     lower,
 };
 use crate::{
-    contract::{Column, ColumnType, TimestampFormat},
+    contract::{
+        Column, ColumnType,
+        cast::{Cast, Held},
+    },
     error::{Error, ErrorKind, Result},
 };
-
-const DAY_MICROS: i64 = 86_400 * 1_000_000;
 
 /// The columns a table should have.
 #[derive(Clone, Copy, Debug)]
@@ -73,15 +68,8 @@ struct Change {
 
 #[derive(Debug)]
 enum How {
-    /// Whole numbers and decimals, as doubles.
-    Double,
-    Decimal,
-    /// Decimals without digits behind the point, as whole numbers of 64 bits.
-    Whole,
-    /// Dates, as the moment at which the day begins so many seconds east of UTC.
-    DayStart {
-        offset_seconds: i32,
-    },
+    /// Each value by itself.
+    Cast(Cast),
     /// What happens to each member.
     Members(Vec<Option<Change>>),
     Elements(Box<Change>),
@@ -146,11 +134,13 @@ impl Table {
         for file in self.files()? {
             // One writer a file: what stands beside a table is kept or thrown away by file.
             let mut writer = self.writer(Arc::clone(&wide))?;
-            let mut batches = std::pin::pin!(self.read(&file, Arc::clone(&schema)).await?);
+            let opened = self.open(&file).await?;
+            writer.keep_filters(&opened);
+            let mut batches = std::pin::pin!(opened.rows(Arc::clone(&schema))?);
             while let Some(batch) = batches.try_next().await? {
-                write(&mut writer, &widened(&batch, &changes, &wide)?).await?;
+                writer.write(&widened(&batch, &changes, &wide)?).await?;
             }
-            actions.extend(close(writer).await?);
+            actions.extend(writer.close().await?);
             actions.push(Self::remove(&file));
         }
         let operation = DeltaOperation::Write {
@@ -160,7 +150,7 @@ impl Table {
         };
         let before = self.version();
         let state = self.state()?.clone();
-        let outcome = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
+        let outcome = CommitBuilder::from(self.once()?)
             .with_actions(actions)
             .build(Some(&state), self.delta.log_store(), operation)
             .await;
@@ -210,7 +200,7 @@ fn change(old: &Field, new: &Field, column: Option<&Column>, within: &str) -> Op
             let list = DataType::List(Arc::clone(&change.field));
             (How::Elements(Box::new(change)), list)
         }
-        (old, new) => (scalar(old, new, column)?, new.clone()),
+        (old, new) => (How::Cast(Cast::of(old, new, column)?), new.clone()),
     };
     let field = Arc::new(old.clone().with_data_type(data_type));
     Some(Change { path, field, how })
@@ -241,23 +231,6 @@ fn members_of(
     let fields = fields.map(|(old, change)| change.as_ref().map_or(old, |change| &change.field));
     let fields = fields.cloned().collect();
     Some((changes, fields))
-}
-
-fn scalar(old: &DataType, new: &DataType, column: Option<&Column>) -> Option<How> {
-    use DataType::{Date32, Decimal128, Float64, Int64, Timestamp};
-    match (old, new) {
-        (Int64 | Decimal128(..), Float64) => Some(How::Double),
-        (Int64, Decimal128(..)) => Some(How::Decimal),
-        (Decimal128(_, scale), Decimal128(_, wanted)) if old != new && wanted >= scale => Some(How::Decimal),
-        (Decimal128(_, 0), Int64) => Some(How::Whole),
-        (Date32, Timestamp(TimeUnit::Microsecond, Some(_))) => match column?.kind {
-            ColumnType::Timestamp(TimestampFormat::Naive { offset_seconds }) => {
-                Some(How::DayStart { offset_seconds })
-            }
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 fn widened(batch: &RecordBatch, changes: &[Option<Change>], schema: &SchemaRef) -> Result<RecordBatch> {
@@ -301,9 +274,10 @@ impl Change {
                         .map_err(arrow_error)?,
                 )
             }
-            how => how
-                .exactly(column, self.field.data_type())
-                .ok_or_else(|| self.refused(column))?,
+            How::Cast(cast) => match cast.apply(column, self.field.data_type()) {
+                Some(Held { values, unheld }) if unheld.is_empty() => values,
+                _ => return Err(self.refused(column)),
+            },
         };
         Ok(values)
     }
@@ -323,98 +297,4 @@ impl Change {
                  which sets such records aside",
             )
     }
-}
-
-impl How {
-    /// Values of one column in another type; `None` if one of them is not the same there.
-    fn exactly(&self, column: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
-        match (self, to) {
-            (Self::Double, _) => match column.data_type() {
-                DataType::Int64 => doubles(column.as_primitive::<Int64Type>()),
-                _ => doubles_of_decimals(column.as_primitive::<Decimal128Type>()),
-            },
-            (Self::Decimal, &DataType::Decimal128(precision, scale)) => {
-                let unscaled: Vec<Option<i128>>;
-                let scale_before = match column.data_type() {
-                    DataType::Decimal128(_, scale_before) => {
-                        unscaled = column.as_primitive::<Decimal128Type>().iter().collect();
-                        *scale_before
-                    }
-                    _ => {
-                        let wholes = column.as_primitive::<Int64Type>().iter();
-                        unscaled = wholes.map(|value| value.map(i128::from)).collect();
-                        0
-                    }
-                };
-                decimals(
-                    unscaled,
-                    u32::try_from(scale - scale_before).ok()?,
-                    precision,
-                    scale,
-                )
-            }
-            (Self::Whole, _) => {
-                let values = column.as_primitive::<Decimal128Type>().iter();
-                let wholes = values.map(|value| value.map(i64::try_from).transpose());
-                Some(Arc::new(wholes.collect::<Result<Int64Array, _>>().ok()?))
-            }
-            (&Self::DayStart { offset_seconds }, DataType::Timestamp(_, zone)) => {
-                let offset = i64::from(offset_seconds) * 1_000_000;
-                let days = column.as_primitive::<Date32Type>().iter();
-                let moments =
-                    days.map(|day| day.map(|day| (i64::from(day) * DAY_MICROS).checked_sub(offset)));
-                let moments = moments.map(|moment| match moment {
-                    Some(moment) => moment.map(Some),
-                    None => Some(None),
-                });
-                let moments: TimestampMicrosecondArray = moments.collect::<Option<_>>()?;
-                Some(Arc::new(moments.with_timezone_opt(zone.clone())))
-            }
-            _ => None,
-        }
-    }
-}
-
-fn doubles(wholes: &Int64Array) -> Option<ArrayRef> {
-    #[expect(clippy::cast_precision_loss, reason = "compared afterwards")]
-    let double = |whole: i64| whole as f64;
-    #[expect(clippy::cast_possible_truncation, reason = "a whole number of at most 2^63")]
-    let is_same = |whole: i64| double(whole) as i128 == i128::from(whole);
-    if wholes.iter().flatten().any(|whole| !is_same(whole)) {
-        return None;
-    }
-    let doubles: Float64Array = wholes.iter().map(|whole| whole.map(double)).collect();
-    Some(Arc::new(doubles))
-}
-
-/// The doubles next to decimals, if each leads back to its decimal.
-fn doubles_of_decimals(decimals: &Decimal128Array) -> Option<ArrayRef> {
-    let scale = usize::try_from(decimals.scale()).ok()?;
-    let double = |row: usize| -> Option<Option<f64>> {
-        if decimals.is_null(row) {
-            return Some(None);
-        }
-        let text = decimals.value_as_string(row);
-        let double: f64 = text.parse().ok()?;
-        (format!("{double:.scale$}") == text).then_some(Some(double))
-    };
-    let doubles: Option<Float64Array> = (0..decimals.len()).map(double).collect();
-    Some(Arc::new(doubles?))
-}
-
-/// Decimals with `more` digits behind the point.
-fn decimals(unscaled: Vec<Option<i128>>, more: u32, precision: u8, scale: i8) -> Option<ArrayRef> {
-    let factor = 10_i128.checked_pow(more)?;
-    let limit = 10_i128.checked_pow(u32::from(precision))?;
-    let scaled = unscaled.into_iter().map(|value| match value {
-        Some(value) => value
-            .checked_mul(factor)
-            .filter(|value| value.unsigned_abs() < limit.unsigned_abs())
-            .map(Some),
-        None => Some(None),
-    });
-    let decimals: Decimal128Array = scaled.collect::<Option<_>>()?;
-    Some(Arc::new(
-        decimals.with_precision_and_scale(precision, scale).ok()?,
-    ))
 }

@@ -6,7 +6,10 @@
 //!                                                                               └─ observed ───► drift
 //! ```
 
+pub mod align;
 pub mod condition;
+pub mod judges;
+mod lane;
 pub mod quality;
 pub mod quarantine;
 pub mod repeated;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     clock::Timestamp,
-    contract::{Violation, ViolationClass, place::without_positions},
+    contract::{Violation, ViolationClass, place::without_positions, sample::Place},
     error::{Error, ErrorKind, Result},
 };
 
@@ -36,8 +36,6 @@ pub struct LoadFacts {
     pub load_id: String,
     /// When it began.
     pub loaded_at: Timestamp,
-    /// Version of the contract it judged by.
-    pub contract_version: String,
     /// The last raw batch of the load.
     pub batch_to: i64,
 }
@@ -75,6 +73,16 @@ pub struct Origin<'a> {
     pub record: i32,
     /// The object that holds the page.
     pub object: &'a str,
+}
+
+impl Origin<'_> {
+    /// Where it is in raw.
+    pub fn place(&self) -> Place {
+        let Self {
+            batch, page, record, ..
+        } = *self;
+        Place { batch, page, record }
+    }
 }
 
 /// How many samples a part of a load may still keep.
@@ -120,6 +128,7 @@ impl Samples {
 #[derive(Debug)]
 pub struct Rows {
     facts: LoadFacts,
+    contract_version: String,
     batch: Int64Builder,
     page: Int32Builder,
     record: Int32Builder,
@@ -129,10 +138,11 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// No rows yet.
-    pub fn new(facts: LoadFacts) -> Self {
+    /// No rows yet, of records that the contract of this version judged.
+    pub fn new(facts: LoadFacts, contract_version: &str) -> Self {
         Self {
             facts,
+            contract_version: contract_version.to_owned(),
             batch: Int64Builder::new(),
             page: Int32Builder::new(),
             record: Int32Builder::new(),
@@ -195,7 +205,7 @@ impl Rows {
                 text, self.count,
             )))
         };
-        let version = constant(&self.facts.contract_version);
+        let version = constant(&self.contract_version);
         let load_id = constant(&self.facts.load_id);
         let mut at = TimestampMicrosecondBuilder::new().with_timezone("UTC");
         at.append_value_n(self.facts.loaded_at.timestamp_micros(), self.count);
@@ -245,10 +255,9 @@ mod tests {
         let facts = LoadFacts {
             load_id: "load".to_owned(),
             loaded_at: Timestamp::UNIX_EPOCH,
-            contract_version: "1.2.0".to_owned(),
             batch_to: 9,
         };
-        let mut rows = Rows::new(facts);
+        let mut rows = Rows::new(facts, "1.2.0");
         let reason = Violation {
             class: ViolationClass::TypeMismatch,
             path: "total".to_owned(),
@@ -296,10 +305,9 @@ mod tests {
         let facts = LoadFacts {
             load_id: "load".to_owned(),
             loaded_at: Timestamp::UNIX_EPOCH,
-            contract_version: "1.2.0".to_owned(),
             batch_to: 9,
         };
-        let (mut rows, mut samples) = (Rows::new(facts), Samples::of_part(4));
+        let (mut rows, mut samples) = (Rows::new(facts, "1.2.0"), Samples::of_part(4));
         for record in 0..600 {
             let origin = Origin {
                 batch: 0,

@@ -92,6 +92,22 @@ pub fn table(
     chosen(store, recipe, entries, partitions, None, &Arc::default())
 }
 
+/// The records of `entries`, read by `recipe`, one object after the other.
+pub fn partition(
+    store: &Arc<dyn ObjectStore>,
+    recipe: Recipe,
+    entries: Vec<LogEntry>,
+) -> impl PartitionStream + use<> {
+    RawPartition {
+        schema: schema(),
+        store: Arc::clone(store),
+        recipe: Arc::new(recipe),
+        wanted: None,
+        objects: groups(entries, 1, None).into_iter().flatten().collect(),
+        watch: Arc::default(),
+    }
+}
+
 /// What the pages of a scan were like, as far as it has come.
 pub type Watch = Arc<Mutex<Responses>>;
 

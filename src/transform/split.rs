@@ -3,11 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{
-        Array as _, ArrayRef, AsArray as _, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray,
-    },
-    compute::{concat, filter_record_batch},
-    datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit},
+    array::{Array as _, ArrayRef, AsArray as _, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
 use datafusion::{
     catalog::{TableProvider, streaming::StreamingTable},
@@ -18,19 +16,13 @@ use futures::StreamExt as _;
 
 use crate::{
     config::CONTENT_KEY,
-    contract::{
-        Violation, ViolationClass,
-        drift::profile::Responses,
-        judge::{Judge, Judging, RowViolation},
-        observed::Observed,
-        sample::Place,
-    },
+    contract::{Violation, ViolationClass, drift::profile::Responses, judge::Judging, observed::Observed},
     error::{Error, ErrorKind, Result},
-    json::canonical,
     transform::{
-        condition::Condition,
-        quality::{Breaks, Quality},
-        quarantine::{LoadFacts, Origin, Rows, Samples},
+        judges::{Judges, Unlisted},
+        lane::{Lane, in_raw_order, origin},
+        quality::Breaks,
+        quarantine::{LoadFacts, Samples},
         scan::column,
     },
 };
@@ -44,12 +36,8 @@ const JUDGED_BYTES: usize = 32 << 20;
 /// How a load's records are judged; shared by all partitions.
 #[derive(Clone)]
 pub struct SplitOptions {
-    /// The compiled contract.
-    pub judge: Arc<Judge>,
-    /// Which records are deletions.
-    pub deletes: Option<Condition>,
-    /// What else is asked of rows that fit and are no deletions.
-    pub quality: Quality,
+    /// Everything that judges them.
+    pub judges: Arc<Judges>,
     /// Columns that order versions: even a deletion must have them.
     pub sequence_by: Vec<String>,
     /// Columns whose values are wanted of quarantined records too; none if they are not.
@@ -88,21 +76,80 @@ pub struct Split {
     pub keys_aside: Vec<RecordBatch>,
     /// Quarantined records and pages whose keys cannot be read.
     pub keyless: u64,
-    /// What the records were like.
-    pub observed: Observed,
+    /// What the records were like that the main contract judged.
+    pub main: Told,
+    /// Those of the other contracts, in their order.
+    pub older: Vec<Told>,
+    /// Records of versions that are not listed.
+    pub unlisted: Unlisted,
     /// What the pages were like, if somebody watched.
     pub responses: Responses,
-    /// What deletions did without, by path: observed, and no drift.
-    pub excused: BTreeMap<String, u64>,
-    /// Rules in SQL that were broken.
-    pub breaks: Breaks,
     /// How many went where.
     pub counts: SplitCounts,
 }
 
-/// The schema of accepted rows: the contract's columns, then ours.
-pub fn row_schema(judge: &Judge, deleted_column: bool, content_column: bool) -> SchemaRef {
-    let mut fields: Vec<Arc<Field>> = judge.schema().fields().iter().cloned().collect();
+/// What the records were like that one contract judged.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// What they were like.
+    pub observed: Observed,
+    /// What deletions did without, by path: observed, and no drift.
+    pub excused: BTreeMap<String, u64>,
+    /// Rules in SQL that were broken.
+    pub breaks: Breaks,
+    /// Values that the column of the table does not hold, by path and the type there.
+    pub unheld: BTreeMap<(String, String), u64>,
+}
+
+impl Told {
+    fn merge(&mut self, other: Self) {
+        self.observed.merge(&other.observed);
+        for (path, count) in other.excused {
+            *self.excused.entry(path).or_default() += count;
+        }
+        self.breaks.merge(other.breaks);
+        for (place, count) in other.unheld {
+            *self.unheld.entry(place).or_default() += count;
+        }
+    }
+}
+
+impl Split {
+    fn of(judges: &Judges) -> Self {
+        Self {
+            accepted: Vec::new(),
+            quarantined: Vec::new(),
+            keys_aside: Vec::new(),
+            keyless: 0,
+            main: Told::default(),
+            older: judges.older.iter().map(|_| Told::default()).collect(),
+            unlisted: Unlisted::default(),
+            responses: Responses::default(),
+            counts: SplitCounts::default(),
+        }
+    }
+
+    fn merge(&mut self, part: Self) {
+        self.accepted.extend(part.accepted);
+        self.quarantined.extend(part.quarantined);
+        self.keys_aside.extend(part.keys_aside);
+        self.keyless += part.keyless;
+        self.main.merge(part.main);
+        for (own, other) in self.older.iter_mut().zip(part.older) {
+            own.merge(other);
+        }
+        self.unlisted.merge(part.unlisted);
+        self.counts.read += part.counts.read;
+        self.counts.accepted += part.counts.accepted;
+        self.counts.quarantined += part.counts.quarantined;
+        self.counts.deleted += part.counts.deleted;
+        self.counts.rescued += part.counts.rescued;
+    }
+}
+
+/// The schema of accepted rows: the columns `judged` of contracts, then ours.
+pub fn row_schema(judged: &Schema, deleted_column: bool, content_column: bool) -> SchemaRef {
+    let mut fields: Vec<Arc<Field>> = judged.fields().iter().cloned().collect();
     let mut add = |name: &str, kind: DataType| fields.push(Arc::new(Field::new(name, kind, true)));
     if deleted_column {
         add("_deleted", DataType::Boolean);
@@ -136,35 +183,12 @@ pub async fn split(session: &SessionContext, raw: StreamingTable, options: &Spli
         .into_iter()
         .map(|records| tokio::spawn(split_partition(records, options.clone(), Samples::of_part(parts))))
         .collect();
-    let mut whole = Split {
-        accepted: Vec::new(),
-        quarantined: Vec::new(),
-        keys_aside: Vec::new(),
-        keyless: 0,
-        observed: Observed::default(),
-        responses: Responses::default(),
-        excused: BTreeMap::new(),
-        breaks: Breaks::default(),
-        counts: SplitCounts::default(),
-    };
+    let mut whole = Split::of(&options.judges);
     for task in tasks {
         let part = task
             .await
             .map_err(|source| Error::new(ErrorKind::Internal, "judge records").caused_by(source))??;
-        whole.accepted.extend(part.accepted);
-        whole.quarantined.extend(part.quarantined);
-        whole.keys_aside.extend(part.keys_aside);
-        whole.keyless += part.keyless;
-        whole.observed.merge(&part.observed);
-        for (path, count) in part.excused {
-            *whole.excused.entry(path).or_default() += count;
-        }
-        whole.breaks.merge(part.breaks);
-        whole.counts.read += part.counts.read;
-        whole.counts.accepted += part.counts.accepted;
-        whole.counts.quarantined += part.counts.quarantined;
-        whole.counts.deleted += part.counts.deleted;
-        whole.counts.rescued += part.counts.rescued;
+        whole.merge(part);
     }
     Ok(whole)
 }
@@ -195,34 +219,25 @@ fn read_error(source: datafusion::error::DataFusionError) -> Error {
 struct Partition<'a> {
     options: &'a SplitOptions,
     schema: SchemaRef,
-    judging: Judging,
-    /// Scan batches whose records are in `judging`.
-    pending: Vec<RecordBatch>,
-    quarantine: Rows,
+    /// One for each contract, the main one first.
+    lanes: Vec<Lane<'a>>,
     samples: Samples,
     split: Split,
 }
 
 impl<'a> Partition<'a> {
     fn new(options: &'a SplitOptions, samples: Samples) -> Self {
+        let judged = options.judges.schema();
         Self {
             options,
             samples,
-            schema: row_schema(&options.judge, options.deleted_column, options.content_column),
-            judging: options.judge.start(),
-            pending: Vec::new(),
-            quarantine: Rows::new(options.facts.clone()),
-            split: Split {
-                accepted: Vec::new(),
-                quarantined: Vec::new(),
-                keys_aside: Vec::new(),
-                keyless: 0,
-                observed: Observed::default(),
-                responses: Responses::default(),
-                excused: BTreeMap::new(),
-                breaks: Breaks::default(),
-                counts: SplitCounts::default(),
-            },
+            schema: row_schema(&judged, options.deleted_column, options.content_column),
+            lanes: options
+                .judges
+                .all()
+                .map(|bench| Lane::new(options, bench))
+                .collect(),
+            split: Split::of(&options.judges),
         }
     }
 
@@ -232,19 +247,30 @@ impl<'a> Partition<'a> {
             return self.set_pages_aside(&batch);
         }
         let bodies = batch.column(column::BODY).as_binary_view();
-        let mut start = 0;
         for row in 0..batch.num_rows() {
-            self.judging.push(bodies.value(row));
-            if self.judging.rows() >= JUDGED_ROWS || self.judging.bytes() >= JUDGED_BYTES {
-                self.pending.push(batch.slice(start, row + 1 - start));
-                start = row + 1;
+            let record = bodies.value(row);
+            let place = || origin(&batch, row).place();
+            let chosen = self
+                .options
+                .judges
+                .choose(record, place, &mut self.split.unlisted);
+            self.lanes[chosen].push(record, row);
+            if self.is_full() {
+                self.pend(&batch)?;
                 self.flush()?;
             }
         }
-        if start < batch.num_rows() {
-            self.pending.push(batch.slice(start, batch.num_rows() - start));
-        }
-        Ok(())
+        self.pend(&batch)
+    }
+
+    fn is_full(&self) -> bool {
+        let sum = |of: fn(&Judging) -> usize| self.lanes.iter().map(|lane| of(&lane.judging)).sum::<usize>();
+        sum(Judging::rows) >= JUDGED_ROWS || sum(Judging::bytes) >= JUDGED_BYTES
+    }
+
+    /// Keeps the rows of `batch` whose records are judged since it was taken, or since the last time.
+    fn pend(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.lanes.iter_mut().try_for_each(|lane| lane.pend(batch))
     }
 
     /// Pages without readable records: the scan gives each a batch of its own.
@@ -254,6 +280,8 @@ impl<'a> Partition<'a> {
             batch.column(column::FOUND).as_string::<i32>(),
         );
         let bodies = batch.column(column::BODY).as_binary_view();
+        // Nobody knows of which version their records are.
+        let quarantine = &mut self.lanes[0].quarantine;
         for row in 0..batch.num_rows() {
             let reason = Violation {
                 class: page_class(classes.value(row)),
@@ -262,8 +290,7 @@ impl<'a> Partition<'a> {
                 found: found.value(row).to_owned(),
             };
             let body = bodies.is_valid(row).then(|| bodies.value(row));
-            self.quarantine
-                .push(origin(batch, row), body, &[reason], &mut self.samples);
+            quarantine.push(origin(batch, row), body, &[reason], &mut self.samples);
         }
         self.split.counts.quarantined += batch.num_rows() as u64;
         self.split.keyless += batch.num_rows() as u64;
@@ -272,92 +299,53 @@ impl<'a> Partition<'a> {
 
     /// Closes the quarantine rows once there are `rows` of them: the text of one Arrow column is counted in 31 bits.
     fn close_quarantine(&mut self, rows: usize) -> Result<()> {
-        if self.quarantine.len() >= rows {
-            let full = std::mem::replace(&mut self.quarantine, Rows::new(self.options.facts.clone()));
-            self.split.quarantined.push(full.finish()?);
+        for lane in &mut self.lanes {
+            self.split.quarantined.extend(lane.close_quarantine(rows)?);
         }
         Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
-        let mut judged = std::mem::replace(&mut self.judging, self.options.judge.start()).finish()?;
-        let pending = std::mem::take(&mut self.pending);
-        judged.observed.locate(|row| place(&pending, row));
-        let rows = judged.batch.num_rows();
-        if rows == 0 {
-            return Ok(());
+        let mut parts = Vec::new();
+        for lane in &mut self.lanes {
+            let Some(flushed) = lane.flush(&mut self.samples)? else {
+                continue;
+            };
+            let rows = flushed.keep.len() as u64;
+            self.split
+                .keep_keys(self.options, &flushed.judged, &flushed.keep)?;
+            let accepted = flushed.rows(self.options, &self.schema)?;
+            let counts = &mut self.split.counts;
+            counts.accepted += accepted.num_rows() as u64;
+            counts.quarantined += rows - accepted.num_rows() as u64;
+            if let Some(rescued) = accepted.column_by_name("_rescued") {
+                counts.rescued += (rescued.len() - rescued.null_count()) as u64;
+            }
+            if let Some(marks) = accepted.column_by_name("_deleted") {
+                counts.deleted += marks.as_boolean().true_count() as u64;
+            }
+            if accepted.num_rows() > 0 {
+                parts.push(accepted);
+            }
         }
-        let (deleted, failures) = match &self.options.deletes {
-            Some(condition) => condition.of(&judged.batch),
-            None => (BooleanArray::from(vec![false; rows]), Vec::new()),
-        };
-        let mut keep = vec![true; rows];
-        let mut found = judged.violations;
-        found.extend(failures);
-        found.sort_by_key(|found| found.row);
-        self.set_aside(&found, &judged.batch, &deleted, &pending, &mut keep);
-        // Rules are about rows that fit, and a deletion makes none.
-        let asked: Vec<bool> = keep
-            .iter()
-            .zip(deleted.values())
-            .map(|(&kept, gone)| kept && !gone)
-            .collect();
-        let locate = |row: usize| place(&pending, row as u64);
-        let breaks = &mut self.split.breaks;
-        let broken = self.options.quality.ask(&judged.batch, &asked, locate, breaks)?;
-        self.set_aside(&broken, &judged.batch, &deleted, &pending, &mut keep);
-        self.keep_keys(&judged.batch, &keep)?;
-        let accepted = self.rows(&judged.batch, &pending, &deleted, keep)?;
-        let counts = &mut self.split.counts;
-        counts.accepted += accepted.num_rows() as u64;
-        counts.quarantined += (rows - accepted.num_rows()) as u64;
-        if let Some(rescued) = accepted.column_by_name("_rescued") {
-            counts.rescued += (rescued.len() - rescued.null_count()) as u64;
-        }
-        if let Some(marks) = accepted.column_by_name("_deleted") {
-            counts.deleted += marks.as_boolean().true_count() as u64;
-        }
-        self.split.observed.merge(&judged.observed);
-        if accepted.num_rows() > 0 {
-            self.split.accepted.push(accepted);
-        }
+        self.split.accepted.extend(in_raw_order(parts)?);
         self.close_quarantine(JUDGED_ROWS)
     }
 
-    /// Puts the rows of `judged` that `found` speaks of into the quarantine, except for what deletions are excused from.
-    /// `found` is in the order of rows.
-    fn set_aside(
-        &mut self,
-        found: &[RowViolation],
-        judged: &RecordBatch,
-        deleted: &BooleanArray,
-        pending: &[RecordBatch],
-        keep: &mut [bool],
-    ) {
-        let mut offsets = Offsets::new(pending);
-        for group in found.chunk_by(|a, b| a.row == b.row) {
-            let row = group[0].row;
-            let (excused, reasons): (Vec<&Violation>, Vec<&Violation>) = group
-                .iter()
-                .map(|found| &found.violation)
-                .partition(|reason| deleted.value(row) && self.excused(reason, judged, row));
-            for reason in excused {
-                *self.split.excused.entry(reason.path.clone()).or_default() += 1;
-            }
-            if !reasons.is_empty() {
-                keep[row] = false;
-                let (batch, at) = offsets.find(row);
-                let body = batch.column(column::BODY).as_binary_view().value(at);
-                let reasons: Vec<Violation> = reasons.into_iter().cloned().collect();
-                self.quarantine
-                    .push(origin(batch, at), Some(body), &reasons, &mut self.samples);
-            }
-        }
+    fn finish(mut self) -> Result<Split> {
+        self.flush()?;
+        self.close_quarantine(1)?;
+        let mut told = self.lanes.into_iter().map(|lane| lane.told);
+        self.split.main = told.next().unwrap_or_default();
+        self.split.older = told.collect();
+        Ok(self.split)
     }
+}
 
+impl Split {
     /// Keeps the keys of the records that are not kept themselves.
-    fn keep_keys(&mut self, judged: &RecordBatch, keep: &[bool]) -> Result<()> {
-        let names = &self.options.keys_aside;
+    fn keep_keys(&mut self, options: &SplitOptions, judged: &RecordBatch, keep: &[bool]) -> Result<()> {
+        let names = &options.keys_aside;
         if names.is_empty() || keep.iter().all(|kept| *kept) {
             return Ok(());
         }
@@ -371,7 +359,7 @@ impl<'a> Partition<'a> {
             .map(|row| Some(!keep[row] && whole(row)))
             .collect();
         let dropped = keep.iter().filter(|kept| !**kept).count();
-        self.split.keyless += (dropped - aside.true_count()) as u64;
+        self.keyless += (dropped - aside.true_count()) as u64;
         if aside.true_count() > 0 {
             let keys = names
                 .iter()
@@ -381,72 +369,9 @@ impl<'a> Partition<'a> {
                 RecordBatch::try_from_iter_with_nullable(keys.map(|(name, column)| (name, column, true)))
                     .and_then(|batch| filter_record_batch(&batch, &aside))
                     .map_err(|source| Error::new(ErrorKind::Internal, "keep keys").caused_by(source))?;
-            self.split.keys_aside.push(rows);
+            self.keys_aside.push(rows);
         }
         Ok(())
-    }
-
-    /// Whether a deletion may do without this: it need not carry what a row must, only its key, the mark and its place
-    /// among the versions.
-    fn excused(&self, reason: &Violation, judged: &RecordBatch, row: usize) -> bool {
-        let placed = |name: &String| {
-            judged
-                .column_by_name(name)
-                .is_some_and(|column| column.is_valid(row))
-        };
-        matches!(
-            reason.class,
-            ViolationClass::RequiredMissing | ViolationClass::NullInRequired
-        ) && self.options.sequence_by.iter().all(placed)
-    }
-
-    /// The kept rows with our columns added.
-    fn rows(
-        &self,
-        judged: &RecordBatch,
-        pending: &[RecordBatch],
-        deleted: &BooleanArray,
-        keep: Vec<bool>,
-    ) -> Result<RecordBatch> {
-        let fail = |source: arrow::error::ArrowError| {
-            Error::new(ErrorKind::Internal, "build rows").caused_by(source)
-        };
-        let position = |index: usize| -> Result<ArrayRef> {
-            let parts: Vec<&dyn arrow::array::Array> =
-                pending.iter().map(|batch| batch.column(index).as_ref()).collect();
-            concat(&parts).map_err(fail)
-        };
-        let mut columns = judged.columns().to_vec();
-        if self.options.deleted_column {
-            columns.push(Arc::new(deleted.clone()));
-        }
-        if self.options.content_column {
-            let bodies = pending
-                .iter()
-                .flat_map(|batch| batch.column(column::BODY).as_binary_view());
-            let hashes = bodies
-                .zip(&keep)
-                .map(|(body, kept)| body.filter(|_| *kept).map(canonical::sha256));
-            columns.push(Arc::new(hashes.collect::<StringArray>()));
-        }
-        for index in [column::BATCH, column::PAGE, column::RECORD] {
-            columns.push(position(index)?);
-        }
-        let loaded_at = self.options.facts.loaded_at.timestamp_micros();
-        columns.push(Arc::new(
-            TimestampMicrosecondArray::from_value(loaded_at, judged.num_rows()).with_timezone("UTC"),
-        ));
-        let all = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(fail)?;
-        if keep.iter().all(|kept| *kept) {
-            return Ok(all);
-        }
-        filter_record_batch(&all, &BooleanArray::from(keep)).map_err(fail)
-    }
-
-    fn finish(mut self) -> Result<Split> {
-        self.flush()?;
-        self.close_quarantine(1)?;
-        Ok(self.split)
     }
 }
 
@@ -463,49 +388,5 @@ fn page_class(name: &str) -> ViolationClass {
     .unwrap_or(ViolationClass::RawCorrupt)
 }
 
-fn origin(batch: &RecordBatch, row: usize) -> Origin<'_> {
-    Origin {
-        batch: batch.column(column::BATCH).as_primitive::<Int64Type>().value(row),
-        page: batch.column(column::PAGE).as_primitive::<Int32Type>().value(row),
-        record: batch
-            .column(column::RECORD)
-            .as_primitive::<Int32Type>()
-            .value(row),
-        object: batch.column(column::OBJECT).as_string::<i32>().value(row),
-    }
-}
-
-/// Where the judged row number `row` is in raw.
-fn place(pending: &[RecordBatch], row: u64) -> Option<Place> {
-    let mut rest = usize::try_from(row).ok()?;
-    for batch in pending {
-        if rest < batch.num_rows() {
-            let Origin {
-                batch, page, record, ..
-            } = origin(batch, rest);
-            return Some(Place { batch, page, record });
-        }
-        rest -= batch.num_rows();
-    }
-    None
-}
-
-/// Finds the scan batch of a judged row; rows are asked for in order.
-struct Offsets<'a> {
-    batches: &'a [RecordBatch],
-    first: usize,
-}
-
-impl<'a> Offsets<'a> {
-    fn new(batches: &'a [RecordBatch]) -> Self {
-        Self { batches, first: 0 }
-    }
-
-    fn find(&mut self, row: usize) -> (&'a RecordBatch, usize) {
-        while row - self.first >= self.batches[0].num_rows() {
-            self.first += self.batches[0].num_rows();
-            self.batches = &self.batches[1..];
-        }
-        (&self.batches[0], row - self.first)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,10 @@ use landfall::{
     error::ErrorKind,
     ops::{
         Workspace,
-        contract::registry::{Registered, register},
+        contract::{
+            self,
+            registry::{Registered, register},
+        },
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -259,16 +262,15 @@ async fn r110_r130_versions_of_a_contract_are_kept_once_and_an_incompatible_one_
         let loaded = read::load(project.path()).unwrap();
         let workspace = Workspace::open(loaded.project, Clock::system()).unwrap();
         let (_, stream) = workspace.project.stream(&name).unwrap();
-        register(&workspace, stream).await
+        let contracts = contract::read_all(stream)?.unwrap();
+        register(&workspace, stream, &contracts).await
     };
-    let new = |version: &str, incompatible| {
-        Some(Registered::New {
-            version: version.to_owned(),
-            incompatible,
-        })
+    let new = |version: &str, incompatible| Registered::New {
+        version: version.to_owned(),
+        incompatible,
     };
     assert_eq!(registered().await.unwrap(), new("1.0.0", 0));
-    assert_eq!(registered().await.unwrap(), Some(Registered::Known));
+    assert_eq!(registered().await.unwrap(), Registered::Known);
 
     // A column more is compatible; one less is said, and refused only where that is asked for.
     let more = ITEMS_CONTRACT.replace("1.0.0", "1.1.0") + "      - { name: note, logicalType: string }\n";

@@ -804,13 +804,13 @@ fn a_store_that_does_not_answer_once_costs_no_staged_replay() {
     let name = StreamName::parse("shop.items").unwrap();
     let sound = opened(&project);
     let (_, stream) = sound.project.stream(&name).unwrap();
-    let contract = contract::read(&stream.contract).unwrap().unwrap();
+    let contracts = contract::read_all(stream).unwrap().unwrap();
     let until = project.sql("SELECT max(batch_to) n FROM landfall.loads")[0]["n"]
         .as_i64()
         .unwrap();
     let wanted = Wanted {
         stream,
-        contract: &contract,
+        contracts: &contracts,
         id: "next",
         until: BatchNumber::new(until).unwrap(),
         begin: Begin::Resume,

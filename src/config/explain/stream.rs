@@ -60,6 +60,17 @@ pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream
     }
     lines.within("table", |lines| explain_table(lines, &stream.table));
     lines.set("contract", stream.contract.display());
+    match &stream.versions {
+        Some(versions) => lines.within("versions", |lines| {
+            lines.set("field", &versions.field);
+            lines.within("contracts", |lines| {
+                for (value, file) in &versions.contracts {
+                    lines.set(value, file.display());
+                }
+            });
+        }),
+        None => lines.choose("versions", "none", true),
+    }
     explain_policies(lines, stream);
     lines.optional("retention.raw", stream.retention.raw.map(show_duration));
     lines.value("retention.legal_hold", stream.retention.legal_hold, false);

@@ -2,8 +2,8 @@
 
 use crate::yaml::{Entry, Kind, Node, fields::Value, quoted};
 
-/// What a stream does not take over: whose name it bears, and the contract, of which each stream has its own.
-const NOT_TAKEN: [&str; 2] = ["like", "contract"];
+/// What a stream does not take over: whose name it bears, and the contracts, of which each stream has its own.
+const NOT_TAKEN: [&str; 3] = ["like", "contract", "versions"];
 
 /// The streams of `entries` with what each takes over from the one it is like: every key that it does not have itself,
 /// and every value of `with`.

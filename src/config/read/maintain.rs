@@ -20,7 +20,7 @@ use crate::{
 /// A table with larger files is read by few at once, and one with smaller ones is nothing but files.
 const FILE_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(4 << 30);
 
-/// The log of a table is cut at this age with every commit, whatever is set.
+/// The log of a table is cut at this age whenever a commit writes a checkpoint, whatever is set.
 const LOG_AFTER_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Nobody takes longer from storing an object to committing it.
@@ -32,7 +32,8 @@ const SHORTEST: Duration = Duration::from_millis(1);
 pub(super) static MAINTAIN: Section = Section::new(
     "maintain",
     "maintain",
-    "How `landfall maintain` keeps the lake small. Nothing of it happens by itself.",
+    "How `landfall maintain` keeps the lake small. Nothing of it happens by itself, except that loads put together the \
+     small files of what they write beside a table: quarantine, drift and load history.",
     &[
         key("file_size", Size)
             .default("128MiB")

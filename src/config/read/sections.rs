@@ -3,7 +3,7 @@
 use crate::{
     config::read::{
         auth, complete, errors, files, format, incremental, job, maintain, paginate, rate, request, slice,
-        source, stream, table,
+        source, stream, table, versions,
     },
     yaml::section::{
         Key, Rule, Section,
@@ -112,7 +112,7 @@ pub static STREAM: Section = Section::new(
         key("like", Takes::Name)
             .doc(
                 "Another stream of the source, whose keys hold for this one where it has none of its own; `contract` \
-                 is not taken over, and of `with` each value by itself.",
+                 and `versions` are not taken over, and of `with` each value by itself.",
             )
             .example("orders"),
         key("with", Map(&Takes::Json))
@@ -175,6 +175,8 @@ pub static STREAM: Section = Section::new(
                  load.",
             )
             .example("contracts/orders.odcs.yaml"),
+        key("versions", Takes::Section(&versions::VERSIONS))
+            .doc("Records of several versions in the stream, each judged by the contract of its version."),
         key("drift", Takes::Section(&stream::DRIFT)).doc("What to do with what the contract does not say."),
         key("commit", Takes::Section(&stream::COMMIT))
             .doc("When fetched pages are committed: whichever is reached first."),

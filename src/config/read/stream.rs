@@ -25,6 +25,7 @@ use crate::{
             source::name,
             table::table,
             values::{DURATION_MAX, absolute, duration, size},
+            versions::versions,
         },
         records::{RecordPaths, Several},
         request::{Method, Request, TokenSlot},
@@ -168,6 +169,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         .zip(stream)
         .map(|(source, stream)| StreamName { source, stream });
     let contract = contract(&fields, name.as_ref(), dir);
+    let versions = fields.optional("versions", |value| versions(value, dir));
     let drift = fields.optional("drift", drift).unwrap_or(DriftPolicy::DEFAULT);
     let commit = fields.optional("commit", commit).unwrap_or(CommitEvery::DEFAULT);
     let retention = fields.optional("retention", retention).unwrap_or_default();
@@ -206,6 +208,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         retry,
         table: table?,
         contract: contract?,
+        versions,
         drift,
         commit,
         retention,

@@ -52,6 +52,18 @@ pub struct PathProfile {
 }
 
 impl PathProfile {
+    fn add(&mut self, other: &Self) {
+        self.required &= other.required;
+        self.around += other.around;
+        self.seen += other.seen;
+        self.nulls += other.nulls;
+        self.texts += other.texts;
+        self.moments += other.moments;
+        self.dates += other.dates;
+        self.uuids += other.uuids;
+        self.numbers += other.numbers;
+    }
+
     /// How many of [`PathProfile::around`] have no value: absent or null.
     pub fn without(&self) -> u64 {
         (self.around.saturating_sub(self.seen) + self.nulls).min(self.around)
@@ -115,6 +127,18 @@ impl Profile {
             records: observed.rows(),
             paths,
             responses,
+        }
+    }
+
+    /// Adds the records of the same load that another contract declares. What both declare is one path; what one declares
+    /// is told of its own records only, so that it does not matter which of the two send more.
+    pub fn add(&mut self, other: Self) {
+        self.records += other.records;
+        for path in other.paths {
+            match self.paths.iter_mut().find(|own| own.path == path.path) {
+                Some(own) => own.add(&path),
+                None => self.paths.push(path),
+            }
         }
     }
 }

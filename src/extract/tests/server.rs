@@ -305,6 +305,7 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
             flatten: crate::config::flatten::Flatten::None,
         },
         contract: "contracts/shop.orders.odcs.yaml".into(),
+        versions: None,
         drift: DriftPolicy {
             on_unknown: OnUnknown::Rescue,
             on_mismatch: OnMismatch::Quarantine,

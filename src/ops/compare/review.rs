@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     config::{ScdType, Stream},
-    contract::{Column, ColumnType, Contract, classified::is_classified},
+    contract::{Column, ColumnType, classified::is_classified, contracts::Contracts},
     error::{Error, ErrorKind, Result},
     ops::{
         Workspace,
@@ -46,8 +46,8 @@ const QUARANTINE_ROWS_SHOWN: usize = 0;
 pub struct Pair<'a> {
     /// The stream.
     pub stream: &'a Stream,
-    /// Today's contract.
-    pub contract: &'a Contract,
+    /// Today's contracts.
+    pub contracts: &'a Contracts,
     /// The live table, at the version that is compared.
     pub live: &'a Table,
     /// The newest raw batch in it.
@@ -127,7 +127,7 @@ pub async fn review(workspace: &Workspace, pair: Pair<'_>, limit: usize) -> Resu
         .filter_map(|row| row.as_ref()?.place)
         .collect();
     let circumstances = Circumstances {
-        contract: pair.contract.version.clone(),
+        contract: pair.contracts.main.version.clone(),
         until: pair.rebuilt_until.get(),
         aside_then: reasons(live_aside, &places).await?,
         aside_now: reasons(rebuilt_aside, &places).await?,
@@ -147,7 +147,8 @@ pub async fn review(workspace: &Workspace, pair: Pair<'_>, limit: usize) -> Resu
         changes,
         same_columns: columns.names().is_empty(),
         classified: pair
-            .contract
+            .contracts
+            .union
             .columns
             .iter()
             .filter(|column| classified(column))

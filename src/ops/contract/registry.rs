@@ -1,23 +1,25 @@
 //! The versions of a stream's contract, kept in the lake.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use datafusion::dataframe::DataFrame;
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
+use super::propose::file;
 use crate::{
     config::{Stream, StreamName},
     contract::{
         Contract,
         compat::{Mode, conflicts},
+        contracts::Contracts,
         diff::diff,
         odcs,
         revisions::{Revisions, to_json},
     },
     error::{Error, ErrorKind, Result},
-    ops::{Workspace, contract::text_of},
+    ops::Workspace,
     query::sql_error,
     raw::layout::{self, SystemTable},
     report::names,
@@ -45,31 +47,77 @@ pub enum Registered {
     },
 }
 
-/// Keeps the contract file of `stream` in the lake if it is not the last version kept.
+/// Keeps the contract files of `stream` in the lake: its own if it is not the last version kept, those of other versions of
+/// its records if they were never kept. Returns what came of its own.
 ///
 /// A version that another text had before is kept too, with a warning if the two differ in what they take. A text that
 /// was kept before may come back whatever came between: that is the way back from a version that was a mistake.
 ///
 /// A version must be compatible with those before it as its custom property `compatibility` says. Without that property
-/// what is not backward compatible is a warning.
+/// what is not backward compatible is a warning. Before the contract of a stream are those that were that; before another
+/// one are those with its major number.
 ///
 /// # Errors
-/// [`ErrorKind::Config`] if the file cannot be read, [`ErrorKind::Contract`] if it is not compatible and has to be; then
-/// nothing is kept. [`ErrorKind::Unavailable`] if the store does not answer.
-pub async fn register(workspace: &Workspace, stream: &Stream) -> Result<Option<Registered>> {
-    let Some(text) = text_of(&stream.contract)? else {
-        return Ok(None);
+/// [`ErrorKind::Config`] if a file cannot be read, [`ErrorKind::Contract`] if it is not compatible and has to be; then it is
+/// not kept. [`ErrorKind::Unavailable`] if the store does not answer.
+pub async fn register(workspace: &Workspace, stream: &Stream, contracts: &Contracts) -> Result<Registered> {
+    let all = kept(workspace, &stream.name).await?;
+    let own: Vec<&Kept> = all.iter().filter(|kept| kept.record_versions.is_none()).collect();
+    let read = Read::of(&contracts.file)?;
+    let is_last = own.last().is_some_and(|last| last.sha256 == read.sha256);
+    let registered = if is_last {
+        Registered::Known
+    } else {
+        keep(workspace, stream, read, &own, None).await?
     };
-    let file = stream.contract.display().to_string();
-    let new = super::parse(&text, &file)?;
-    let sha256: String = Sha256::digest(&text)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let kept = kept(workspace, &stream.name).await?;
-    if kept.last().is_some_and(|last| last.sha256 == sha256) {
-        return Ok(Some(Registered::Known));
+    for older in &contracts.older {
+        let read = Read::of(&older.file)?;
+        if all.iter().any(|kept| kept.sha256 == read.sha256) {
+            continue;
+        }
+        let major = |version: &str| version.split('.').next().map(str::to_owned);
+        let same = |kept: &&Kept| major(&kept.version) == major(&read.contract.version);
+        let before: Vec<&Kept> = all.iter().filter(same).collect();
+        keep(workspace, stream, read, &before, Some(older.values.join(", "))).await?;
     }
+    Ok(registered)
+}
+
+/// A contract file.
+struct Read {
+    file: String,
+    text: String,
+    contract: Contract,
+    sha256: String,
+}
+
+impl Read {
+    fn of(path: &Path) -> Result<Self> {
+        let (text, contract) = file(path)?;
+        let sha256 = Sha256::digest(&text);
+        Ok(Self {
+            file: path.display().to_string(),
+            sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+            text,
+            contract,
+        })
+    }
+}
+
+/// Keeps a contract, if it goes with those `kept` before it.
+async fn keep(
+    workspace: &Workspace,
+    stream: &Stream,
+    read: Read,
+    kept: &[&Kept],
+    record_versions: Option<String>,
+) -> Result<Registered> {
+    let Read {
+        file,
+        text,
+        contract: new,
+        sha256,
+    } = read;
     let asked = odcs::compatibility(&text);
     let mode = asked.unwrap_or(Mode::BACKWARD);
     // A version kept by an older program may not be readable any more; then it cannot be compared with.
@@ -119,6 +167,7 @@ pub async fn register(workspace: &Workspace, stream: &Stream) -> Result<Option<R
         registered_at: workspace.clock.now(),
         compatibility: mode.as_str(),
         changes: to_json(&differences),
+        record_versions,
     };
     let side = Side {
         path: layout::system(SystemTable::Contracts),
@@ -126,10 +175,10 @@ pub async fn register(workspace: &Workspace, stream: &Stream) -> Result<Option<R
     };
     workspace.tables.append_side(&side, &[row.to_batch()?]).await?;
     info!(stream = %stream.name, version = new.version, "contract registered");
-    Ok(Some(Registered::New {
+    Ok(Registered::New {
         version: new.version,
         incompatible: found.len(),
-    }))
+    })
 }
 
 /// The versions of the contract of `stream`, oldest first, as rows to print.
@@ -141,7 +190,7 @@ pub async fn versions(workspace: &Workspace, stream: &StreamName) -> Result<Data
     session.with_params(VERSIONS, params(stream)).await
 }
 
-/// What the registered versions of the contracts of `streams` changed, by the name of the stream.
+/// What the registered versions of the own contracts of `streams` changed, by the name of the stream.
 ///
 /// # Errors
 /// Those of the query.
@@ -171,7 +220,8 @@ pub(super) async fn revisions(
     stream: &StreamName,
     current: &Contract,
 ) -> Result<Revisions> {
-    let kept = kept(workspace, stream).await?;
+    let mut kept = kept(workspace, stream).await?;
+    kept.retain(|version| version.record_versions.is_none());
     let mut revisions = Revisions::default();
     for version in &kept {
         revisions.push(version.version.clone(), &version.changes);
@@ -199,6 +249,8 @@ struct Kept {
     sha256: String,
     text: String,
     changes: String,
+    /// The versions of records that it judged, if it was not the contract of the stream.
+    record_versions: Option<String>,
 }
 
 async fn kept(workspace: &Workspace, stream: &StreamName) -> Result<Vec<Kept>> {
@@ -207,7 +259,7 @@ async fn kept(workspace: &Workspace, stream: &StreamName) -> Result<Vec<Kept>> {
     let batches = batches.map_err(|source| sql_error("read contract versions", source))?;
     let of_batch = |batch: &RecordBatch| -> Vec<Kept> {
         let column = |at: usize| batch.column(at).as_string::<i32>();
-        let (version, sha256, text, changes) = (column(0), column(1), column(2), column(3));
+        let [version, sha256, text, changes, record_versions] = [0, 1, 2, 3, 4].map(column);
         (0..batch.num_rows())
             .filter(|&row| !text.is_null(row))
             .map(|row| Kept {
@@ -215,6 +267,9 @@ async fn kept(workspace: &Workspace, stream: &StreamName) -> Result<Vec<Kept>> {
                 sha256: sha256.value(row).to_owned(),
                 text: text.value(row).to_owned(),
                 changes: changes.value(row).to_owned(),
+                record_versions: record_versions
+                    .is_valid(row)
+                    .then(|| record_versions.value(row).to_owned()),
             })
             .collect()
     };

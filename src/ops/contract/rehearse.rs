@@ -21,12 +21,13 @@ use arrow::{
 use datafusion::execution::context::SessionContext;
 use serde_json::{Value, json};
 
-use super::{judge, quality, read};
+use super::{judges, read, read_all};
 use crate::{
     clock::Timestamp,
     config::{Stream, StreamName},
     contract::{
-        Contract, ViolationClass, classified::Classified, drift, place::without_positions, sample::MASK,
+        ViolationClass, classified::Classified, contracts::Contracts, drift, place::without_positions,
+        sample::MASK,
     },
     error::{Error, ErrorKind, Result},
     ops::{Workspace, quarantine::Mask, transform::raw_log},
@@ -37,7 +38,6 @@ use crate::{
     },
     report::grid::Grid,
     transform::{
-        condition::Condition,
         quarantine::LoadFacts,
         scan,
         split::{Split, SplitOptions, split},
@@ -215,15 +215,14 @@ pub async fn rehearse(
             .with("path", path.display())
             .with("problem", "there is no such file")
     };
-    let today = read(&settings.contract)?.ok_or_else(|| missing(&settings.contract, ErrorKind::Refused))?;
+    let today = read_all(settings)?.ok_or_else(|| missing(&settings.contract, ErrorKind::Refused))?;
     let proposed = read(file)?.ok_or_else(|| missing(file, ErrorKind::Config))?;
-    let sides = [
-        options(settings, &settings.contract, &today)?,
-        options(settings, file, &proposed)?,
-    ];
+    // Those of other versions stay in place.
+    let proposed = Contracts::new(proposed, file.to_owned(), today.older.clone())?;
+    let sides = [options(settings, &today)?, options(settings, &proposed)?];
     let log = raw_log(workspace, stream);
-    let mut classified = Classified::of(&today);
-    classified.extend(Classified::of(&proposed));
+    let mut classified = today.classified();
+    classified.extend(proposed.classified());
     let mut found = Rehearsed {
         classified,
         ..Rehearsed::default()
@@ -259,16 +258,10 @@ pub async fn rehearse(
     Ok(found)
 }
 
-/// How records are judged by `contract`, which is in the file `path`.
-fn options(stream: &Stream, path: &Path, contract: &Contract) -> Result<SplitOptions> {
-    let judge = Arc::new(judge(stream, contract)?);
-    let deletes = stream.table.apply_as_deletes.as_deref();
+/// How records are judged by `contracts`.
+fn options(stream: &Stream, contracts: &Contracts) -> Result<SplitOptions> {
     Ok(SplitOptions {
-        deletes: deletes
-            .map(|sql| Condition::new(sql, &judge.schema()))
-            .transpose()?,
-        quality: quality(contract, path, &judge)?,
-        judge,
+        judges: Arc::new(judges(stream, contracts)?),
         sequence_by: stream.table.sequence_by.clone(),
         keys_aside: Vec::new(),
         deleted_column: false,
@@ -276,7 +269,6 @@ fn options(stream: &Stream, path: &Path, contract: &Contract) -> Result<SplitOpt
         facts: LoadFacts {
             load_id: String::new(),
             loaded_at: Timestamp::UNIX_EPOCH,
-            contract_version: contract.version.clone(),
             batch_to: 0,
         },
     })
@@ -328,7 +320,7 @@ async fn compare(
     let proposed = judged(workspace, stream, entries, &sides[1]).await?;
     found.rescued.1 += proposed.counts.rescued;
     found.read += proposed.counts.read;
-    for change in sides[1].quality.changes(&proposed.breaks) {
+    for change in sides[1].judges.main.quality.changes(&proposed.main.breaks) {
         if change.effect == drift::Effect::Accepted {
             found.warn(&change);
         }

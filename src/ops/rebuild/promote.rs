@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use tracing::{info, warn};
 
 use super::{
-    broken_log, contract_of,
+    broken_log, contracts_of,
     live::{Live, live},
     pair,
     stage::{self, Begin, Staged, Wanted, stage},
@@ -79,7 +79,7 @@ pub(super) async fn promote(
                         ..wanted
                     };
                     staged = stage(workspace, wanted, progress).await?;
-                    let pair = pair(wanted.stream, wanted.contract, (&table, until), &staged);
+                    let pair = pair(wanted.stream, wanted.contracts, (&table, until), &staged);
                     reviewed = Some(review(workspace, pair, limit).await?);
                 }
                 swap(workspace, &wanted, table, &staged, &mut copies).await?
@@ -120,14 +120,14 @@ pub(super) async fn promote(
 /// Fails if the contract is not the one by which the rows were staged: columns that a load of the live table has added
 /// meanwhile would be gone.
 fn refuse_changed(wanted: &Wanted<'_>) -> Result<()> {
-    let now = contract_of(wanted.stream)?;
-    if now == *wanted.contract {
+    let now = contracts_of(wanted.stream)?;
+    if now == *wanted.contracts {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Conflict, "promote rebuilt table")
         .with("stream", &wanted.stream.name)
-        .with("staged by contract", &wanted.contract.version)
-        .with("contract now", &now.version)
+        .with("staged by contract", wanted.contracts.versions())
+        .with("contract now", now.versions())
         .with(
             "hint",
             "the contract has changed since; run rebuild again, it begins by the new one",
@@ -302,7 +302,7 @@ fn note(workspace: &Workspace, wanted: &Wanted<'_>, app: &AppId, until: BatchNum
             from: until.next(),
             batch: until,
             load_id: uuid::Uuid::now_v7().to_string(),
-            rules: workspace.rules(wanted.contract),
+            rules: workspace.rules(wanted.contracts),
         },
         keys: wanted.stream.table.keys.join(", "),
     }

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::{
     clock::Timestamp,
     config::{ScdType, Stream, StreamName},
-    contract::Contract,
+    contract::contracts::Contracts,
     error::{Error, ErrorKind, Result},
     ops::{
         Workspace,
@@ -43,8 +43,8 @@ pub enum Begin {
 pub struct Wanted<'a> {
     /// The stream.
     pub stream: &'a Stream,
-    /// The contract that judges.
-    pub contract: &'a Contract,
+    /// The contracts that judge.
+    pub contracts: &'a Contracts,
     /// The name of the staged tables, one path segment.
     pub id: &'a str,
     /// The last raw batch that goes into them.
@@ -99,7 +99,7 @@ pub async fn stage(
         let loaded = transform::load_until(
             workspace,
             wanted.stream,
-            wanted.contract,
+            wanted.contracts,
             &target,
             wanted.until,
             progress,
@@ -216,7 +216,7 @@ pub async fn sweep(workspace: &Workspace, stream: &StreamName, prefix: &str) -> 
 /// The folder to stage into: that of an earlier beginning by the same rules, or a new one.
 async fn begin(workspace: &Workspace, wanted: &Wanted<'_>) -> Result<String> {
     let name = &wanted.stream.name;
-    let rules = rules(workspace, wanted.stream, wanted.contract)?;
+    let rules = rules(workspace, wanted.stream, wanted.contracts)?;
     for attempt in 0..ATTEMPTS_MAX {
         let anew = attempt == 0 && wanted.begin == Begin::Anew;
         let found = read(workspace, name, wanted.id).await?;
@@ -231,7 +231,7 @@ async fn begin(workspace: &Workspace, wanted: &Wanted<'_>) -> Result<String> {
             format: FORMAT,
             folder: format!("{}-{}", wanted.id, uuid::Uuid::now_v7().simple()),
             rules: rules.clone(),
-            contract_version: wanted.contract.version.clone(),
+            contract_version: wanted.contracts.versions(),
             begun_at: workspace.clock.now(),
         };
         if write(workspace, name, wanted.id, &beginning).await? {
@@ -246,7 +246,7 @@ async fn goes_on(workspace: &Workspace, wanted: &Wanted<'_>, found: &Beginning, 
     let name = &wanted.stream.name;
     if (found.format, found.rules.as_str()) != (FORMAT, rules) {
         warn!(stream = %name, id = wanted.id, contract_then = found.contract_version,
-            contract_now = wanted.contract.version, "staged table was begun by other rules, starting over");
+            contract_now = wanted.contracts.versions(), "staged table was begun by other rules, starting over");
         return Ok(false);
     }
     match find(workspace, name, wanted.id).await {
@@ -334,11 +334,13 @@ fn pointer(stream: &StreamName, id: &str) -> Path {
 }
 
 /// SHA-256 over everything that decides what becomes of a record, this program among it.
-fn rules(workspace: &Workspace, stream: &Stream, contract: &Contract) -> Result<String> {
+fn rules(workspace: &Workspace, stream: &Stream, contracts: &Contracts) -> Result<String> {
     let recipe = workspace.recipe(stream)?;
     let rules = format!(
-        "{} {contract:?} {:?} {:?} {recipe:?}",
+        "{} {:?} {:?} {:?} {:?} {recipe:?}",
         env!("CARGO_PKG_VERSION"),
+        contracts.all().collect::<Vec<_>>(),
+        stream.versions,
         stream.table,
         stream.drift
     );

@@ -23,8 +23,8 @@ use crate::{
     config::{ScdType, Stream, StreamName},
     contract::{
         Contract,
+        contracts::Contracts,
         drift::{Change, Effect, profile::Profile},
-        judge::Judge,
     },
     error::{Error, ErrorKind, Result},
     failpoint,
@@ -45,14 +45,14 @@ use crate::{
         AppId, CommitNote, Committed, Standing, Table,
         absent::Absence,
         history,
+        maintain::SIDE_FILES_MAX,
         merge::{MergeOptions, Planned},
         profiles::profile_rows,
         system::{LoadRow, drift_rows},
         tombstones,
     },
     transform::{
-        condition::Condition,
-        quality::Quality,
+        judges::Judges,
         quarantine::LoadFacts,
         scan,
         split::{Split, SplitOptions, split},
@@ -79,8 +79,18 @@ struct Load {
     split: Split,
     profile: Profile,
     changes: Vec<Change>,
+    /// Those of the records of other versions, by the version of their contract.
+    older: Vec<(String, Vec<Change>)>,
     /// The pass over everything that ends with it.
     pass: Option<WholePass>,
+}
+
+impl Load {
+    /// Changes against any contract.
+    fn changes_seen(&self) -> u64 {
+        let older = self.older.iter().map(|(_, changes)| changes.len());
+        (self.changes.len() + older.sum::<usize>()) as u64
+    }
 }
 
 /// Whether a load may change the contract.
@@ -105,10 +115,8 @@ pub(in crate::ops) struct Loader<'a> {
     pub(super) workspace: &'a Workspace,
     pub(in crate::ops) stream: &'a Stream,
     pub(in crate::ops) log: RawLog,
-    pub(in crate::ops) contract: Contract,
-    pub(super) judge: Arc<Judge>,
-    pub(super) deletes: Option<Condition>,
-    pub(super) quality: Quality,
+    pub(in crate::ops) contracts: Contracts,
+    pub(super) judges: Arc<Judges>,
     pub(in crate::ops) app: AppId,
     pub(in crate::ops) table: Table,
     session: SessionContext,
@@ -120,14 +128,12 @@ impl<'a> Loader<'a> {
         workspace: &'a Workspace,
         stream: &'a Stream,
         log: RawLog,
-        contract: Contract,
+        contracts: Contracts,
         target: Target,
     ) -> Result<Self> {
         let rules = &stream.table;
-        let judge = Arc::new(contract::judge(stream, &contract)?);
-        let deletes = deletes(stream, &judge)?;
-        let quality = contract::quality(&contract, &stream.contract, &judge)?;
-        let schema = table_schema(stream, &judge)?;
+        let judges = Arc::new(contract::judges(stream, &contracts)?);
+        let schema = table_schema(stream, &judges)?;
         let table = workspace
             .tables
             .open_or_create(&target.table, &schema, &rules.partition_by)
@@ -165,10 +171,8 @@ impl<'a> Loader<'a> {
             workspace,
             stream,
             log,
-            contract,
-            judge,
-            deletes,
-            quality,
+            contracts,
+            judges,
             app: AppId::new(&stream.name, AppId::GENERATION),
             table,
             session,
@@ -176,12 +180,10 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// Judges by `contract` from now on.
+    /// Judges by `contract` from now on, besides those of other versions.
     fn adopt(&mut self, contract: Contract) -> Result<()> {
-        self.judge = Arc::new(contract::judge(self.stream, &contract)?);
-        self.deletes = deletes(self.stream, &self.judge)?;
-        self.quality = contract::quality(&contract, &self.stream.contract, &self.judge)?;
-        self.contract = contract;
+        self.contracts = self.contracts.with_main(contract)?;
+        self.judges = Arc::new(contract::judges(self.stream, &self.contracts)?);
         Ok(())
     }
 
@@ -218,13 +220,13 @@ impl<'a> Loader<'a> {
             from: first.number,
             batch: last.number,
             load_id: uuid::Uuid::now_v7().to_string(),
-            rules: self.workspace.rules(&self.contract),
+            rules: self.workspace.rules(&self.contracts),
         };
         let pass = self.pass_of(&entries).await?;
         let started_at = self.workspace.clock.now();
         info!(stream = %self.stream.name, from = note.from.get(), to = note.batch.get(), load_id = note.load_id, "load began");
         let begun = Instant::now();
-        let growth = Growth::of(self.stream, &self.contract);
+        let growth = Growth::of(self.stream, &self.contracts.main);
         let again = (evolve == Evolve::Yes && growth.is_possible()).then(|| entries.clone());
         let mut split = self.judge(entries, &note, started_at).await?;
         let mut evolved_changes = Vec::new();
@@ -232,7 +234,7 @@ impl<'a> Loader<'a> {
         if let Some(entries) = again {
             let changes = self.changes(&split);
             if self.evolve(&note, &changes, growth).await? {
-                note.rules = self.workspace.rules(&self.contract);
+                note.rules = self.workspace.rules(&self.contracts);
                 split = self.judge(entries, &note, started_at).await?;
                 evolved_changes = accepted(changes, &self.changes(&split), growth);
             }
@@ -245,6 +247,7 @@ impl<'a> Loader<'a> {
             note,
             started_at,
             profile,
+            older: self.older_changes(&split),
             changes,
             split,
             pass,
@@ -269,11 +272,19 @@ impl<'a> Loader<'a> {
             let types = false;
             proposed = propose(Growth { types, ..growth }).await?;
         }
+        // A new column may have another type in the contract of another version.
+        if let Some(patch) = &proposed
+            && let Err(error) = self.contracts.with_main(patch.contract.clone())
+        {
+            warn!(stream = %self.stream.name, error = error.chain(), "contract cannot evolve");
+            return Ok(false);
+        }
         let Some(patch) = proposed.filter(|patch| evolve::keep(&self.stream.contract, patch)) else {
             return Ok(false);
         };
         self.adopt(patch.contract)?;
-        Box::pin(contract::registry::register(self.workspace, self.stream)).await?;
+        let (workspace, contracts) = (self.workspace, &self.contracts);
+        Box::pin(contract::registry::register(workspace, self.stream, contracts)).await?;
         Ok(true)
     }
 
@@ -284,7 +295,7 @@ impl<'a> Loader<'a> {
         for attempt in 1..=COMMIT_ATTEMPTS_MAX {
             match self.attempt(&load, attempt).await? {
                 Attempt::Committed(row, pass) => {
-                    done.add(&row, load.changes.len() as u64);
+                    done.add(&row, load.changes_seen());
                     done.pass = pass.or(done.pass);
                     return Ok(());
                 }
@@ -378,6 +389,11 @@ impl<'a> Loader<'a> {
             warn!(table = %side.path, files = found.files.len(), "rows of an unfinished load removed");
             tables.remove_files(side, &found.files).await?;
         }
+        for (side, _) in void.iter().filter(|(_, found)| found.small >= SIDE_FILES_MAX) {
+            if let Err(error) = tables.tidy_side(side, &self.stream.name, standing).await {
+                warn!(table = %side.path, error = error.chain(), "small files stay");
+            }
+        }
         Ok(fenced)
     }
 
@@ -395,7 +411,6 @@ impl<'a> Loader<'a> {
         let facts = LoadFacts {
             load_id: note.load_id.clone(),
             loaded_at,
-            contract_version: self.contract.version.clone(),
             batch_to: note.batch.get(),
         };
         self.judge_wanted(entries, None, facts).await
@@ -414,9 +429,7 @@ impl<'a> Loader<'a> {
         let batches: Vec<BatchNumber> = entries.iter().map(|entry| entry.number).collect();
         let raw = scan::chosen(&self.workspace.store, recipe, entries, partitions, wanted, &watch)?;
         let options = SplitOptions {
-            judge: Arc::clone(&self.judge),
-            deletes: self.deletes.clone(),
-            quality: self.quality.clone(),
+            judges: Arc::clone(&self.judges),
             deleted_column: deleted_column(self.stream),
             content_column: self.stream.table.is_by_content(),
             sequence_by: self.stream.table.sequence_by.clone(),
@@ -438,7 +451,13 @@ impl<'a> Loader<'a> {
     }
 
     fn refuse_misfits(&self, split: &Split) -> Result<()> {
-        if let Some((rule, records)) = self.quality.forbidding(&split.breaks).into_iter().next() {
+        let told = std::iter::once(&split.main).chain(&split.older);
+        let mut forbidding = self
+            .judges
+            .all()
+            .zip(told)
+            .flat_map(|(bench, told)| bench.quality.forbidding(&told.breaks));
+        if let Some((rule, records)) = forbidding.next() {
             return Err(
                 Error::new(ErrorKind::Contract, "load records that break a critical rule")
                     .with("stream", &self.stream.name)
@@ -475,7 +494,7 @@ impl<'a> Loader<'a> {
             from: last.number,
             batch: last.number,
             load_id: String::new(),
-            rules: self.workspace.rules(&self.contract),
+            rules: self.workspace.rules(&self.contracts),
         };
         self.judge(entries, &note, self.workspace.clock.now()).await
     }
@@ -527,7 +546,7 @@ impl<'a> Loader<'a> {
         let options = self.merge_options().await?;
         let rows = load.split.accepted.clone();
         let planned = self.table.plan_merge(rows, &options, self.absence(&load)).await?;
-        done.add(&self.load_row(&load, &planned)?, load.changes.len() as u64);
+        done.add(&self.load_row(&load, &planned)?, load.changes_seen());
         done.pass = load.pass.as_ref().map(|_| self.compare(&planned));
         self.table.abandon(planned).await
     }
@@ -567,7 +586,7 @@ impl<'a> Loader<'a> {
             batch_to: load.note.batch.get(),
             started_at: load.started_at,
             finished_at: self.workspace.clock.now(),
-            contract_version: self.contract.version.clone(),
+            contract_version: self.contracts.main.version.clone(),
             read: counts.read,
             merged: merge.merged,
             superseded: merge.superseded,
@@ -603,9 +622,15 @@ impl<'a> Loader<'a> {
         if !target.told {
             return Ok(());
         }
-        tables
-            .append_side(&drift_side(), &[drift_rows(row, &load.changes)?])
-            .await?;
+        let mut drift = vec![drift_rows(row, &load.changes)?];
+        for (version, changes) in &load.older {
+            let row = LoadRow {
+                contract_version: version.clone(),
+                ..row.clone()
+            };
+            drift.push(drift_rows(&row, changes)?);
+        }
+        tables.append_side(&drift_side(), &drift).await?;
         tables
             .append_side(&profiles_side(), &[profile_rows(row, &load.profile)?])
             .await?;
@@ -625,12 +650,6 @@ fn accepted(before: Vec<Change>, now: &[Change], growth: Growth) -> Vec<Change> 
         change.effect = Effect::Accepted;
     }
     accepted
-}
-
-/// What says that a record is a deletion.
-pub(super) fn deletes(stream: &Stream, judge: &Judge) -> Result<Option<Condition>> {
-    let sql = stream.table.apply_as_deletes.as_deref();
-    sql.map(|sql| Condition::new(sql, &judge.schema())).transpose()
 }
 
 pub(super) fn deleted_column(stream: &Stream) -> bool {

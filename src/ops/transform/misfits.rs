@@ -21,10 +21,16 @@ impl Loader<'_> {
     /// stops the load if any of its values does.
     pub(super) fn stopping(&self, split: &Split) -> Option<u64> {
         let stream_fails = self.stream.drift.on_mismatch == OnMismatch::Fail;
-        if !policy::is_own(&self.contract.columns) {
+        if !self
+            .contracts
+            .all()
+            .any(|contract| policy::is_own(&contract.columns))
+        {
             return Some(split.counts.quarantined).filter(|&records| stream_fails && records > 0);
         }
-        let failed = self.changes(split).into_iter();
+        let older = self.older_changes(split).into_iter();
+        let older = older.flat_map(|(_, changes)| changes);
+        let failed = self.changes(split).into_iter().chain(older);
         let failed = failed.filter(|change| change.effect == Effect::Failed);
         let values: u64 = failed.map(|change| change.count).sum();
         // What no column is to blame for has no drift to be counted by.
@@ -38,21 +44,22 @@ impl Loader<'_> {
 
     /// Quarantined records whose first fault is at a place that says nothing itself.
     fn left_to_stream(&self, split: &Split) -> u64 {
-        let mut own: HashMap<String, bool> = HashMap::new();
+        let mut own: HashMap<(String, String), bool> = HashMap::new();
         let mut records = 0;
         for batch in &split.quarantined {
             let paths = batch["path"].as_string::<i32>();
+            // All rows of a batch were judged by one contract.
+            let versions = batch["contract_version"].as_string::<i32>();
+            let version = versions.iter().flatten().next().unwrap_or_default();
             for row in 0..paths.len() {
                 let path = if paths.is_valid(row) { paths.value(row) } else { "" };
-                let is_own = match own.get(path) {
-                    Some(&known) => known,
-                    None => {
-                        let is_own = Policy::at(&self.contract, path).on_mismatch.is_some();
-                        own.insert(path.to_owned(), is_own);
-                        is_own
-                    }
-                };
-                records += u64::from(!is_own);
+                let is_own = own
+                    .entry((version.to_owned(), path.to_owned()))
+                    .or_insert_with(|| {
+                        let contract = self.contracts.of_version(version);
+                        Policy::at(contract, path).on_mismatch.is_some()
+                    });
+                records += u64::from(!*is_own);
             }
         }
         records

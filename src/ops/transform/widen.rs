@@ -2,33 +2,37 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use tracing::info;
 
-use super::load::{Loader, deleted_column, deletes};
+use super::load::{Loader, deleted_column};
 use crate::{
     config::{ScdType, Stream},
-    contract::{Contract, judge::Judge},
+    contract::{Contract, contracts::Contracts},
     error::{Error, ErrorKind, Result},
     failpoint,
     ops::contract,
     table::{Committed, history, widen::Wanted},
-    transform::split::row_schema,
+    transform::{judges::Judges, split::row_schema},
 };
 
-/// The columns of the main table that `stream` wants, by the contract of `judge`.
-pub(super) fn table_schema(stream: &Stream, judge: &Judge) -> Result<SchemaRef> {
-    let schema = row_schema(judge, deleted_column(stream), stream.table.is_by_content());
+/// The columns of the main table that `stream` wants, by the contracts of `judges`.
+pub(super) fn table_schema(stream: &Stream, judges: &Judges) -> Result<SchemaRef> {
+    let schema = row_schema(
+        &judges.schema(),
+        deleted_column(stream),
+        stream.table.is_by_content(),
+    );
     match (stream.table.scd_type, stream.table.sequence_by.first()) {
         (ScdType::History, Some(sequence)) => history::schema(&schema, sequence),
         _ => Ok(schema),
     }
 }
 
-fn wanted<'a>(stream: &'a Stream, contract: &'a Contract, schema: &'a Schema) -> Wanted<'a> {
+fn wanted<'a>(stream: &'a Stream, contracts: &'a Contracts, schema: &'a Schema) -> Wanted<'a> {
     Wanted {
         schema,
-        columns: &contract.columns,
+        columns: &contracts.union.columns,
         sequence: stream.table.sequence_by.first().map(String::as_str),
     }
 }
@@ -46,10 +50,16 @@ fn is_retyped(old: &DataType, new: &DataType) -> bool {
 }
 
 impl Loader<'_> {
-    /// The columns that rules and `apply_as_deletes` ask, by their place among those that are judged.
-    fn asked_columns(&self) -> impl Iterator<Item = usize> {
-        let deletes = self.deletes.iter().flat_map(|condition| condition.columns());
-        deletes.copied().chain(self.quality.columns())
+    /// The columns of the table that `apply_as_deletes` and rules of the main contract ask. What others judge keeps its type
+    /// until it is judged.
+    fn asked_columns(&self) -> Vec<Arc<Field>> {
+        let (all, main) = (self.judges.schema(), self.judges.main.judge.schema());
+        let deletes = self.judges.deletes.iter();
+        let deletes = deletes.flat_map(|condition| condition.columns().to_vec());
+        let deletes = deletes.map(|index| Arc::clone(&all.fields()[index]));
+        let rules = self.judges.main.quality.columns();
+        let rules = rules.map(|index| Arc::clone(&main.fields()[index]));
+        deletes.chain(rules).collect()
     }
 
     /// Gives columns of the tables the wider type that the contract has for them, before anything is planned.
@@ -59,8 +69,8 @@ impl Loader<'_> {
     /// # Errors
     /// [`ErrorKind::Contract`] if the table holds a value that the type does not, else those of writing the lake.
     pub(in crate::ops) async fn widen(&mut self) -> Result<Committed> {
-        let schema = table_schema(self.stream, &self.judge)?;
-        let wanted = wanted(self.stream, &self.contract, &schema);
+        let schema = table_schema(self.stream, &self.judges)?;
+        let wanted = wanted(self.stream, &self.contracts, &schema);
         if !self.table.is_narrower(wanted)? {
             return Ok(Committed::AlreadyApplied);
         }
@@ -93,13 +103,11 @@ impl Loader<'_> {
     /// # Errors
     /// [`ErrorKind::Config`] or [`ErrorKind::Contract`] if not, else those of reading the lake.
     pub(super) async fn check_contract(&self, contract: &Contract) -> Result<()> {
-        let judge = contract::judge(self.stream, contract)?;
-        deletes(self.stream, &judge)?;
-        contract::quality(contract, &self.stream.contract, &judge)?;
-        let (old, new) = (self.judge.schema(), judge.schema());
+        let contracts = self.contracts.with_main(contract.clone())?;
+        let judges = contract::judges(self.stream, &contracts)?;
+        let new = judges.schema();
         // A condition may say something else of the same values in another type, as a division does.
-        for index in self.asked_columns() {
-            let field = old.field(index);
+        for field in self.asked_columns() {
             if let Ok(wanted) = new.field_with_name(field.name())
                 && is_retyped(field.data_type(), wanted.data_type())
             {
@@ -112,18 +120,18 @@ impl Loader<'_> {
                     .with("hint", "change its type in the contract, and look at the rule"));
             }
         }
-        let schema = table_schema(self.stream, &judge)?;
+        let schema = table_schema(self.stream, &judges)?;
         self.table
-            .check_widening(wanted(self.stream, contract, &schema))
+            .check_widening(wanted(self.stream, &contracts, &schema))
             .await
     }
 
     /// Refuses to look ahead while columns of the table are narrower than the contract says.
     pub(in crate::ops) fn refuse_narrower(&self, attempt: &'static str) -> Result<()> {
-        let schema = table_schema(self.stream, &self.judge)?;
+        let schema = table_schema(self.stream, &self.judges)?;
         if !self
             .table
-            .is_narrower(wanted(self.stream, &self.contract, &schema))?
+            .is_narrower(wanted(self.stream, &self.contracts, &schema))?
         {
             return Ok(());
         }

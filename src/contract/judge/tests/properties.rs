@@ -40,8 +40,121 @@ pub(in crate::contract) fn any_json() -> impl Strategy<Value = String> {
     })
 }
 
+/// Writes a value as nobody does: white space wherever it may stand, and letters as escapes, as `oddities` come.
+fn write_oddly(value: &Value, oddities: &mut impl Iterator<Item = u8>, out: &mut String) {
+    let blank = |oddity: Option<u8>| ["", " ", "\n\t", "\r   ", ""][usize::from(oddity.unwrap_or(0)) % 5];
+    let text = |text: &str, oddities: &mut dyn Iterator<Item = u8>, out: &mut String| {
+        out.push('"');
+        for letter in text.chars() {
+            let must = matches!(letter, '"' | '\\' | '\0'..='\x1f');
+            if must || oddities.next().is_some_and(|oddity| oddity % 3 == 0) {
+                for unit in letter.encode_utf16(&mut [0; 2]) {
+                    write!(out, "\\u{unit:04X}").unwrap();
+                }
+            } else {
+                out.push(letter);
+            }
+        }
+        out.push('"');
+    };
+    out.push_str(blank(oddities.next()));
+    match value {
+        Value::String(inner) => text(inner, oddities, out),
+        Value::Array(elements) => {
+            out.push('[');
+            for (index, element) in elements.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { "," });
+                write_oddly(element, oddities, out);
+            }
+            out.push_str(blank(oddities.next()));
+            out.push(']');
+        }
+        Value::Object(members) => {
+            out.push('{');
+            for (index, (name, member)) in members.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { "," });
+                out.push_str(blank(oddities.next()));
+                text(name, oddities, out);
+                out.push_str(blank(oddities.next()));
+                out.push(':');
+                write_oddly(member, oddities, out);
+            }
+            out.push_str(blank(oddities.next()));
+            out.push('}');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+    out.push_str(blank(oddities.next()));
+}
+
+/// What of an observation does not depend on how values are written.
+fn counts(observed: &Observed) -> Vec<(String, Vec<u64>, Option<u64>)> {
+    let mut all: Vec<_> = observed
+        .paths()
+        .map(|(path, counts)| {
+            let mut numbers = Kind::ALL.map(|kind| counts.of(kind)).to_vec();
+            numbers.extend([
+                counts.coerced(),
+                counts.mismatched(),
+                counts.out_of_range(),
+                counts.rule_broken(),
+            ]);
+            (path, numbers, counts.first())
+        })
+        .collect();
+    all.sort();
+    all
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn how_values_are_written_changes_nothing(
+        records in prop::collection::vec(any_json(), 1..90),
+        oddities in prop::collection::vec(any::<u8>(), 1..40),
+    ) {
+        // What is kept as it was written is left out.
+        let mut contract = wide();
+        contract.columns.retain(|column| column.name != "j");
+        let options = JudgeOptions { on_unknown: OnUnknown::Ignore, ..options() };
+        let records: Vec<Value> = records.iter().map(|record| serde_json::from_str(record).unwrap()).collect();
+        let plain: Vec<String> = records.iter().map(Value::to_string).collect();
+        let mut cycle = oddities.iter().copied().cycle();
+        let odd: Vec<String> = records
+            .iter()
+            .map(|record| {
+                let mut written = String::new();
+                write_oddly(record, &mut cycle, &mut written);
+                written
+            })
+            .collect();
+        let (plain, odd) = (judge_all(&contract, options.clone(), &plain), judge_all(&contract, options, &odd));
+        prop_assert_eq!(&plain.batch, &odd.batch);
+        let place = |found: &RowViolation| (found.row, found.violation.class, found.violation.path.clone());
+        let places = |judged: &Judged| judged.violations.iter().map(place).collect::<Vec<_>>();
+        prop_assert_eq!(places(&plain), places(&odd));
+        prop_assert_eq!(plain.coerced, odd.coerced);
+        prop_assert_eq!(counts(&plain.observed), counts(&odd.observed));
+    }
+
+    #[test]
+    fn a_batch_does_not_depend_on_the_one_before(
+        first in prop::collection::vec(any_json(), 0..9),
+        second in prop::collection::vec(any_json(), 0..9),
+    ) {
+        let judge = Judge::new(&wide(), options()).unwrap();
+        let run = |records: &[String]| {
+            let mut judging = judge.start();
+            records.iter().for_each(|record| judging.push(record.as_bytes()));
+            judging.finish().unwrap()
+        };
+        run(&first);
+        let (after, alone) = (run(&second), judge_all(&wide(), options(), &second));
+        prop_assert_eq!(after.batch, alone.batch);
+        prop_assert_eq!(after.violations, alone.violations);
+        prop_assert_eq!(counts(&after.observed), counts(&alone.observed));
+    }
 
     #[test]
     fn any_bytes_become_one_row_each(records in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..10)) {

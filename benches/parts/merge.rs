@@ -1,0 +1,411 @@
+//! Merging into a table of many rows, beside MERGE of delta-rs on the same rows.
+//!
+//! Each measurement is a process of its own on a fresh copy of the table, so that its peak memory is its own. Each side
+//! merges into files that it wrote itself, sorted by key, a million rows an append. Ours are durable when the commit is.
+
+use std::{
+    env, fs,
+    path::{Path as FilePath, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Instant,
+};
+
+use arrow::{
+    array::{
+        ArrayRef, BooleanArray, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+        TimestampMicrosecondArray,
+    },
+    datatypes::{Field, Schema},
+};
+use datafusion::prelude::{SessionContext, col};
+use deltalake::{DeltaTable, kernel::StructType, kernel::engine::arrow_conversion::TryIntoKernel as _};
+use landfall::{
+    config::{Deletes, ScdType, StreamName},
+    raw::{BatchNumber, durable::DurableLocal},
+    table::{AppId, CommitNote, RulesNote, Tables, merge::MergeOptions},
+};
+use object_store::path::Path;
+use url::Url;
+
+/// Rows of one append to the table.
+const APPEND_ROWS: i64 = 1_000_000;
+
+/// Rows of one Arrow batch.
+const BATCH_ROWS: i64 = 16 * 1024;
+
+/// Measurements of each, of which the fastest counts.
+const ROUNDS: usize = 3;
+
+const WORDS: [&str; 10] = [
+    "alpha", "beta", "gamma", "delta", "street", "north", "customer", "order", "paid", "shipped",
+];
+
+/// What a batch of rows does to a table of `rows` rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shape {
+    Spread,
+    Few,
+    Newest,
+    New,
+}
+
+impl Shape {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Spread, "a tenth of the rows, spread"),
+        (Self::Few, "20 rows, spread"),
+        (Self::Newest, "the newest 100,000 rows"),
+        (Self::New, "100,000 new keys"),
+    ];
+
+    fn keys(self, rows: i64) -> Vec<i64> {
+        match self {
+            Self::Spread => (0..rows).step_by(10).collect(),
+            Self::Few => (0..20).map(|at| at * rows / 20 + rows / 41).collect(),
+            Self::Newest => (rows - 100_000.min(rows)..rows).collect(),
+            Self::New => (rows..rows + 100_000).collect(),
+        }
+    }
+}
+
+/// Runs `merge` and what follows it of the command line.
+pub(crate) fn main(words: &[String]) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    match words {
+        [one, side, shape, dir, rows] if one == "one" => {
+            let shape = Shape::ALL[shape.parse::<usize>().unwrap()].0;
+            runtime.block_on(measure(side, shape, FilePath::new(dir), rows.parse().unwrap()));
+        }
+        [make, side, dir, rows] if make == "make" => {
+            runtime.block_on(make_table(side, FilePath::new(dir), rows.parse().unwrap()));
+        }
+        rest => compare(rest.first().map_or(1_000_000, |rows| rows.parse().unwrap())),
+    }
+}
+
+fn compare(rows: i64) {
+    let dir = tempfile::tempdir().unwrap();
+    let base = |side: &str| dir.path().join(format!("base-{side}"));
+    for side in ["landfall", "delta-rs"] {
+        again(&["make", side, base(side).to_str().unwrap(), &rows.to_string()]);
+        println!(
+            "{side}: {} files, {} MiB",
+            files(&base(side)).0,
+            files(&base(side)).1 >> 20
+        );
+    }
+    println!("| {rows} rows | landfall | delta-rs | ratio | CPU | memory |\n|---|---|---|---|---|---|");
+    for (number, (shape, name)) in Shape::ALL.into_iter().enumerate() {
+        let mut best = Vec::new();
+        let sides: &[&str] = if shape == Shape::New {
+            &["landfall", "delta-rs", "landfall-append", "delta-rs-append"]
+        } else {
+            &["landfall", "delta-rs"]
+        };
+        let mut rounds: Vec<Vec<(f64, f64, u64)>> = vec![Vec::new(); sides.len()];
+        for _ in 0..ROUNDS {
+            for (of_side, side) in rounds.iter_mut().zip(sides) {
+                let copy = dir.path().join("copy");
+                let from = base(side.trim_end_matches("-append"));
+                let linked = Command::new("cp")
+                    .arg("-al")
+                    .arg(&from)
+                    .arg(&copy)
+                    .status()
+                    .unwrap();
+                assert!(linked.success());
+                let words = [
+                    "one",
+                    side,
+                    &number.to_string(),
+                    copy.to_str().unwrap(),
+                    &rows.to_string(),
+                ]
+                .map(str::to_owned);
+                let told = again(&words.iter().map(String::as_str).collect::<Vec<_>>());
+                let mut told = told.split_whitespace();
+                let mut next = || told.next().unwrap().to_owned();
+                of_side.push((
+                    next().parse().unwrap(),
+                    next().parse().unwrap(),
+                    next().parse().unwrap(),
+                ));
+                fs::remove_dir_all(copy).unwrap();
+            }
+        }
+        for of_side in &mut rounds {
+            of_side.sort_by(|a, b| a.0.total_cmp(&b.0));
+            best.push(of_side[0]);
+        }
+        let line = |name: &str, ours: (f64, f64, u64), theirs: (f64, f64, u64)| {
+            println!(
+                "| {name} | {:.2} s | {:.2} s | {:.1} × | {:.1} s, {:.1} s | {} MiB, {} MiB |",
+                ours.0,
+                theirs.0,
+                theirs.0 / ours.0,
+                ours.1,
+                theirs.1,
+                ours.2,
+                theirs.2
+            );
+        };
+        line(name, best[0], best[1]);
+        if let [merged, _, appended, theirs] = best[..] {
+            line("the same appended", appended, theirs);
+            println!("merged in {:.2} × the time of appended", merged.0 / appended.0);
+        }
+    }
+}
+
+fn again(words: &[&str]) -> String {
+    let done = Command::new(env::current_exe().unwrap())
+        .arg("merge")
+        .args(words)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+fn files(dir: &FilePath) -> (usize, u64) {
+    let mut found = (0, 0);
+    for entry in fs::read_dir(dir.join("orders")).unwrap() {
+        let entry = entry.unwrap();
+        if entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "parquet")
+        {
+            found = (found.0 + 1, found.1 + entry.metadata().unwrap().len());
+        }
+    }
+    found
+}
+
+/// A number that looks random but is a function of `seed`.
+fn mixed(seed: i64) -> u64 {
+    let mut value = (seed as u64)
+        .wrapping_add(0x9E37_79B9_7F4A_7C15)
+        .wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    value ^= value >> 27;
+    value = value.wrapping_mul(0x94D0_49BB_1331_11EB);
+    value ^ (value >> 31)
+}
+
+fn text(seed: i64, words: u64) -> String {
+    let mut text = String::new();
+    for at in 0..words {
+        text.push_str(WORDS[(mixed(seed * 31 + at as i64) % 10) as usize]);
+        text.push(' ');
+    }
+    text.push_str(&(mixed(seed) % 100_000).to_string());
+    text
+}
+
+/// The rows of `ids`, in the version `sequence`.
+fn rows(ids: &[i64], sequence: i64) -> RecordBatch {
+    let seeds = || ids.iter().map(|id| id * 4 + sequence);
+    let numbers = |salt: i64| {
+        seeds()
+            .map(move |seed| mixed(seed * 16 + salt))
+            .collect::<Vec<_>>()
+    };
+    let moments = numbers(1)
+        .into_iter()
+        .map(|number| 1_700_000_000_000_000 + (number % 100_000_000_000) as i64);
+    let count = ids.len();
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(Int64Array::from(ids.to_vec()))),
+        ("sequence", Arc::new(Int64Array::from_value(sequence, count))),
+        (
+            "name",
+            Arc::new(StringArray::from_iter_values(seeds().map(|seed| text(seed, 2)))),
+        ),
+        (
+            "note",
+            Arc::new(StringArray::from_iter_values(seeds().map(|seed| text(seed, 10)))),
+        ),
+        (
+            "kind",
+            Arc::new(StringArray::from_iter_values(
+                numbers(2).iter().map(|number| WORDS[(number % 10) as usize]),
+            )),
+        ),
+        (
+            "amount",
+            Arc::new(Float64Array::from_iter_values(
+                numbers(3)
+                    .iter()
+                    .map(|number| (number % 10_000_000) as f64 / 100.0),
+            )),
+        ),
+        (
+            "share",
+            Arc::new(Float64Array::from_iter_values(
+                numbers(4).iter().map(|number| *number as f64 / u64::MAX as f64),
+            )),
+        ),
+        (
+            "at",
+            Arc::new(TimestampMicrosecondArray::from_iter_values(moments).with_timezone("UTC")),
+        ),
+        (
+            "paid",
+            Arc::new(BooleanArray::from_iter(
+                numbers(5).iter().map(|number| Some(number % 2 == 0)),
+            )),
+        ),
+        (
+            "day",
+            Arc::new(Date32Array::from_iter_values(
+                numbers(6).iter().map(|number| 19_000 + (number % 1_000) as i32),
+            )),
+        ),
+        ("_lf_batch", Arc::new(Int64Array::from_value(sequence, count))),
+        (
+            "_lf_page",
+            Arc::new(Int32Array::from_iter_values(
+                ids.iter().map(|id| (id / 1_000 % 10_000) as i32),
+            )),
+        ),
+        (
+            "_lf_record",
+            Arc::new(Int32Array::from_iter_values(
+                ids.iter().map(|id| (id % 1_000) as i32),
+            )),
+        ),
+    ];
+    let fields = columns
+        .iter()
+        .map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
+    let schema = Schema::new(fields.collect::<Vec<_>>());
+    RecordBatch::try_new(
+        Arc::new(schema),
+        columns.into_iter().map(|(_, column)| column).collect(),
+    )
+    .unwrap()
+}
+
+fn batches(ids: &[i64], sequence: i64) -> Vec<RecordBatch> {
+    ids.chunks(BATCH_ROWS as usize)
+        .map(|ids| rows(ids, sequence))
+        .collect()
+}
+
+async fn make_table(side: &str, dir: &FilePath, rows: i64) {
+    fs::create_dir_all(dir.join("orders")).unwrap();
+    for (number, start) in (0..rows).step_by(APPEND_ROWS as usize).enumerate() {
+        let ids: Vec<i64> = (start..rows.min(start + APPEND_ROWS)).collect();
+        let batches = batches(&ids, 0);
+        match side {
+            "landfall" => landfall(dir, batches, number as i64, ScdType::Append).await,
+            _ => append(dir, batches).await,
+        }
+    }
+}
+
+async fn measure(side: &str, shape: Shape, dir: &FilePath, rows: i64) {
+    let batches = batches(&shape.keys(rows), 1);
+    let (before, begun) = (cpu_seconds(), Instant::now());
+    match side {
+        "landfall" => landfall(dir, batches, 1_000, ScdType::Upsert).await,
+        "landfall-append" => landfall(dir, batches, 1_000, ScdType::Append).await,
+        "delta-rs" => merge(dir, batches).await,
+        _ => append(dir, batches).await,
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    println!("{seconds} {} {}", cpu_seconds() - before, peak_mib());
+}
+
+async fn landfall(dir: &FilePath, batches: Vec<RecordBatch>, number: i64, scd_type: ScdType) {
+    let tables = Tables::new(Arc::new(DurableLocal::new(dir).unwrap())).unwrap();
+    let schema = batches[0].schema();
+    let mut table = tables
+        .open_or_create(&Path::from("orders"), &schema, &[])
+        .await
+        .unwrap();
+    let options = MergeOptions {
+        keys: vec!["id".to_owned()],
+        sequence_by: vec!["sequence".to_owned()],
+        scd_type,
+        deletes: Deletes::Soft,
+        tombstones: None,
+    };
+    let planned = table.plan_merge(batches, &options, None).await.unwrap();
+    let batch = BatchNumber::new(number).unwrap();
+    let note = CommitNote {
+        app: AppId::new(&StreamName::parse("shop.orders").unwrap(), 0),
+        from: batch,
+        batch,
+        load_id: format!("load-{number}"),
+        rules: RulesNote::default(),
+    };
+    table.commit_merge(planned, &note).await.unwrap();
+}
+
+fn place(dir: &FilePath) -> Url {
+    Url::from_directory_path(PathBuf::from(dir).join("orders")).unwrap()
+}
+
+async fn append(dir: &FilePath, batches: Vec<RecordBatch>) {
+    let table = DeltaTable::try_from_url(place(dir)).await.unwrap();
+    if table.version().is_none() {
+        let kernel: StructType = batches[0].schema().as_ref().try_into_kernel().unwrap();
+        table
+            .clone()
+            .create()
+            .with_columns(kernel.fields().cloned())
+            .await
+            .unwrap();
+    }
+    let table = DeltaTable::try_from_url(place(dir)).await.unwrap();
+    table.write(batches).await.unwrap();
+}
+
+async fn merge(dir: &FilePath, batches: Vec<RecordBatch>) {
+    let table = deltalake::open_table(place(dir)).await.unwrap();
+    let names: Vec<String> = batches[0]
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect();
+    let source = SessionContext::new().read_batches(batches).unwrap();
+    let (updates, inserts) = (names.clone(), names);
+    let of = |name: &str| col(format!("source.{name}"));
+    table
+        .merge(source, col("target.id").eq(col("source.id")))
+        .with_source_alias("source")
+        .with_target_alias("target")
+        .when_matched_update(|update| {
+            let update = update.predicate(col("source.sequence").gt(col("target.sequence")));
+            updates
+                .iter()
+                .fold(update, |update, name| update.update(name.as_str(), of(name)))
+        })
+        .unwrap()
+        .when_not_matched_insert(|insert| {
+            inserts
+                .iter()
+                .fold(insert, |insert, name| insert.set(name.as_str(), of(name)))
+        })
+        .unwrap()
+        .await
+        .unwrap();
+}
+
+/// Seconds of processor time of this process.
+fn cpu_seconds() -> f64 {
+    // Clock ticks are hundredths of a second on Linux; the 14th and 15th words are user and system time.
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let words: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = words[11].parse::<u64>().unwrap() + words[12].parse::<u64>().unwrap();
+    ticks as f64 / 100.0
+}
+
+/// Peak resident memory of this process.
+fn peak_mib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+}
