@@ -16,13 +16,13 @@ use crate::{
     },
     config::StreamName,
     error::{Error, ErrorKind},
-    ops::{Workspace, extract::Channels, metrics, schedule::Timetable},
+    ops::{self, Workspace, extract::Channels, metrics, schedule::Timetable},
     report::Format,
 };
 
-/// Extract, then transform
+/// Extract and transform
 ///
-/// What was landed is loaded even if the extraction of its stream, or of another, failed.
+/// Large streams are loaded while they are still extracted. What was landed is loaded even if the extraction of its stream, or of another, failed.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -71,8 +71,11 @@ async fn once(
     global: &Global,
 ) -> Ended {
     let options = args.range.options(streams.clone());
-    let extracted = extract::extract(workspace, channels, &options, global.verbose > 0).await;
-    let transformed = transform::transform(workspace, &streams).await;
+    let (extracted, transformed) = tokio::join!(
+        extract::extract(workspace, channels, &options, global.verbose > 0),
+        ops::transform::follow(workspace, &streams, &options.landings),
+    );
+    transform::tell(&transformed);
     if let Some(format) = args.format {
         rows(&extract::grid(&extracted), format)?;
         rows(&transform::grid(&transformed), format)?;

@@ -75,14 +75,18 @@ async fn preview(workspace: &Workspace, streams: &[StreamName]) -> Vec<Outcome> 
 pub(super) async fn transform(workspace: &Workspace, streams: &[StreamName]) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(streams.len());
     for stream in streams {
-        for outcome in ops::transform::transform(workspace, std::slice::from_ref(stream)).await {
-            for line in lines(&outcome) {
-                say(&line);
-            }
-            outcomes.push(outcome);
-        }
+        let done = ops::transform::transform(workspace, std::slice::from_ref(stream)).await;
+        tell(&done);
+        outcomes.extend(done);
     }
     outcomes
+}
+
+/// Says how each stream ended.
+pub(super) fn tell(outcomes: &[Outcome]) {
+    for line in outcomes.iter().flat_map(lines) {
+        say(&line);
+    }
 }
 
 fn lines(outcome: &Outcome) -> Vec<String> {

@@ -1,13 +1,13 @@
 //! `landfall extract`: from an API's pages to raw batches.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt as _, stream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     ops::{
         Workspace, contract,
         extract::{adopt::adopt, groups::Groups},
+        landings::Landings,
         lineage,
     },
     raw::{
@@ -53,31 +54,38 @@ const PAGES_PENDING_MAX: u64 = PAGES_MAX / 4;
 const PERMIT_BYTES: u64 = 1 << 20;
 
 /// What is to be extracted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The streams; their parents are not added.
     pub streams: Vec<StreamName>,
     /// What of them.
     pub scope: Scope,
+    /// Where it is told how far each of them has come.
+    pub landings: Arc<Landings>,
 }
 
 impl Options {
     /// What changed in `streams` since their watermarks.
     pub fn changes(streams: Vec<StreamName>) -> Self {
-        let scope = Scope::Changes;
-        Self { streams, scope }
+        Self::of(streams, Scope::Changes)
     }
 
     /// Everything there is of `streams`.
     pub fn complete(streams: Vec<StreamName>) -> Self {
-        let scope = Scope::Complete;
-        Self { streams, scope }
+        Self::of(streams, Scope::Complete)
     }
 
     /// A closed range of the cursors of `streams`, as the API writes them.
     pub fn backfill(streams: Vec<StreamName>, from: String, to: String) -> Self {
-        let scope = Scope::Backfill { from, to };
-        Self { streams, scope }
+        Self::of(streams, Scope::Backfill { from, to })
+    }
+
+    fn of(streams: Vec<StreamName>, scope: Scope) -> Self {
+        Self {
+            landings: Arc::new(Landings::of(&streams)),
+            streams,
+            scope,
+        }
     }
 }
 
@@ -156,16 +164,12 @@ pub async fn extract(
 ) -> Vec<Outcome> {
     let run_id = uuid::Uuid::now_v7().to_string();
     let memory = Memory::of(&workspace.project);
-    let ended: BTreeMap<&StreamName, watch::Sender<bool>> = options
-        .streams
-        .iter()
-        .map(|name| (name, watch::Sender::new(false)))
-        .collect();
+    let landings = &*options.landings;
     let runs = parents_first(&workspace.project, &options.streams)
         .into_iter()
         .map(|place| {
             let name = &options.streams[place];
-            let (run_id, memory, ended) = (&run_id, &memory, &ended);
+            let (run_id, memory) = (&run_id, &memory);
             async move {
                 let result = async {
                     let (source, stream) = workspace.project.stream(name)?;
@@ -174,9 +178,9 @@ pub async fn extract(
                         None => open(workspace, source)?,
                     };
                     for parent in parents_of(source, stream) {
-                        if let Some(sender) = ended.get(&parent) {
-                            // The sender lives as long as this map.
-                            let _ = sender.subscribe().wait_for(|ended| *ended).await;
+                        if let Some(mut landed) = landings.watch(&parent) {
+                            // The sender lives as long as the options.
+                            let _ = landed.wait_for(|landed| landed.over).await;
                         }
                     }
                     let _turn = channels.groups.turn(source, stream).await;
@@ -187,6 +191,7 @@ pub async fn extract(
                         stream,
                         channel,
                         run_id,
+                        landings,
                     };
                     // On the heap: futures within futures grow with every level, and the compiler counts them.
                     Box::pin(run.extract(&options.scope, begun)).await
@@ -195,9 +200,7 @@ pub async fn extract(
                     stream: name.clone(),
                     result: lineage::told(workspace, name, result).await,
                 };
-                if let Some(sender) = ended.get(name) {
-                    sender.send_replace(true);
-                }
+                landings.end(name);
                 (place, outcome)
             }
         });
@@ -370,6 +373,7 @@ struct Run<'a> {
     stream: &'a Stream,
     channel: Arc<Channel>,
     run_id: &'a str,
+    landings: &'a Landings,
 }
 
 impl Run<'_> {
@@ -428,6 +432,8 @@ impl Run<'_> {
             batches: 0,
             since: workspace.clock.now(),
             landing_time: Duration::ZERO,
+            stream: &self.stream.name,
+            landings: self.landings,
         };
         let begun = Instant::now();
         let ended = self.land(&mut extraction, &mut committer).await;
@@ -454,7 +460,7 @@ impl Run<'_> {
         Ok(extracted)
     }
 
-    async fn land(&self, extraction: &mut Extraction, committer: &mut Committer) -> Result<()> {
+    async fn land(&self, extraction: &mut Extraction, committer: &mut Committer<'_>) -> Result<()> {
         let every = &self.stream.commit;
         // Ends with the window: the extraction itself is bounded by `pages_max`.
         while let Some(fetched) = extraction.next().await? {
@@ -578,7 +584,7 @@ impl Whose {
 }
 
 /// The batch being filled, and what was last committed.
-struct Committer {
+struct Committer<'a> {
     landing: Landing,
     landed: Bookmark,
     kind: BatchKind,
@@ -589,9 +595,11 @@ struct Committer {
     batches: u64,
     since: Timestamp,
     landing_time: Duration,
+    stream: &'a StreamName,
+    landings: &'a Landings,
 }
 
-impl Committer {
+impl Committer<'_> {
     /// Commits what is pending, with where the extraction stands; nothing pending and nothing moved is nothing to do.
     async fn commit(&mut self, now: Timestamp, moved: &Bookmark, over: bool) -> Result<()> {
         if self.torn {
@@ -603,10 +611,12 @@ impl Committer {
             return Ok(());
         }
         let begun = Instant::now();
+        let bytes = self.landing.body_bytes_pending();
         self.landing
             .commit(self.kind, bookmark.clone(), Some(self.records))
             .await?;
         self.landing_time += begun.elapsed();
+        self.landings.land(self.stream, bytes);
         self.landed = bookmark;
         self.records = 0;
         self.batches += 1;

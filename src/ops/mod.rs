@@ -14,6 +14,7 @@ pub mod explain;
 pub mod extract;
 pub mod gaps;
 pub mod init;
+pub mod landings;
 pub mod lineage;
 pub mod maintain;
 pub mod metrics;

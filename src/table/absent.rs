@@ -162,8 +162,10 @@ impl Table {
         until: BatchNumber,
     ) -> Result<Vec<RecordBatch>> {
         let mut buried = Vec::new();
-        for of_file in rows.chunk_by(|a, b| a.0 == b.0) {
-            let mut wanted = of_file.iter().map(|(_, row)| *row).peekable();
+        let by_file: Vec<&[(usize, u64)]> = rows.chunk_by(|a, b| a.0 == b.0).collect();
+        for of_file in by_file {
+            let wanted: Vec<u64> = of_file.iter().map(|(_, row)| *row).collect();
+            let mut wanted = wanted.into_iter().peekable();
             let mut start = 0_u64;
             let mut batches = std::pin::pin!(self.read(&files[of_file[0].0], Arc::clone(schema)).await?);
             while let Some(batch) = batches.try_next().await? {

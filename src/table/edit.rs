@@ -149,17 +149,16 @@ impl Patches {
 impl Table {
     /// Writes each file of `edited` anew with its edits, several at once, and returns what puts the new files in the place
     /// of the old ones. New files get a key filter for each of `keys`.
-    pub(super) async fn rewrite<'a>(
+    pub(super) async fn rewrite(
         &self,
-        edited: impl Iterator<Item = (&'a DataFile, Edits)>,
+        edited: Vec<(DataFile, Edits)>,
         patches: &Patches,
         schema: &SchemaRef,
         keys: &[String],
         counts: &mut MergeCounts,
     ) -> Result<Vec<Action>> {
-        let rewriting = edited.map(|(file, edits)| {
-            let (table, file, patches, schema) =
-                (self.clone(), file.clone(), patches.clone(), Arc::clone(schema));
+        let rewriting = edited.into_iter().map(|(file, edits)| {
+            let (table, patches, schema) = (self.clone(), patches.clone(), Arc::clone(schema));
             let keys = keys.to_vec();
             async move {
                 let mut writer = table.writer(Arc::clone(&schema))?.with_filters(&keys);

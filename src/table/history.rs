@@ -179,7 +179,11 @@ impl Table {
             latest: None,
         };
         let edited = std::mem::take(&mut spans.edits);
-        let edited = files.iter().zip(edited).filter(|(_, edits)| !edits.is_empty());
+        let edited = files
+            .into_iter()
+            .zip(edited)
+            .filter(|(_, edits)| !edits.is_empty());
+        let edited = edited.collect();
         let mut actions = self
             .rewrite(edited, &patches, &schema, &options.keys, &mut spans.counts)
             .await?;

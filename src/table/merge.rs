@@ -344,7 +344,11 @@ impl Table {
         }
         let mut patches = Patches::deleted();
         patches.latest = Some(Arc::clone(&latest));
-        let edited = files.iter().zip(edits).filter(|(_, edits)| !edits.is_empty());
+        let edited = files
+            .into_iter()
+            .zip(edits)
+            .filter(|(_, edits)| !edits.is_empty());
+        let edited = edited.collect();
         let mut actions = self
             .rewrite(edited, &patches, &schema, &options.keys, &mut counts)
             .await?;

@@ -86,18 +86,19 @@ impl Table {
         candidates: &Candidates,
         latest: &Arc<Latest>,
     ) -> Result<Probed> {
-        let opening = candidates.files.iter().map(|number| {
+        let mut opening = Vec::with_capacity(candidates.files.len());
+        for number in &candidates.files {
             let (store, file, ranges) = (
                 self.store(),
                 files[*number].clone(),
                 Arc::clone(&candidates.ranges),
             );
-            async move {
+            opening.push(async move {
                 let opened = Opened::new(store, &file).await?;
                 let groups = opened.groups_with(&ranges).await?;
                 Ok((Arc::new(opened), groups))
-            }
-        });
+            });
+        }
         let opened = side_by_side(opening, PROBES_IN_FLIGHT_MAX).await?;
         let mut probed = Probed::default();
         let mut pieces = Vec::new();

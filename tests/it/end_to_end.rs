@@ -1,12 +1,15 @@
 //! The main job through the real program: land, judge, merge, query, report.
 
-use std::process::Stdio;
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
 use crate::support::{
     api::{Api, Scripted},
-    project::{ITEMS, TestProject, on_lake},
+    project::{ITEMS, ITEMS_CONTRACT, TestProject, on_lake},
     s3,
 };
 
@@ -389,6 +392,39 @@ fn r064_f017_of_two_extractors_on_one_stream_the_slower_stops_with_a_conflict() 
         [json!({"n": 40})],
         "nothing of the first stands"
     );
+}
+
+#[test]
+fn a_run_loads_what_was_landed_while_it_still_extracts() {
+    let text = "x".repeat(1 << 20);
+    let large = |id: i64| json!({ "id": id, "updated": id, "name": text });
+    let api = Api::start((0..30).map(large).collect());
+    // A load takes an eighth of it: less than a batch of two pages with five records each.
+    let project = TestProject::with_lake(&api.base_url, ITEMS, "lake: ./lake\nmemory: 64MiB");
+    project.write("contracts/shop.items.odcs.yaml", ITEMS_CONTRACT);
+    let release = api.hold_after(4);
+    let mut command = project.command(&["run"]);
+    let run = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    api.wait_until_held();
+    let begun = Instant::now();
+    let count = || project.sql("SELECT count(*) n FROM shop.items")[0]["n"].as_i64();
+    while count() != Some(20) {
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "nothing is loaded before the extraction ends"
+        );
+    }
+    release.notify_one();
+    let output = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("loaded 30 read = 30 merged"), "{said}");
+    assert_eq!(count(), Some(30));
+    project.ok(&["verify"]);
 }
 
 #[test]

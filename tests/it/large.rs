@@ -6,7 +6,6 @@ use futures::TryStreamExt as _;
 use landfall::{
     clock::Clock,
     config::{StreamName, read as read_project},
-    extract::window::Scope,
     ops::{self, Workspace, extract::Channels},
     raw::{BatchNumber, log::RawLog, read},
 };
@@ -83,10 +82,7 @@ fn wait<T>(work: impl Future<Output = T>) -> T {
 }
 
 async fn extract(workspace: &Workspace) -> landfall::error::Result<()> {
-    let options = ops::extract::Options {
-        streams: vec![StreamName::parse("shop.items").unwrap()],
-        scope: Scope::Changes,
-    };
+    let options = ops::extract::Options::changes(vec![StreamName::parse("shop.items").unwrap()]);
     let outcomes = ops::extract::extract(workspace, &Channels::open(workspace), &options, &|_, _| {}).await;
     outcomes.into_iter().next().unwrap().result.map(drop)
 }

@@ -256,11 +256,10 @@ impl<'a> Loader<'a> {
 
     /// Takes what the load of `note` brought that the contract may take; false if nothing changed.
     async fn evolve(&mut self, note: &CommitNote, changes: &[Change], growth: Growth) -> Result<bool> {
-        let propose = |growth| {
-            let range = note.from..=note.batch;
-            evolve::evolved(self.workspace, self.stream, &self.log, range, changes, growth)
-        };
-        let mut proposed = propose(growth).await?;
+        let (workspace, stream) = (self.workspace, self.stream);
+        let range = note.from..=note.batch;
+        let mut proposed =
+            evolve::evolved(workspace, stream, &self.log, range.clone(), changes, growth).await?;
         // Asked before anything is written: a file must not say what the table cannot do.
         if let Some(patch) = &proposed
             && let Err(error) = self.check_contract(&patch.contract).await
@@ -270,7 +269,8 @@ impl<'a> Loader<'a> {
             }
             warn!(stream = %self.stream.name, error = error.chain(), "columns keep their types");
             let types = false;
-            proposed = propose(Growth { types, ..growth }).await?;
+            let growth = Growth { types, ..growth };
+            proposed = evolve::evolved(workspace, stream, &self.log, range, changes, growth).await?;
         }
         // A new column may have another type in the contract of another version.
         if let Some(patch) = &proposed
@@ -501,7 +501,14 @@ impl<'a> Loader<'a> {
 
     /// Raw bodies that one load takes at most, in bytes, but one batch at least.
     pub(in crate::ops) fn load_bytes(&self) -> u64 {
-        self.workspace.project.memory_bytes_max / LOAD_MEMORY_SHARE
+        load_bytes(self.workspace)
+    }
+
+    /// Whether the load of `entries` would be the same if there were more behind `head`.
+    pub(super) fn is_whole(&self, entries: &[LogEntry], head: BatchNumber) -> bool {
+        let bytes: u64 = entries.iter().map(LogEntry::body_bytes).sum();
+        let ends_before = entries.last().is_some_and(|last| last.number < head);
+        ends_before || bytes >= self.load_bytes() || self.stream.table.scd_type == ScdType::Replace
     }
 
     pub(in crate::ops) async fn merge_options(&self) -> Result<MergeOptions> {
@@ -650,6 +657,11 @@ fn accepted(before: Vec<Change>, now: &[Change], growth: Growth) -> Vec<Change> 
         change.effect = Effect::Accepted;
     }
     accepted
+}
+
+/// Raw bodies that one load of `workspace` takes at most, in bytes.
+pub(super) fn load_bytes(workspace: &Workspace) -> u64 {
+    workspace.project.memory_bytes_max / LOAD_MEMORY_SHARE
 }
 
 pub(super) fn deleted_column(stream: &Stream) -> bool {
