@@ -143,7 +143,6 @@ async fn load_while_landed(
             drop(mine);
             if let Err(error) = loaded {
                 warn!(stream = %name, error = error.chain(), "loads wait for the end of the extraction");
-                loading.loader = None;
                 let _ = watched.wait_for(|landed| landed.over).await;
                 break;
             }
@@ -227,9 +226,8 @@ impl<'a> Loading<'a> {
         let Some(head) = log.head().await? else {
             return self.refuse_lost_raw().await;
         };
-        if self.loader.is_none() {
-            self.loader = self.open(log, head.number).await?;
-        }
+        // Anew each time: meanwhile the contract, or the table, may have become another.
+        self.loader = self.open(log, head.number).await?;
         let Some(loader) = &mut self.loader else {
             return Ok(());
         };

@@ -203,12 +203,18 @@ impl Shape {
             (Self::Elements(element), DataType::List(field)) => {
                 let list = column.as_list_opt::<i32>().ok_or_else(misfit)?;
                 let offsets = list.value_offsets();
-                let of_element = |at: usize| {
+                let list_of = |at: usize| {
                     let after = offsets
                         .partition_point(|&start| usize::try_from(start).is_ok_and(|start| start <= at));
-                    row_of(after.saturating_sub(1))
+                    after.saturating_sub(1)
                 };
-                let values = element.apply(list.values(), field.data_type(), unheld, &of_element)?;
+                let mut within = Unheld::default();
+                let values = element.apply(list.values(), field.data_type(), &mut within, &list_of)?;
+                // Elements under a null are left over from a list that went to `_rescued` as a whole.
+                for (at, found) in within.0.into_iter().filter(|(at, _)| list.is_valid(*at)) {
+                    let row = row_of(at);
+                    unheld.0.entry(row).or_insert(RowViolation { row, ..found });
+                }
                 let (offsets, nulls) = (list.offsets().clone(), list.nulls().cloned());
                 Ok(Arc::new(ListArray::try_new(
                     Arc::clone(field),

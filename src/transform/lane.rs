@@ -113,8 +113,12 @@ impl<'a> Lane<'a> {
         // Rules are about the columns of the contract, all else about those of the table.
         let aligned = self.bench.aligned(&batch)?;
         if !aligned.unheld.is_empty() {
-            let refused: HashSet<usize> = found.iter().map(|found| found.row).collect();
-            // What stands in a row that is refused means nothing.
+            // What stands in a row that is refused means nothing. What a deletion may do without does not refuse it.
+            let excusable = [ViolationClass::RequiredMissing, ViolationClass::NullInRequired];
+            let refused = found
+                .iter()
+                .filter(|found| !excusable.contains(&found.violation.class));
+            let refused: HashSet<usize> = refused.map(|found| found.row).collect();
             let unheld = aligned.unheld.into_iter();
             for unheld in unheld.filter(|unheld| !refused.contains(&unheld.row)) {
                 let Violation { path, expected, .. } = unheld.violation.clone();
