@@ -443,3 +443,22 @@ fn the_end_of_an_older_version_is_told_and_stops_nobody() {
     );
     assert_eq!(shop.rows("SELECT count(*) n FROM shop.orders"), [json!({"n": 2})]);
 }
+
+#[test]
+fn a_deletion_is_excused_from_columns_but_not_from_its_key() {
+    let shop = Shop::new();
+    let number = second().replace("name: id, logicalType: integer", "name: id, logicalType: number");
+    shop.project.write(MAIN, &number);
+    let gone = "name: gone, logicalType: boolean";
+    let buyer = "name: buyer, logicalType: string, required: true";
+    shop.project
+        .write(FIRST, &contract("1.0.0", &[AMOUNT, TOTAL, buyer, gone]));
+    // No double holds the first key. Neither record has what only a row must have.
+    let deletion = |id: i64| json!({"id": id, "updated": 9, "meta": {"version": "2024-06"}, "gone": true});
+    shop.load(&[deletion(9_007_199_254_740_993), deletion(7)]);
+    assert_eq!(
+        shop.rows("SELECT class, path FROM shop.orders__quarantine"),
+        [json!({"class": "out_of_range", "path": "id"})]
+    );
+    assert_eq!(shop.rows("SELECT id FROM shop.orders"), [json!({"id": 7.0})]);
+}
