@@ -75,6 +75,8 @@ pub(super) fn by_partition(
 /// The folder of the files of a partition, relative to the table.
 pub(super) fn folder(values: &[(String, Option<String>)]) -> Result<Path> {
     let parts = values.iter().map(|(name, value)| match value {
+        // Rows of one folder share a file, and its value: this text is not null.
+        Some(value) if value == NULL_FOLDER => format!("{name}=%5F{}", &NULL_FOLDER[1..]),
         Some(value) => format!("{name}={}", encoded(value)),
         None => format!("{name}={NULL_FOLDER}"),
     });
@@ -128,4 +130,19 @@ fn encoded(value: &str) -> String {
         }
     }
     encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_and_the_text_that_stands_for_it_have_folders_of_their_own() {
+        let folder = |value: Option<&str>| {
+            let values = [("kind".to_owned(), value.map(str::to_owned))];
+            folder(&values).unwrap().to_string()
+        };
+        assert_eq!(folder(None), "kind=__HIVE_DEFAULT_PARTITION__");
+        assert_eq!(folder(Some(NULL_FOLDER)), "kind=%5F_HIVE_DEFAULT_PARTITION__");
+    }
 }
