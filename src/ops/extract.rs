@@ -44,7 +44,8 @@ mod groups;
 pub const STREAMS_AT_ONCE_MAX: usize = 8;
 
 /// Pages, or parts of bodies too large for memory, that one extraction, or one slice of it, holds at most: one being
-/// landed, one ahead, and one being read in encoded and decoded form.
+/// compressed, one to be landed behind it, one ahead, and one that waits for room there, or is being read. Small pages
+/// share a place.
 const PAGES_HELD: u64 = 4;
 
 /// Pages after which a commit is due at the latest, so that a body in parts always finds room in the batch.
