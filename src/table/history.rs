@@ -184,9 +184,11 @@ impl Table {
             .zip(edited)
             .filter(|(_, edits)| !edits.is_empty());
         let edited = edited.collect();
-        let mut actions = self
-            .rewrite(edited, &patches, &schema, &options.keys, &mut spans.counts)
+        let mut writer = self.writer(schema)?.with_filters(&options.keys);
+        let edited = self
+            .change(edited, &patches, options, &mut writer, &mut spans.counts)
             .await?;
+        let mut actions = edited.actions;
         let next = spans.next;
         let versions: Vec<usize> = (0..next.len()).filter(|winner| next[*winner].is_some()).collect();
         let extend = |winners: &[usize], rows: RecordBatch| -> Result<RecordBatch> {
@@ -202,7 +204,6 @@ impl Table {
             let rows = with_column(&rows, VALID_TO, sequences.at(&ends)?)?;
             with_column(&rows, CURRENT, Arc::new(current))
         };
-        let mut writer = self.writer(schema)?.with_filters(&options.keys);
         latest.write(&versions, extend, &mut writer).await?;
         actions.extend(writer.close().await?);
         Ok(Planned {

@@ -12,6 +12,7 @@ use std::{
     sync::Arc,
 };
 
+use chrono::TimeDelta;
 use deltalake::{
     checkpoints::create_checkpoint,
     kernel::{Action, transaction::CommitBuilder},
@@ -40,6 +41,9 @@ const COMMIT_BYTES_MAX: u64 = 1 << 30;
 /// Small files of one stream in a side table from which on a load puts them together: each is read by every look at what
 /// was loaded.
 pub const SIDE_FILES_MAX: usize = 32;
+
+/// How long they are left alone: a load that is overtaken on its way to its commit takes its rows back by their files.
+pub const SIDE_AGE_MIN: TimeDelta = TimeDelta::minutes(10);
 
 /// The size up to which it does.
 const SIDE_BYTES_TARGET: u64 = 8 << 20;
@@ -425,18 +429,26 @@ pub(super) fn is_small(file: &DataFile) -> bool {
 }
 
 impl Tables {
-    /// Puts the small files together that the loads of `stream` up to `standing` left in a side table, except those of the
-    /// last load, and sums its log up.
+    /// Puts the small files together that the loads of `stream` up to `standing` left in a side table until `before`, except
+    /// those of the last load, and sums its log up.
+    ///
+    /// `before` is to be [`SIDE_AGE_MIN`] ago: a load that was overtaken takes its rows back by their files.
     ///
     /// # Errors
     /// As [`Table::compact`].
-    pub async fn tidy_side(&self, side: &Side, stream: &StreamName, standing: &Standing) -> Result<()> {
+    pub async fn tidy_side(
+        &self,
+        side: &Side,
+        stream: &StreamName,
+        standing: &Standing,
+        before: Timestamp,
+    ) -> Result<()> {
         let Some(mut table) = self.open(&side.path).await? else {
             return Ok(());
         };
         let options = CompactOptions {
             target_bytes: SIDE_BYTES_TARGET,
-            before: Timestamp::MAX_UTC,
+            before,
             settled: Settled::Before {
                 side: side.clone(),
                 standings: vec![(stream.clone(), standing.clone())],

@@ -24,6 +24,7 @@ use object_store::{ObjectStoreExt as _, path::Path};
 use super::{
     CommitNote, Committed, Standing, Table,
     absent::{Absence, Absent, AbsentCounts},
+    change::Changed,
     edit::{Edits, Patches},
     evolve,
     file::DataFile,
@@ -349,10 +350,14 @@ impl Table {
             .zip(edits)
             .filter(|(_, edits)| !edits.is_empty());
         let edited = edited.collect();
-        let mut actions = self
-            .rewrite(edited, &patches, &schema, &options.keys, &mut counts)
-            .await?;
         let mut writer = self.writer(schema)?.with_filters(&options.keys);
+        let Changed {
+            mut actions,
+            unwritten,
+        } = self
+            .change(edited, &patches, options, &mut writer, &mut counts)
+            .await?;
+        new.extend(unwritten);
         latest.write(&new, |_, rows| Ok(rows), &mut writer).await?;
         actions.extend(writer.close().await?);
         Ok(Planned {

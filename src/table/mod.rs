@@ -11,6 +11,7 @@ pub mod absent;
 pub mod acknowledged;
 pub mod align;
 pub mod aside;
+mod change;
 pub mod children;
 pub mod contracts;
 mod copied;

@@ -154,7 +154,7 @@ impl Tables {
             if beyond || doubled {
                 void.files.push(file.path.clone());
             } else if is_small(file) {
-                void.small += 1;
+                void.small.push(file.view.modification_time());
             }
         }
         Ok(void)
@@ -285,8 +285,8 @@ pub struct Void {
     pub files: Vec<Path>,
     /// Whether rows beyond the watermark are among them: their load may have died, or be about to commit.
     pub beyond: bool,
-    /// Small files of the stream beside them whose rows stay.
-    pub small: usize,
+    /// When each small file of the stream was written beside them whose rows stay, in milliseconds since the epoch.
+    pub small: Vec<i64>,
 }
 
 pub(super) fn of_stream(file: &DataFile, side: &Side, stream: &StreamName) -> bool {

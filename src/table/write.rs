@@ -146,6 +146,11 @@ impl Writer {
         self
     }
 
+    /// The shape of the rows that it takes.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     /// Writes `batch`, which has the schema of the writer.
     pub(super) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let written = self.take_in(batch).await;

@@ -45,9 +45,10 @@ use crate::{
         AppId, CommitNote, Committed, Standing, Table,
         absent::Absence,
         history,
-        maintain::SIDE_FILES_MAX,
+        maintain::{SIDE_AGE_MIN, SIDE_FILES_MAX},
         merge::{MergeOptions, Planned},
         profiles::profile_rows,
+        side::Void,
         system::{LoadRow, drift_rows},
         tombstones,
     },
@@ -389,8 +390,11 @@ impl<'a> Loader<'a> {
             warn!(table = %side.path, files = found.files.len(), "rows of an unfinished load removed");
             tables.remove_files(side, &found.files).await?;
         }
-        for (side, _) in void.iter().filter(|(_, found)| found.small >= SIDE_FILES_MAX) {
-            if let Err(error) = tables.tidy_side(side, &self.stream.name, standing).await {
+        let before = self.workspace.clock.now() - SIDE_AGE_MIN;
+        let old = |written: &&i64| **written < before.timestamp_millis();
+        let many = |found: &Void| found.small.iter().filter(old).count() >= SIDE_FILES_MAX;
+        for (side, _) in void.iter().filter(|(_, found)| many(found)) {
+            if let Err(error) = tables.tidy_side(side, &self.stream.name, standing, before).await {
                 warn!(table = %side.path, error = error.chain(), "small files stay");
             }
         }
