@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! cli ─ ops ─┬─ extract    API → pages                    one place sends; what next, how long, is it an error: pure functions
+//!            ├─ receive    producers → deliveries      signed, counted once, durable before they are acknowledged
 //!            ├─ raw        pages → log of raw batches     put-if-absent is the commit; the bookmark is inside the entry
 //!            ├─ transform  raw batches → judged rows      DataFusion scan, one pass per record
 //!            ├─ contract   what records should look like  pure: no I/O, no clock, bad data is a value
 //!            ├─ table      rows → Delta                   merge by key; the `txn` of the commit is the watermark
 //!            ├─ query      SQL over all of it             read only
 //!            └─ report     rows → words
-//! format (bodies → records) stands below extract and transform;
+//! format (bodies → records) stands below extract and transform, spill (rows beyond memory) below transform and table;
 //! config, clock, error, json, yaml, failpoint stand below all of these; stations never call each other, only `ops` joins them.
 //! ```
 //!
@@ -29,7 +30,10 @@ pub mod json;
 pub mod ops;
 pub mod query;
 pub mod raw;
+pub mod receive;
 pub mod report;
+pub mod serve;
+pub mod spill;
 pub mod table;
 pub mod transform;
 pub mod yaml;

@@ -21,7 +21,7 @@ use arrow::{
 use datafusion::prelude::{SessionContext, col};
 use deltalake::{DeltaTable, kernel::StructType, kernel::engine::arrow_conversion::TryIntoKernel as _};
 use landfall::{
-    config::{Deletes, ScdType, StreamName},
+    config::{Deletes, ScdType, StreamName, WriteMode},
     raw::{BatchNumber, durable::DurableLocal},
     table::{AppId, CommitNote, RulesNote, Tables, merge::MergeOptions},
 };
@@ -100,13 +100,13 @@ fn compare(rows: i64) {
         let sides: &[&str] = if shape == Shape::New {
             &["landfall", "delta-rs", "landfall-append", "delta-rs-append"]
         } else {
-            &["landfall", "delta-rs"]
+            &["landfall", "delta-rs", "landfall-marked"]
         };
         let mut rounds: Vec<Vec<(f64, f64, u64)>> = vec![Vec::new(); sides.len()];
         for _ in 0..ROUNDS {
             for (of_side, side) in rounds.iter_mut().zip(sides) {
                 let copy = dir.path().join("copy");
-                let from = base(side.trim_end_matches("-append"));
+                let from = base(side.trim_end_matches("-append").trim_end_matches("-marked"));
                 let linked = Command::new("cp")
                     .arg("-al")
                     .arg(&from)
@@ -150,6 +150,9 @@ fn compare(rows: i64) {
             );
         };
         line(name, best[0], best[1]);
+        if let [_, theirs, marked] = best[..] {
+            line("the same, merge on read", marked, theirs);
+        }
         if let [merged, _, appended, theirs] = best[..] {
             line("the same appended", appended, theirs);
             println!("merged in {:.2} × the time of appended", merged.0 / appended.0);
@@ -298,7 +301,15 @@ async fn make_table(side: &str, dir: &FilePath, rows: i64) {
         let ids: Vec<i64> = (start..rows.min(start + APPEND_ROWS)).collect();
         let batches = batches(&ids, 0);
         match side {
-            "landfall" => landfall(dir, batches, number as i64, ScdType::Append).await,
+            "landfall" => {
+                landfall(
+                    dir,
+                    batches,
+                    number as i64,
+                    (ScdType::Append, WriteMode::CopyOnWrite),
+                )
+                .await
+            }
             _ => append(dir, batches).await,
         }
     }
@@ -308,8 +319,9 @@ async fn measure(side: &str, shape: Shape, dir: &FilePath, rows: i64) {
     let batches = batches(&shape.keys(rows), 1);
     let (before, begun) = (cpu_seconds(), Instant::now());
     match side {
-        "landfall" => landfall(dir, batches, 1_000, ScdType::Upsert).await,
-        "landfall-append" => landfall(dir, batches, 1_000, ScdType::Append).await,
+        "landfall" => landfall(dir, batches, 1_000, (ScdType::Upsert, WriteMode::CopyOnWrite)).await,
+        "landfall-marked" => landfall(dir, batches, 1_000, (ScdType::Upsert, WriteMode::MergeOnRead)).await,
+        "landfall-append" => landfall(dir, batches, 1_000, (ScdType::Append, WriteMode::CopyOnWrite)).await,
         "delta-rs" => merge(dir, batches).await,
         _ => append(dir, batches).await,
     }
@@ -317,7 +329,12 @@ async fn measure(side: &str, shape: Shape, dir: &FilePath, rows: i64) {
     println!("{seconds} {} {}", cpu_seconds() - before, peak_mib());
 }
 
-async fn landfall(dir: &FilePath, batches: Vec<RecordBatch>, number: i64, scd_type: ScdType) {
+async fn landfall(
+    dir: &FilePath,
+    batches: Vec<RecordBatch>,
+    number: i64,
+    (scd_type, write_mode): (ScdType, WriteMode),
+) {
     let tables = Tables::new(Arc::new(DurableLocal::new(dir).unwrap())).unwrap();
     let schema = batches[0].schema();
     let mut table = tables
@@ -329,6 +346,7 @@ async fn landfall(dir: &FilePath, batches: Vec<RecordBatch>, number: i64, scd_ty
         sequence_by: vec!["sequence".to_owned()],
         scd_type,
         deletes: Deletes::Soft,
+        write_mode,
         tombstones: None,
     };
     let planned = table.plan_merge(batches, &options, None).await.unwrap();

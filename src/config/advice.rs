@@ -40,8 +40,14 @@ impl fmt::Display for Advice {
 }
 
 /// The list for `stream`: pagination, rate limit, stable ids, incremental parameter, state, retries, schema plan, mode
-/// with its known limits. At least one line each, always in this order.
+/// with its known limits. At least one line each, always in this order. Of a stream that is only pushed no more than its
+/// ids and its schema.
 pub fn advice(source: &Source, stream: &Stream) -> Vec<Advice> {
+    if !stream.is_pulled() {
+        let mut lines = stable_ids(stream);
+        lines.push(schema(stream));
+        return lines;
+    }
     let mut lines = vec![pagination(stream), rate_limit(source)];
     lines.extend(stable_ids(stream));
     lines.extend(incremental(stream));

@@ -4,7 +4,9 @@ mod auth;
 mod format;
 mod lines;
 mod rules;
+mod serve;
 mod stream;
+mod webhook;
 
 use crate::config::{
     Limits, Maintain, Project, Source, Timeouts,
@@ -14,6 +16,7 @@ use crate::config::{
         auth::explain_auth,
         lines::{Lines, list, names},
         rules::{explain_errors, explain_rate_limit, explain_retry},
+        serve::{explain_producer, explain_serve},
         stream::explain_stream,
     },
     read::values::show_size,
@@ -39,6 +42,15 @@ pub fn explain(project: &Project) -> String {
         memory == Project::MEMORY_BYTES_DEFAULT,
     );
     lines.within("maintain", |lines| explain_maintain(lines, project.maintain));
+    match &project.serve {
+        Some(serve) => lines.within("serve", |lines| explain_serve(lines, serve)),
+        None => lines.choose("serve", "none", true),
+    }
+    for producer in &project.producers {
+        lines.within(&format!("producers.{}", producer.name), |lines| {
+            explain_producer(lines, producer);
+        });
+    }
     for source in &project.sources {
         lines.within(&format!("sources.{}", source.name), |lines| {
             explain_source(lines, source);
@@ -57,7 +69,11 @@ fn explain_maintain(lines: &mut Lines, maintain: Maintain) {
 }
 
 fn explain_source(lines: &mut Lines, source: &Source) {
-    lines.set("base_url", &source.base_url);
+    if source.is_pulled() {
+        lines.set("base_url", &source.base_url);
+    } else {
+        lines.choose("base_url", "none", true);
+    }
     let replicas: Vec<String> = source.replicas.iter().map(ToString::to_string).collect();
     lines.choose("replicas", list(&replicas), replicas.is_empty());
     lines.choose("config", names(&source.config), source.config.is_empty());
@@ -139,6 +155,7 @@ mod tests {
         maintain.vacuum_after                               7d  (default)
         maintain.log_after                                  30d  (default)
         maintain.sweep_after                                1d  (default)
+        serve                                               none  (default)
         sources.shop.base_url                               https://api.shop.example/v1
         sources.shop.replicas                               none  (default)
         sources.shop.config                                 none  (default)
@@ -171,6 +188,7 @@ mod tests {
         sources.shop.streams.orders.request.params          none  (default)
         sources.shop.streams.orders.request.headers         none  (default)
         sources.shop.streams.orders.request.body            none  (default)
+        sources.shop.streams.orders.push                    none  (default)
         sources.shop.streams.orders.format                  json  (default)
         sources.shop.streams.orders.records                 $[*]  (default)
         sources.shop.streams.orders.paginate                none  (default)
@@ -192,6 +210,7 @@ mod tests {
         sources.shop.streams.orders.table.deletes           soft  (default)
         sources.shop.streams.orders.table.delete_absent     false  (default)
         sources.shop.streams.orders.table.delete_ratio_max  0.1  (default)
+        sources.shop.streams.orders.table.write_mode        copy_on_write  (default)
         sources.shop.streams.orders.table.partition_by      none  (default)
         sources.shop.streams.orders.table.flatten           false  (default)
         sources.shop.streams.orders.table.explode           none  (default)
@@ -204,6 +223,7 @@ mod tests {
         sources.shop.streams.orders.commit.elapsed          1m  (default)
         sources.shop.streams.orders.retention.raw           none  (default)
         sources.shop.streams.orders.retention.legal_hold    false  (default)
+        sources.shop.streams.orders.webhook                 none  (default)
         "#);
     }
 

@@ -21,16 +21,21 @@ pub mod format;
 pub mod incremental;
 pub mod job;
 pub mod paginate;
+pub mod producers;
+pub mod push;
 pub mod rate;
 pub mod read;
 pub mod records;
 pub mod request;
 pub mod schedule;
 pub mod secret;
+pub mod serve;
 pub mod slice;
+pub mod spool;
 pub mod template;
 pub mod text;
 pub mod versions;
+pub mod webhook;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -49,13 +54,17 @@ use crate::{
         incremental::{Incremental, Reconcile},
         job::Job,
         paginate::Paging,
+        producers::Producer,
+        push::Feed,
         rate::RateLimit,
         records::RecordPaths,
         request::Request,
         schedule::Schedule,
         secret::Secret,
+        serve::Serve,
         slice::Slicing,
         versions::Versions,
+        webhook::Webhook,
     },
     error::{Error, ErrorKind, Result},
 };
@@ -153,6 +162,10 @@ pub struct Project {
     pub credentials_dir: PathBuf,
     /// How `landfall maintain` keeps the lake small.
     pub maintain: Maintain,
+    /// Where and how `landfall serve` listens; without it nothing does.
+    pub serve: Option<Serve>,
+    /// Who may send to its streams, read them or administer, in the order of the file.
+    pub producers: Vec<Producer>,
     /// SHA-256 of `landfall.yml` as read, lowercase hex; stored in every raw log entry.
     pub config_hash: String,
 }
@@ -171,7 +184,8 @@ pub struct Lake {
 pub struct Source {
     /// Its name.
     pub name: Name,
-    /// Every request path is joined to this URL. Pages never leave its origin.
+    /// Every request path is joined to this URL. Pages never leave its origin. Of a source whose streams are all pushed
+    /// an address that is none (`.invalid`, RFC 6761).
     pub base_url: Url,
     /// Other addresses of the same API, asked while the base URL fails. Credentials go there too.
     pub replicas: Vec<Url>,
@@ -233,7 +247,9 @@ pub struct Limits {
 pub struct Stream {
     /// Full name.
     pub name: StreamName,
-    /// The first request of a window.
+    /// Where its records come from.
+    pub feed: Feed,
+    /// The first request of a window; never sent if there is no API to ask, as `feed` says.
     pub request: Request,
     /// What the bodies are written in.
     pub format: Format,
@@ -279,6 +295,8 @@ pub struct Stream {
     pub commit: CommitEvery,
     /// How long raw is kept.
     pub retention: Retention,
+    /// Which deliveries that the API sends by itself are believed; none if it sends none.
+    pub webhook: Option<Webhook>,
 }
 
 /// How `landfall maintain` keeps the lake small.
@@ -326,6 +344,8 @@ pub struct Table {
     pub delete_absent: bool,
     /// Largest part of the live rows that one complete pass may delete, from 0 to 1. Above it none is deleted.
     pub delete_ratio_max: f64,
+    /// What a merge does with a row that it replaces.
+    pub write_mode: WriteMode,
     /// Column names the table is partitioned by.
     pub partition_by: Vec<String>,
     /// Which nested objects become columns where a contract is drafted or takes new fields.
@@ -366,6 +386,15 @@ pub enum Deletes {
     Soft,
     /// The row goes. Its keys and its place among the versions are kept beside the table, so that nothing older brings it back.
     Hard,
+}
+
+/// What a merge does with a row that it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteMode {
+    /// The row's data file is written anew. Every reader of Delta tables can read the table.
+    CopyOnWrite,
+    /// The row is marked in a deletion vector, which readers leave out, and the data file stays.
+    MergeOnRead,
 }
 
 /// What to do with what the contract does not say.
@@ -440,6 +469,11 @@ pub struct CommitEvery {
 }
 
 impl Source {
+    /// Whether there is an API to ask.
+    pub fn is_pulled(&self) -> bool {
+        self.streams.iter().any(Stream::is_pulled)
+    }
+
     /// The source as the templates of `stream` see it: values of the stream stand before its own of the same name.
     #[must_use]
     pub fn seen_by(&self, stream: &Stream) -> Self {
@@ -454,6 +488,11 @@ impl Source {
 }
 
 impl Stream {
+    /// Whether there is an API to ask.
+    pub fn is_pulled(&self) -> bool {
+        self.feed.is_pulled()
+    }
+
     /// Whether something of it may be fetched from hosts that are not the source's own.
     pub fn leaves_source(&self) -> bool {
         let jobs = self.job.as_ref().is_some_and(|job| !job.hosts.is_empty());
@@ -483,6 +522,11 @@ impl Project {
                     .with("stream", name)
                     .with("known", known.join(", "))
             })
+    }
+
+    /// The producer called `name`.
+    pub fn producer(&self, name: &Name) -> Option<&Producer> {
+        self.producers.iter().find(|producer| producer.name == *name)
     }
 
     /// Every stream with its source, in the order of the file.

@@ -7,20 +7,25 @@ mod errors;
 mod files;
 mod format;
 mod incremental;
+mod issuer;
 mod job;
 mod lake;
 mod like;
 mod maintain;
 mod paginate;
+mod producers;
+mod push;
 mod rate;
 pub mod reference;
 mod request;
 pub mod samples;
 pub mod schema;
 pub mod sections;
+mod serve;
 mod slice;
 mod slot;
 mod source;
+mod spool;
 mod stream;
 mod table;
 #[cfg(test)]
@@ -28,10 +33,13 @@ mod tests;
 #[cfg(test)]
 mod tests_parts;
 #[cfg(test)]
+mod tests_push;
+#[cfg(test)]
 mod tests_schema;
 mod until;
 pub mod values;
 mod versions;
+mod webhook;
 
 use std::{
     fmt::Write as _,
@@ -152,6 +160,27 @@ fn project(value: Value<'_>, text: &str, dir: &Path) -> Option<Project> {
         check_contracts(value, &sources);
         Some(sources)
     });
+    let serve = match fields.value("serve") {
+        Some(value) => serve::serve(value, &dir).map(Some),
+        None => Some(None),
+    };
+    let producers = match fields.value("producers") {
+        Some(value) => {
+            let tiers = serve
+                .as_ref()
+                .map(|serve| serve.as_ref().map_or(&[][..], |serve| &serve.tiers));
+            producers::producers(value, tiers, &dir)
+        }
+        None => Some(Vec::new()),
+    };
+    if let (Some(producers), Some(sources)) = (&producers, &sources) {
+        if let Some(value) = fields.value("producers") {
+            producers::check_streams(value, producers, sources);
+        }
+        if let (Some(value), Some(Some(serve))) = (fields.value("serve"), &serve) {
+            serve::check(value, serve, producers, sources);
+        }
+    }
     let credentials_dir = match fields.value("credentials") {
         Some(value) => auth::tls::path(value, &dir),
         None => Some(dir.join(".landfall/credentials")),
@@ -162,6 +191,8 @@ fn project(value: Value<'_>, text: &str, dir: &Path) -> Option<Project> {
         credentials_dir: credentials_dir?,
         sources: sources?,
         maintain: maintain?,
+        serve: serve?,
+        producers: producers?,
         config_hash: sha256_hex(text),
         dir,
     })

@@ -18,6 +18,19 @@ pub struct Request {
     pub body: Body,
 }
 
+impl Request {
+    /// That of a stream that nothing is asked for; never sent.
+    pub fn none() -> Self {
+        Self {
+            method: Method::Get,
+            path: Text::literal("/"),
+            params: Vec::new(),
+            headers: Vec::new(),
+            body: Body::None,
+        }
+    }
+}
+
 /// HTTP methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {

@@ -8,8 +8,6 @@
 //! The file has no name from the moment it exists, so that nothing is left behind by whatever ends the process.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -23,6 +21,7 @@ use crate::{
     extract::reading::Unreadable,
     format::part::{Around, Cut, Cutter, PartBytes, Section, Streamed},
     raw::{Page, PageFacts, Part, frame::hex},
+    spill::scratch::Scratch,
 };
 
 /// Kept in memory of a body in which no records can be found, for whoever reads the error.
@@ -31,7 +30,7 @@ const EXCERPT_BYTES: usize = 64 * 1024;
 /// A body in a file.
 #[derive(Debug)]
 pub struct Spool {
-    file: Mutex<Temporary>,
+    file: Mutex<Scratch>,
     /// Its length.
     pub bytes: u64,
     /// What it is cut into.
@@ -45,13 +44,6 @@ pub struct Spool {
     /// Whether it ends with a newline.
     pub ends_with_newline: bool,
     sha256: [u8; 32],
-}
-
-/// A file without a name, or with one that goes when it is dropped where an open file cannot lose its name.
-#[derive(Debug)]
-struct Temporary {
-    file: File,
-    named: Option<PathBuf>,
 }
 
 /// A body that was taken to its end.
@@ -76,43 +68,12 @@ pub struct Intake {
 
 #[derive(Debug)]
 struct Filling {
-    file: Temporary,
+    file: Scratch,
     cutter: Cutter,
     hasher: Sha256,
     bytes: u64,
     excerpt: Bytes,
     last: Option<u8>,
-}
-
-impl Temporary {
-    fn create(dir: &Path) -> std::io::Result<Self> {
-        fs::create_dir_all(dir)?;
-        let path = dir.join(format!("{}.body", uuid::Uuid::now_v7()));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
-        let named = fs::remove_file(&path).is_err().then_some(path);
-        Ok(Self { file, named })
-    }
-
-    fn read(&mut self, offset: u64, bytes: u64) -> std::io::Result<Bytes> {
-        let length = usize::try_from(bytes).map_err(std::io::Error::other)?;
-        let mut read = vec![0; length];
-        self.file.seek(SeekFrom::Start(offset))?;
-        self.file.read_exact(&mut read)?;
-        Ok(Bytes::from(read))
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Some(path) = &self.named {
-            // Nobody can be told, and the next run uses another name.
-            let _ = fs::remove_file(path);
-        }
-    }
 }
 
 impl Intake {
@@ -150,7 +111,7 @@ impl Intake {
                 false => Err(too_large(self.limits.held_bytes_max)),
             };
         };
-        let file = Temporary::create(&self.dir).map_err(|cause| undone(&self.dir, cause))?;
+        let file = Scratch::create(&self.dir).map_err(|cause| undone(&self.dir, cause))?;
         let held = std::mem::take(&mut self.held);
         let mut filling = Filling {
             file,
@@ -198,7 +159,7 @@ impl Intake {
 
 impl Filling {
     fn take(&mut self, chunk: &[u8]) -> std::io::Result<()> {
-        self.file.file.write_all(chunk)?;
+        self.file.append(chunk)?;
         self.hasher.update(chunk);
         self.cutter.take(chunk);
         self.bytes += chunk.len() as u64;
@@ -346,6 +307,8 @@ fn undone(dir: &Path, cause: std::io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::json::JsonPath;
 

@@ -577,6 +577,8 @@ fn request(facts: &PageFacts) -> Vec<(&'static str, String)> {
         ("idempotency key", &facts.idempotency_key),
         ("event id", &facts.event_id),
         ("trace id", &facts.trace_id),
+        ("receipt", &facts.receipt),
+        ("producer", &facts.producer),
     ];
     lines.extend(
         optional

@@ -44,6 +44,7 @@ use crate::{
         },
     },
     raw::{BatchNumber, expire::Expired, log::LogEntry},
+    spill::gathered::Gathered,
     table::{
         CommitNote, Committed, Standing, Table,
         aside::{Aside, Choice, Left, Place},
@@ -298,7 +299,7 @@ impl Release<'_> {
             let seen = self.loader.seen_earlier(*pass.start(), pass.end().next());
             rows = mark_absent(rows, &options.keys, *pass.start(), seen).await?;
         }
-        let mut planned = self.loader.table.plan_release(rows, &options, pass).await?;
+        let planned = self.loader.table.plan_release(rows, &options, pass).await?;
         let counts = planned.counts;
         let done = &mut judged.done;
         // What is there already came by a release that died, unless it is a record in the table and in the quarantine.
@@ -318,7 +319,7 @@ impl Release<'_> {
             return Ok(Some(judged.done));
         }
         failpoint::point("release::before_merge");
-        let buried = std::mem::take(&mut planned.tombstones);
+        let buried = planned.tombstones.clone();
         let rules = self.workspace.rules(&self.loader.contracts);
         let committed = self
             .loader
@@ -421,7 +422,7 @@ impl Release<'_> {
     /// looked at again.
     async fn bury(
         &mut self,
-        buried: &[RecordBatch],
+        buried: &Gathered,
         options: &MergeOptions,
         standing: &Standing,
         release_id: &str,
@@ -439,8 +440,8 @@ impl Release<'_> {
             rules: self.workspace.rules(&self.loader.contracts),
         };
         let buried = buried
-            .iter()
-            .map(|rows| tombstones::kept(rows, options, &note))
+            .batches()
+            .map(|rows| tombstones::kept(&rows?, options, &note))
             .collect::<Result<Vec<_>>>()?;
         self.workspace
             .tables
@@ -506,8 +507,12 @@ impl Released {
 
 /// What becomes of each quarantined record. `pages_read` are how many each batch has that was read.
 fn settle(aside: &[Aside], split: Split, pages_read: &HashMap<i64, u64>) -> Result<Rejudged> {
-    let accepted: HashSet<Place> = split.accepted.iter().flat_map(places).collect();
-    let refused: HashSet<Place> = split.quarantined.iter().flat_map(places).collect();
+    let (rows, aside_again) = (
+        split.accepted.held().unwrap_or_default(),
+        split.quarantined.held().unwrap_or_default(),
+    );
+    let accepted: HashSet<Place> = rows.iter().flat_map(places).collect();
+    let refused: HashSet<Place> = aside_again.iter().flat_map(places).collect();
     let readable: HashSet<(i64, i32)> = accepted
         .iter()
         .chain(&refused)
@@ -536,7 +541,7 @@ fn settle(aside: &[Aside], split: Split, pages_read: &HashMap<i64, u64>) -> Resu
         }
     }
     let mut added = Vec::new();
-    for batch in &split.quarantined {
+    for batch in aside_again {
         tally(batch, &mut done.reasons);
         added.extend(of_pages(batch, &pages)?);
     }
@@ -547,7 +552,7 @@ fn settle(aside: &[Aside], split: Split, pages_read: &HashMap<i64, u64>) -> Resu
     done.deleted = split.counts.deleted;
     done.rescued = split.counts.rescued;
     Ok(Rejudged {
-        accepted: split.accepted,
+        accepted: rows.to_vec(),
         leaving,
         added,
         done,

@@ -11,7 +11,7 @@ use object_store::memory::InMemory;
 use super::*;
 use crate::{
     clock::{Clock, Timestamp},
-    config::{Deletes, ScdType, read},
+    config::{Deletes, ScdType, WriteMode, read},
     raw::{
         BatchNumber, Bookmark, Page, PageFacts,
         layout::{self, SystemTable},
@@ -109,6 +109,7 @@ impl Lake {
             sequence_by: Vec::new(),
             scd_type: ScdType::Upsert,
             deletes: Deletes::Soft,
+            write_mode: WriteMode::CopyOnWrite,
             tombstones: None,
         };
         let planned = table
@@ -207,6 +208,9 @@ impl Lake {
             idempotency_key: None,
             event_id: None,
             trace_id: None,
+            receipt: None,
+            producer: None,
+            first_seen_at: None,
             slice: None,
             partial: false,
             superseded: false,

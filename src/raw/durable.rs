@@ -3,7 +3,9 @@
 //! [`LocalFileSystem`] reads and lists; it never syncs, so every write goes through [`Files`](super::files).
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::{File, Metadata},
+    io::{self, Read as _},
     ops::Range,
     path::{Path as FilePath, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -13,13 +15,14 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{
-    FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _,
+    FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _, future,
     stream::{self, BoxStream},
 };
 use object_store::{
-    CopyMode, CopyOptions, Error as StoreError, GetOptions, GetResult, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
-    Result as StoreResult, UploadPart, local::LocalFileSystem, path::Path,
+    Attributes, CopyMode, CopyOptions, Error as StoreError, GetOptions, GetResult, GetResultPayload,
+    ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, RenameOptions, Result as StoreResult, UploadPart, local::LocalFileSystem,
+    path::Path,
 };
 
 use crate::{
@@ -29,6 +32,9 @@ use crate::{
 
 /// Deletions under way at once.
 const DELETES_IN_FLIGHT_MAX: usize = 10;
+
+/// Objects up to this size are read where they are asked for, if they are asked for as a whole.
+const SMALL_BYTES_MAX: u64 = 4 << 20;
 
 /// Objects as files below one folder.
 #[derive(Clone)]
@@ -123,7 +129,10 @@ impl ObjectStore for DurableLocal {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> StoreResult<GetResult> {
-        self.reads.get_opts(location, options).await
+        match self.read_small(location, &options) {
+            Some(read) => Ok(read),
+            None => self.reads.get_opts(location, options).await,
+        }
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> StoreResult<Vec<Bytes>> {
@@ -187,6 +196,44 @@ impl ObjectStore for DurableLocal {
 }
 
 impl DurableLocal {
+    /// A small object that is asked for as a whole, read here and now; `None` if it is not one, or cannot be read.
+    ///
+    /// Not only because handing it over costs more than reading it: delta-rs waits for deletion vectors on the threads that
+    /// would have to read them, and with many vectors none is left.
+    fn read_small(&self, location: &Path, options: &GetOptions) -> Option<GetResult> {
+        let whole = options.range.is_none() && options.version.is_none() && !options.head;
+        let unconditional = options.if_match.is_none()
+            && options.if_none_match.is_none()
+            && options.if_modified_since.is_none()
+            && options.if_unmodified_since.is_none();
+        if !(whole && unconditional) {
+            return None;
+        }
+        let path = self.reads.path_to_filesystem(location).ok()?;
+        let mut file = File::open(path).ok()?;
+        let facts = file.metadata().ok().filter(Metadata::is_file)?;
+        if facts.len() > SMALL_BYTES_MAX {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(facts.len()).ok()?);
+        file.read_to_end(&mut bytes).ok()?;
+        let size = bytes.len() as u64;
+        let meta = ObjectMeta {
+            location: location.clone(),
+            last_modified: facts.modified().ok()?.into(),
+            size,
+            e_tag: None,
+            version: None,
+        };
+        let bytes = stream::once(future::ready(Ok(Bytes::from(bytes)))).boxed();
+        Some(GetResult {
+            payload: GetResultPayload::Stream(bytes),
+            meta,
+            range: 0..size,
+            attributes: Attributes::default(),
+        })
+    }
+
     fn lacks(&self, operation: &str) -> StoreError {
         StoreError::NotImplemented {
             operation: operation.to_owned(),
@@ -283,4 +330,41 @@ fn in_key_order(
         })
         .try_flatten_stream()
         .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::ObjectStoreExt as _;
+    use tokio::runtime::{Builder, Handle};
+
+    use super::*;
+
+    #[test]
+    fn a_small_object_is_read_where_all_threads_wait_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DurableLocal::new(dir.path()).unwrap();
+        let key = Path::from("vector.bin");
+        let runtime = Builder::new_multi_thread()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let read = runtime.block_on(async move {
+            store.put(&key, "bytes".into()).await.unwrap();
+            let meta = store.head(&key).await.unwrap();
+            let waits = move || {
+                let read = async {
+                    let got = store.get(&key).await.unwrap();
+                    assert_eq!(
+                        (got.meta.size, got.meta.last_modified, &got.range),
+                        (meta.size, meta.last_modified, &(0..5))
+                    );
+                    assert!(store.get(&Path::from("none")).now_or_never().is_none());
+                    got.bytes().await.unwrap()
+                };
+                Handle::current().block_on(read)
+            };
+            tokio::task::spawn_blocking(waits).await.unwrap()
+        });
+        assert_eq!(read, "bytes");
+    }
 }

@@ -179,6 +179,15 @@ pub struct PageFacts {
     /// W3C trace id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+    /// What the sender was given to ask by where the body is: a UUID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<String>,
+    /// Who sent the body, if that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub producer: Option<String>,
+    /// When the sender first tried to deliver it, as far as is known: not later than `fetched_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_seen_at: Option<Timestamp>,
     /// The values of the slice it was asked for, if its stream is sliced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<serde_json::Map<String, serde_json::Value>>,

@@ -10,6 +10,7 @@
 use std::{collections::VecDeque, mem, sync::Arc, thread};
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, path::Path};
 use tokio::task::JoinHandle;
 
@@ -69,6 +70,15 @@ pub struct Landing {
     hour: Timestamp,
     pending: Pending,
     over: bool,
+}
+
+/// What an entry of a producer under our own run id is to a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    /// Another batch of the run.
+    Another,
+    /// This batch, from an earlier attempt.
+    IsThis,
 }
 
 /// The batch in the making.
@@ -151,6 +161,33 @@ impl Landing {
         self.pending.body_bytes
     }
 
+    /// The number that the next batch is tried under first.
+    pub fn next_number(&self) -> BatchNumber {
+        self.next
+    }
+
+    /// The batch of a producer that stands under this landing's run id, from the number `from` up to the newest that was
+    /// there when the landing was opened.
+    ///
+    /// Together with [`Landing::commit_push_once`] this lands a batch once over any number of attempts, also of processes
+    /// that died: each has the same run id for the stream, opens a landing, looks here from the
+    /// [`Landing::next_number`] of the first attempt on, and then commits.
+    ///
+    /// # Errors
+    /// Those of [`RawLog::entries`].
+    pub async fn landed_since(&self, from: BatchNumber) -> Result<Option<BatchNumber>> {
+        let Ok(last) = BatchNumber::new(self.next.get() - 1) else {
+            return Ok(None);
+        };
+        let mut entries = self.log.entries(from..=last);
+        while let Some(entry) = entries.try_next().await? {
+            if self.is_own(&entry) {
+                return Ok(Some(entry.number));
+            }
+        }
+        Ok(None)
+    }
+
     /// Takes `page` into the batch. It counts for nothing before [`Landing::commit`].
     ///
     /// At most [`OBJECT_BYTES_MAX`] and one page are held in memory compressed, and beside them one page as it is, or
@@ -230,8 +267,10 @@ impl Landing {
         records: Option<u64>,
     ) -> Result<BatchNumber> {
         match kind {
-            BatchKind::Push => self.land(kind, None, records).await,
-            BatchKind::Pull | BatchKind::Complete => self.land(kind, Some(bookmark), records).await,
+            BatchKind::Push => self.land(kind, None, records, Own::Another).await,
+            BatchKind::Pull | BatchKind::Complete => {
+                self.land(kind, Some(bookmark), records, Own::Another).await
+            }
         }
     }
 
@@ -240,7 +279,21 @@ impl Landing {
     /// # Errors
     /// As in [`Landing::commit`], except that other writers are no conflict.
     pub async fn commit_push(&mut self, records: Option<u64>) -> Result<BatchNumber> {
-        self.land(BatchKind::Push, None, records).await
+        self.land(BatchKind::Push, None, records, Own::Another).await
+    }
+
+    /// As [`Landing::commit_push`], unless a batch of a producer stands under this landing's run id already, since the
+    /// landing was opened: an attempt whose answer was lost may have come through late. Its number is returned then, and
+    /// what was appended here is dropped.
+    ///
+    /// # Errors
+    /// As in [`Landing::commit_push`].
+    pub async fn commit_push_once(&mut self, records: Option<u64>) -> Result<BatchNumber> {
+        self.land(BatchKind::Push, None, records, Own::IsThis).await
+    }
+
+    fn is_own(&self, entry: &LogEntry) -> bool {
+        entry.kind == BatchKind::Push && entry.run_id == self.run_id
     }
 
     async fn land(
@@ -248,6 +301,7 @@ impl Landing {
         kind: BatchKind,
         moved: Option<Bookmark>,
         records: Option<u64>,
+        own: Own,
     ) -> Result<BatchNumber> {
         self.begin()?;
         self.flush().await?;
@@ -269,14 +323,16 @@ impl Landing {
             let found = match self.log.commit(&entry).await? {
                 Landed::Committed(number) => {
                     failpoint::point("raw::after_commit");
-                    self.next = number.next();
-                    self.bookmark = entry.bookmark;
-                    self.pending = Pending::new(&self.clock);
-                    self.over = false;
+                    self.moved_to(number, entry.bookmark);
                     return Ok(number);
                 }
                 Landed::Conflicted { found } => found,
             };
+            if own == Own::IsThis && self.is_own(&found) {
+                self.discard(&entry).await;
+                self.moved_to(found.number, found.bookmark);
+                return Ok(found.number);
+            }
             match (kind, found.kind) {
                 (BatchKind::Push, _) => entry.bookmark = found.bookmark,
                 (_, BatchKind::Push) => {}
@@ -297,6 +353,14 @@ impl Landing {
         }
         self.discard(&entry).await;
         Err(self.limit("races_max", RACES_MAX as u64))
+    }
+
+    /// The batch in the making stands under `number`; the next one begins.
+    fn moved_to(&mut self, number: BatchNumber, bookmark: Option<Bookmark>) {
+        self.next = number.next();
+        self.bookmark = bookmark;
+        self.pending = Pending::new(&self.clock);
+        self.over = false;
     }
 
     /// Uploads the open object with all pages that are on their way into it, if there are any.

@@ -17,7 +17,7 @@ use super::{
     Table,
     edit::Edits,
     file::DataFile,
-    latest::{Converter, Latest, arrow_error, with_column},
+    latest::{Converter, arrow_error, with_column},
     lower,
     merge::{MergeOptions, POSITION},
 };
@@ -81,18 +81,20 @@ impl Absent {
 }
 
 impl Table {
-    /// Finds the rows of `files` that `absence` says are gone: live, older than the pass, and seen neither by `latest` nor
-    /// otherwise. `edits` are what the merge does to the files, and `written` the live rows that it adds.
+    /// Finds the rows of `files` that `absence` says are gone: live, older than the pass, and seen neither by the load nor
+    /// otherwise. `edits` are what the merge does to the files, `met` the rows of them that stay although the load has their
+    /// keys, and `written` the live rows that it adds.
     pub(super) async fn find_absent(
         &self,
         files: &[DataFile],
-        latest: &Latest,
+        probe_schema: &SchemaRef,
         options: &MergeOptions,
         absence: Absence<'_>,
-        edits: &[Edits],
+        (edits, met): (&[Edits], &[Vec<u64>]),
         written: u64,
     ) -> Result<Absent> {
-        let mut fields: Vec<Arc<Field>> = latest.probe_schema.fields().iter().cloned().collect();
+        let keys = Converter::new(&options.keys(), probe_schema)?;
+        let mut fields: Vec<Arc<Field>> = probe_schema.fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new("_deleted", DataType::Boolean, true)));
         let schema = Arc::new(Schema::new(fields));
         let mut found = Found {
@@ -101,28 +103,27 @@ impl Table {
         };
         for (number, file) in files.iter().enumerate() {
             let dropped: HashSet<u64> = edits[number].gone().collect();
-            let mut start = 0_u64;
-            let mut batches = std::pin::pin!(self.read(file, Arc::clone(&schema)).await?);
-            while let Some(batch) = batches.try_next().await? {
-                let rows = latest.key_of(&batch)?;
+            let met: HashSet<u64> = met[number].iter().copied().collect();
+            let mut batches = std::pin::pin!(self.read_numbered(file, Arc::clone(&schema)).await?);
+            while let Some(numbered) = batches.try_next().await? {
+                let batch = &numbered.rows;
+                let rows = keys.convert(batch)?;
                 let deleted = batch["_deleted"].as_boolean();
                 let numbers = batch[POSITION[0]].as_primitive::<Int64Type>();
                 for row in 0..batch.num_rows() {
-                    let place = start + row as u64;
+                    let place = numbered.number(row);
                     if deleted.is_valid(row) && deleted.value(row) || dropped.contains(&place) {
                         continue;
                     }
                     found.live += 1;
-                    let key = rows.row(row).data();
-                    if numbers.value(row) < absence.since.get() && latest.find(key).is_none() {
-                        found.add(key, (number, place), absence.rows_max);
+                    if numbers.value(row) < absence.since.get() && !met.contains(&place) {
+                        found.add(rows.row(row).data(), (number, place), absence.rows_max);
                     }
                 }
-                start += batch.num_rows() as u64;
             }
         }
         let known = found
-            .strike_out(absence.seen, &latest.probe_schema, &options.keys())
+            .strike_out(absence.seen, probe_schema, &options.keys())
             .await?;
         let mut counts = AbsentCounts {
             live: found.live,
@@ -140,10 +141,7 @@ impl Table {
         counts.deleted = rows.len() as u64;
         rows.sort_unstable();
         let tombstones = match options.deletes {
-            Deletes::Hard => {
-                self.bury(files, &rows, &latest.probe_schema, absence.until)
-                    .await?
-            }
+            Deletes::Hard => self.bury(files, &rows, probe_schema, absence.until).await?,
             Deletes::Soft => Vec::new(),
         };
         Ok(Absent {
@@ -166,16 +164,13 @@ impl Table {
         for of_file in by_file {
             let wanted: Vec<u64> = of_file.iter().map(|(_, row)| *row).collect();
             let mut wanted = wanted.into_iter().peekable();
-            let mut start = 0_u64;
-            let mut batches = std::pin::pin!(self.read(&files[of_file[0].0], Arc::clone(schema)).await?);
+            let file = &files[of_file[0].0];
+            let mut batches = std::pin::pin!(self.read_numbered(file, Arc::clone(schema)).await?);
             while let Some(batch) = batches.try_next().await? {
-                let end = start + batch.num_rows() as u64;
-                let mut chosen = vec![false; batch.num_rows()];
-                while let Some(row) = wanted.next_if(|row| *row < end) {
-                    chosen[(row - start) as usize] = true;
-                }
-                start = end;
-                let rows = filter_record_batch(&batch, &BooleanArray::from(chosen)).map_err(arrow_error)?;
+                let chosen: BooleanArray = (0..batch.rows.num_rows())
+                    .map(|row| Some(wanted.next_if_eq(&batch.number(row)).is_some()))
+                    .collect();
+                let rows = filter_record_batch(&batch.rows, &chosen).map_err(arrow_error)?;
                 if rows.num_rows() > 0 {
                     buried.push(behind(&rows, until)?);
                 }

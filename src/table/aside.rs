@@ -207,16 +207,15 @@ impl Table {
         found: &mut HashSet<Place>,
     ) -> Result<Vec<u64>> {
         let schema = self.columns_of(&POSITION)?;
-        let mut rows = std::pin::pin!(self.read(file, schema).await?);
-        let (mut drops, mut start) = (Vec::new(), 0);
+        let mut rows = std::pin::pin!(self.read_numbered(file, schema).await?);
+        let mut drops = Vec::new();
         while let Some(batch) = rows.try_next().await? {
-            for (row, place) in places(&batch).enumerate() {
+            for (row, place) in places(&batch.rows).enumerate() {
                 if wanted.contains(&place) {
-                    drops.push(start + row as u64);
+                    drops.push(batch.number(row));
                     found.insert(place);
                 }
             }
-            start += batch.num_rows() as u64;
         }
         Ok(drops)
     }

@@ -11,12 +11,12 @@
 //! Where the way from one version to the other cannot be told, the child is made anew.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use arrow::{
-    array::BooleanArray,
+    array::{BooleanArray, RecordBatch},
     compute::filter_record_batch,
     datatypes::{Schema, SchemaRef},
 };
@@ -30,6 +30,7 @@ use object_store::path::Path;
 use super::{
     HISTORY_COMMITS_MAX, Table, Tables,
     aside::{Place, places},
+    deleted::Deleted,
     edit::{Edits, Patches},
     evolve,
     explode::{Explosion, live},
@@ -86,6 +87,8 @@ pub enum Follow {
 struct Between {
     gone: Vec<DataFile>,
     new: Vec<DataFile>,
+    /// Those of which rows were marked as deleted, before and now.
+    marked: Vec<(DataFile, DataFile)>,
 }
 
 impl Tables {
@@ -198,20 +201,23 @@ impl Table {
         if before.delta.load_version(shown).await.is_err() {
             return Ok(None);
         }
-        let (before, now) = (before.files()?, self.files()?);
-        let only = |files: &[DataFile], other: &[DataFile]| -> Vec<DataFile> {
-            let other: HashSet<&Path> = other.iter().map(|file| &file.path).collect();
-            files
-                .iter()
-                .filter(|file| !other.contains(&file.path))
-                .cloned()
-                .collect()
-        };
-        let between = Between {
-            gone: only(&before, &now),
-            new: only(&now, &before),
-        };
-        let held: Option<u64> = between.gone.iter().map(DataFile::rows).sum();
+        let mut gone: HashMap<Path, DataFile> = HashMap::new();
+        gone.extend(before.files()?.into_iter().map(|file| (file.path.clone(), file)));
+        let (mut new, mut marked) = (Vec::new(), Vec::new());
+        for file in self.files()? {
+            match gone.remove(&file.path) {
+                Some(before) if before.logical() == file.logical() => {}
+                Some(before) => marked.push((before, file)),
+                None => new.push(file),
+            }
+        }
+        let gone: Vec<DataFile> = gone.into_values().collect();
+        let held: Option<u64> = gone.iter().map(DataFile::rows).sum();
+        let held = held.map(|held| {
+            let newly = |(before, now): &(DataFile, DataFile)| now.deleted().saturating_sub(before.deleted());
+            held + marked.iter().map(newly).sum::<u64>()
+        });
+        let between = Between { gone, new, marked };
         Ok(held.is_some_and(|held| held <= ROWS_HELD_MAX).then_some(between))
     }
 
@@ -228,13 +234,19 @@ impl Table {
             let columns = main.columns_of(&explosion.reads_of_life())?;
             let mut rows = std::pin::pin!(main.read(file, columns).await?);
             while let Some(batch) = rows.try_next().await? {
-                let live = live(&batch);
-                gone.extend(
-                    places(&batch)
-                        .zip(live)
-                        .filter(|(_, live)| *live)
-                        .map(|(place, _)| place),
-                );
+                gone.extend(live_places(&batch));
+            }
+        }
+        for (before, now) in &between.marked {
+            let store = main.store();
+            let known = Deleted::of(store.as_ref(), before).await?;
+            let Some(newly) = Deleted::of(store.as_ref(), now).await?.since(&known) else {
+                return self.plan_anew(main, explosion).await;
+            };
+            let columns = main.columns_of(&explosion.reads_of_life())?;
+            let mut rows = std::pin::pin!(main.open(now).await?.rows_at(&newly, columns)?);
+            while let Some(batch) = rows.try_next().await? {
+                gone.extend(live_places(&batch));
             }
         }
         let shape = Arc::new(schema);
@@ -250,7 +262,7 @@ impl Table {
         let mut actions = writer.close().await?;
         actions.extend(self.without(&gone, &shape).await?);
         if *shape != *self.schema()? {
-            actions.push(self.metadata_with(&shape)?);
+            actions.push(Action::Metadata(self.metadata_with(&shape)?));
         }
         let gone = gone.len() as u64;
         Ok((actions, Followed::Changed { gone, added }))
@@ -269,7 +281,7 @@ impl Table {
         let mut actions = writer.close().await?;
         actions.extend(self.files()?.iter().map(Self::remove));
         if *self.schema()? != **shape {
-            actions.push(self.metadata_with(shape)?);
+            actions.push(Action::Metadata(self.metadata_with(shape)?));
         }
         Ok((actions, Followed::Remade { rows }))
     }
@@ -348,4 +360,11 @@ impl Table {
         }
         Err(lower(source, "commit child table").with("table", &self.path))
     }
+}
+
+/// The places of those of `rows` that are not deleted as the table has it.
+fn live_places(rows: &RecordBatch) -> impl Iterator<Item = Place> {
+    let live = live(rows);
+    let all = places(rows).zip(live);
+    all.filter(|(_, live)| *live).map(|(place, _)| place)
 }

@@ -50,7 +50,7 @@ impl Edits {
     }
 
     /// Puts the rows in the order in which a file is read.
-    fn sort(&mut self) {
+    pub(super) fn sort(&mut self) {
         self.drops.sort_unstable();
         self.patches.sort_unstable();
         self.replacements.sort_unstable();
@@ -102,7 +102,7 @@ impl Patches {
     }
 
     /// `batch` with `edits` done to it.
-    fn apply(&self, batch: RecordBatch, edits: &Edits) -> Result<RecordBatch> {
+    pub(super) fn apply(&self, batch: RecordBatch, edits: &Edits) -> Result<RecordBatch> {
         let batch = self.replace(batch, &edits.replacements)?;
         let batch = self.patch(batch, &edits.patches)?;
         if edits.drops.is_empty() {
@@ -179,7 +179,8 @@ impl Table {
         Ok(actions)
     }
 
-    /// Writes the rows of `file` into `writer` in their order, with `edits` done to them, and returns how many row groups
+    /// Writes the rows of `file` into `writer` in their order, with `edits` done to them, without those that are marked as
+    /// deleted, and returns how many row groups
     /// were copied as they are.
     pub(super) async fn copy_edited(
         &self,
@@ -189,8 +190,9 @@ impl Table {
         schema: &SchemaRef,
         writer: &mut Writer,
     ) -> Result<u64> {
-        edits.sort();
         let opened = self.open(file).await?.with_pages().await?;
+        edits.drops.extend(opened.deleted());
+        edits.sort();
         writer.keep_filters(&opened);
         let mut copied = 0;
         for (number, span) in opened.spans().into_iter().enumerate() {
@@ -200,7 +202,7 @@ impl Table {
                 copied += 1;
                 continue;
             }
-            let mut rows = std::pin::pin!(opened.rows_of(vec![number], None, Arc::clone(schema))?);
+            let mut rows = std::pin::pin!(opened.stored(number, Arc::clone(schema))?);
             let mut start = 0_u64;
             while let Some(batch) = rows.try_next().await? {
                 let end = start + batch.num_rows() as u64;

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch, new_null_array},
-    compute::{filter_record_batch, interleave},
+    compute::{concat, filter_record_batch, interleave},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use futures::TryStreamExt as _;
@@ -18,10 +18,16 @@ use super::{
     edit::{Edits, Patches},
     file::DataFile,
     latest::{Converter, Latest, arrow_error, with_column},
-    merge::{MergeCounts, MergeOptions, POSITION, Planned, Shaped, merge_operation},
+    merge::{MergeCounts, MergeOptions, POSITION, Planned, Shape, merge_operation},
+    opened::Numbered,
     probe::Candidates,
+    slices::{Keep, LoadSlices, Slice},
+    write::Writer,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    spill::gathered::Gathered,
+};
 
 /// When a version became the current one: its first sequence column.
 pub const VALID_FROM: &str = "_valid_from";
@@ -95,14 +101,9 @@ struct Probed {
 }
 
 impl Probed {
-    /// Keeps those rows of `batch` whose keys are in `by_key`; `place` is the file and the number of the first row in it.
-    fn add(
-        &mut self,
-        batch: &RecordBatch,
-        place: (usize, u64),
-        keys: &Converter,
-        by_key: &Groups,
-    ) -> Result<()> {
+    /// Keeps those rows of `numbered`, which are of the file of that number, whose keys are in `by_key`.
+    fn add(&mut self, numbered: &Numbered, file: usize, keys: &Converter, by_key: &Groups) -> Result<()> {
+        let batch = &numbered.rows;
         let rows = keys.convert(batch)?;
         let (mut chosen, mut count) = (vec![false; batch.num_rows()], 0);
         for (row, chosen) in chosen.iter_mut().enumerate() {
@@ -111,8 +112,8 @@ impl Probed {
             }
             *chosen = true;
             self.rows.push(Found {
-                file: place.0,
-                row: place.1 + row as u64,
+                file,
+                row: numbered.number(row),
                 kept: (self.kept.len(), count),
             });
             count += 1;
@@ -135,61 +136,126 @@ struct Spans {
     counts: MergeCounts,
 }
 
+/// What the slices of a load do to the rows of a table, as far as they are looked at.
+struct Changes {
+    edits: Vec<Edits>,
+    /// The ends of the spans of patched rows.
+    ends: Vec<ArrayRef>,
+    /// Whether a file can hold keys of the load.
+    probed: Vec<bool>,
+    counts: MergeCounts,
+}
+
+impl Changes {
+    fn new(files: usize) -> Self {
+        Self {
+            edits: vec![Edits::default(); files],
+            ends: Vec::new(),
+            probed: vec![false; files],
+            counts: MergeCounts::default(),
+        }
+    }
+
+    /// Adds what `spans` of one slice change; `ends` are the values for its patches.
+    fn add(&mut self, spans: Spans, ends: ArrayRef) {
+        let before: usize = self.ends.iter().map(|ends| ends.len()).sum();
+        for (edits, more) in self.edits.iter_mut().zip(spans.edits) {
+            edits.drops.extend(more.drops);
+            let patches = more.patches.into_iter();
+            edits.patches.extend(patches.map(|(row, at)| (row, before + at)));
+        }
+        self.ends.push(ends);
+        self.counts.merged += spans.counts.merged;
+        self.counts.superseded += spans.counts.superseded;
+        self.counts.present += spans.counts.present;
+        self.counts.replaced += spans.counts.replaced;
+        self.counts.changed += spans.counts.changed;
+    }
+}
+
 impl Table {
-    pub(super) async fn plan_history(&self, shaped: Shaped, options: &MergeOptions) -> Result<Planned> {
-        let Shaped {
-            rows,
-            schema,
-            changed,
-        } = shaped;
-        let sequence = options.sequence_by.first().ok_or_else(|| {
-            Error::new(ErrorKind::Config, "merge history").with("problem", "sequence_by names no column")
-        })?;
+    pub(super) async fn plan_history(
+        &self,
+        rows: Gathered,
+        shape: Shape,
+        options: &MergeOptions,
+    ) -> Result<Planned> {
         let identity: Vec<&str> = options
             .keys()
             .into_iter()
             .chain(options.sequence_by.iter().map(String::as_str))
             .collect();
-        let latest = Latest::of(rows, &schema, &identity, &POSITION)?;
         let files = self.files()?;
-        let candidates = self.candidates(&files, &options.keys, &latest);
-        let keys = Converter::new(&options.keys(), &schema)?;
-        let groups = Groups::of(&latest, &keys)?;
-        let probed = self
-            .find_versions(&files, &candidates, &latest, &keys, &groups)
-            .await?;
-        let mut spans = spans(&latest, &groups, &probed, &keys, options, files.len())?;
-        spans.counts.files = files.len() as u64;
-        spans.counts.files_probed = candidates.files.len() as u64;
-        spans.counts.groups = probed.groups;
-        spans.counts.groups_probed = probed.groups_read;
-
-        let sequences = Sequences::of(&latest, &probed, sequence, &schema)?;
-        let deleted = latest.deletions();
-        let ends: Vec<Option<Place>> = spans
-            .successors
-            .iter()
-            .map(|winner| Some(Place::Load(*winner)))
-            .collect();
+        let slices = LoadSlices::new(rows, &shape, &identity, &POSITION, Keep::Versions)?;
+        let mut changes = Changes::new(files.len());
+        let mut writer = self
+            .writer(Arc::clone(&shape.schema))?
+            .with_filters(&options.keys);
+        for number in 0..slices.count() {
+            let slice = slices.read(number).await?;
+            self.place(&slice, &files, &shape, options, &mut changes, &mut writer)
+                .await?;
+        }
+        let Changes {
+            edits,
+            ends,
+            probed,
+            mut counts,
+        } = changes;
+        counts.files = files.len() as u64;
+        counts.files_probed = probed.iter().filter(|probed| **probed).count() as u64;
+        let ended: usize = ends.iter().map(|ends| ends.len()).sum();
+        let ends: Vec<&dyn arrow::array::Array> = ends.iter().map(AsRef::as_ref).collect();
         let patches = Patches {
             columns: vec![
-                (VALID_TO, sequences.at(&ends)?),
-                (CURRENT, Arc::new(BooleanArray::from(vec![false; ends.len()]))),
+                (VALID_TO, concat(&ends).map_err(arrow_error)?),
+                (CURRENT, Arc::new(BooleanArray::from(vec![false; ended]))),
             ],
             latest: None,
         };
-        let edited = std::mem::take(&mut spans.edits);
         let edited = files
             .into_iter()
-            .zip(edited)
+            .zip(edits)
             .filter(|(_, edits)| !edits.is_empty());
         let edited = edited.collect();
-        let mut writer = self.writer(schema)?.with_filters(&options.keys);
-        let edited = self
-            .change(edited, &patches, options, &mut writer, &mut spans.counts)
+        let changed = self
+            .change(edited, &patches, options, &mut writer, &mut counts)
             .await?;
-        let mut actions = edited.actions;
-        let next = spans.next;
+        let mut actions = changed.actions;
+        actions.extend(writer.close().await?);
+        Ok(Planned {
+            counts,
+            tombstones: Vec::new().into(),
+            actions,
+            schema: shape.changed,
+            operation: merge_operation(options),
+        })
+    }
+
+    /// Writes the versions of `slice` and adds what changes in `files`.
+    async fn place(
+        &self,
+        slice: &Slice,
+        files: &[DataFile],
+        shape: &Shape,
+        options: &MergeOptions,
+        changes: &mut Changes,
+        writer: &mut Writer,
+    ) -> Result<()> {
+        let sequence = options.sequence_by.first().ok_or_else(|| {
+            Error::new(ErrorKind::Config, "merge history").with("problem", "sequence_by names no column")
+        })?;
+        let latest = &slice.latest;
+        let candidates = self.candidates(files, &options.keys, latest);
+        let keys = Converter::new(&options.keys(), &shape.schema)?;
+        let groups = Groups::of(latest, &keys)?;
+        let probed = self
+            .find_versions(files, &candidates, latest, &keys, &groups)
+            .await?;
+        let spans = spans(latest, &groups, &probed, &keys, options, files.len())?;
+        let sequences = Sequences::of(latest, &probed, sequence, &shape.schema)?;
+        let next = &spans.next;
+        let deleted = latest.deletions();
         let versions: Vec<usize> = (0..next.len()).filter(|winner| next[*winner].is_some()).collect();
         let extend = |winners: &[usize], rows: RecordBatch| -> Result<RecordBatch> {
             let starts: Vec<Option<Place>> =
@@ -204,15 +270,21 @@ impl Table {
             let rows = with_column(&rows, VALID_TO, sequences.at(&ends)?)?;
             with_column(&rows, CURRENT, Arc::new(current))
         };
-        latest.write(&versions, extend, &mut writer).await?;
-        actions.extend(writer.close().await?);
-        Ok(Planned {
-            counts: spans.counts,
-            tombstones: Vec::new(),
-            actions,
-            schema: changed,
-            operation: merge_operation(options),
-        })
+        latest.write(&versions, extend, writer).await?;
+        let ends: Vec<Option<Place>> = spans
+            .successors
+            .iter()
+            .map(|winner| Some(Place::Load(*winner)))
+            .collect();
+        let ends = sequences.at(&ends)?;
+        for number in &candidates.files {
+            changes.probed[*number] = true;
+        }
+        changes.counts.groups += probed.groups;
+        changes.counts.groups_probed += probed.groups_read;
+        changes.counts.superseded += slice.beaten;
+        changes.add(spans, ends);
+        Ok(())
     }
 
     /// Every version that the table has of the keys of the load.
@@ -227,16 +299,14 @@ impl Table {
         let mut probed = Probed::default();
         for number in &candidates.files {
             let opened = self.open(&files[*number]).await?;
-            let (spans, groups) = (opened.spans(), opened.groups_with(&candidates.ranges).await?);
-            probed.groups += spans.len() as u64;
+            let groups = opened.groups_with(&candidates.ranges).await?;
+            probed.groups += opened.groups().len() as u64;
             probed.groups_read += groups.len() as u64;
             for group in groups {
-                let mut start = spans[group].start;
-                let rows = opened.rows_of(vec![group], None, Arc::clone(&latest.probe_schema))?;
+                let rows = opened.rows_of(group..group + 1, Arc::clone(&latest.probe_schema))?;
                 let mut batches = std::pin::pin!(rows);
                 while let Some(batch) = batches.try_next().await? {
-                    probed.add(&batch, (*number, start), keys, by_key)?;
-                    start += batch.num_rows() as u64;
+                    probed.add(&batch, *number, keys, by_key)?;
                 }
             }
         }

@@ -14,7 +14,7 @@ use super::write::Writer;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Winning rows gathered into one Arrow batch at a time.
-const GATHER_ROWS: usize = 16 * 1024;
+pub(super) const GATHER_ROWS: usize = 16 * 1024;
 
 /// The latest row of each identity of a load.
 pub(super) struct Latest {
@@ -147,6 +147,16 @@ impl Latest {
         interleave_record_batch(&batches, &places).map_err(arrow_error)
     }
 
+    /// Of `rows` of the table's shape the columns that identify and order them.
+    pub(super) fn probed_columns(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let places = self.probe_schema.fields().iter();
+        let places = places.map(|field| rows.schema_ref().index_of(field.name()));
+        places
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .and_then(|places| rows.project(&places))
+            .map_err(arrow_error)
+    }
+
     /// Writes `winners` in key order, so that the statistics of the new files are narrow. `extend` may add columns to
     /// the rows of some winners.
     pub(super) async fn write(
@@ -165,7 +175,7 @@ impl Latest {
 }
 
 /// The columns `names` of `schema`, each once.
-fn columns(schema: &Schema, names: &[&str]) -> Result<SchemaRef> {
+pub(super) fn columns(schema: &Schema, names: &[&str]) -> Result<SchemaRef> {
     let mut columns: Vec<Field> = Vec::new();
     for name in names {
         let field = schema.field_with_name(name).map_err(arrow_error)?;

@@ -15,7 +15,7 @@ use std::{
 use chrono::TimeDelta;
 use deltalake::{
     checkpoints::create_checkpoint,
-    kernel::{Action, transaction::CommitBuilder},
+    kernel::{Action, DeletionVectorDescriptor, transaction::CommitBuilder},
     protocol::DeltaOperation,
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -24,7 +24,8 @@ use serde::Deserialize;
 
 use super::{
     AppId, Standing, Table, Tables,
-    file::DataFile,
+    deleted::{file_of, is_vector_file},
+    file::{DataFile, Logical},
     lower,
     side::{Side, load_of, of_stream},
 };
@@ -57,6 +58,9 @@ const SMALL_SHARE: u64 = 2;
 /// So many files become one whatever their sizes; fewer only if the largest of them is not nearly all of it.
 const FILES_ENOUGH: usize = 8;
 
+/// A file is written anew for its own sake if more than one in so many of its rows is marked as deleted.
+const DELETED_PART: u64 = 5;
+
 /// Commits read at once.
 const COMMITS_IN_FLIGHT_MAX: usize = 16;
 
@@ -78,6 +82,17 @@ pub struct CompactOptions {
     pub before: Timestamp,
     /// Whose rows are never taken back.
     pub settled: Settled,
+    /// Which files are written anew because rows in them are marked as deleted.
+    pub marked: Marked,
+}
+
+/// Files with rows that are marked as deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// Small ones, and those of which much is marked.
+    Much,
+    /// All.
+    All,
 }
 
 /// The files of a table whose rows no load takes back as files.
@@ -118,6 +133,8 @@ struct Small {
     /// Number among all files.
     at: usize,
     bytes: u64,
+    /// Whether it is written anew in any case.
+    marked: bool,
 }
 
 impl Settled {
@@ -137,6 +154,12 @@ impl Settled {
     }
 }
 
+/// Whether so many rows of `file` are marked as deleted that readers pay for them.
+fn is_much_deleted(file: &DataFile) -> bool {
+    let records = file.records().unwrap_or(0);
+    file.deleted().saturating_mul(DELETED_PART) > records
+}
+
 /// Whether rows of a load that ends with `batch` stay: it was committed, and another one after it.
 fn is_settled(batch: i64, standing: &Standing) -> bool {
     let loaded = standing.watermark.is_some_and(|mark| batch <= mark.get());
@@ -150,12 +173,16 @@ impl Table {
         let before = options.before.timestamp_millis();
         for (at, file) in files.iter().enumerate() {
             let small = file.bytes < options.target_bytes / SMALL_SHARE;
-            let plain = file.view.deletion_vector_descriptor().is_none();
-            if small && plain && file.view.modification_time() < before && options.settled.has(file) {
+            let marked =
+                file.vector.is_some() && (small || options.marked == Marked::All || is_much_deleted(file));
+            if (small || marked) && file.view.modification_time() < before && options.settled.has(file) {
                 let mut partition = file.partition.clone();
                 partition.sort();
                 let bytes = file.bytes;
-                partitions.entry(partition).or_default().push(Small { at, bytes });
+                partitions
+                    .entry(partition)
+                    .or_default()
+                    .push(Small { at, bytes, marked });
             }
         }
         for small in partitions.values_mut() {
@@ -184,7 +211,7 @@ impl Table {
         Ok(found)
     }
 
-    /// Puts small files together. Rows stay as they are, in their order within a file; the watermark stays.
+    /// Puts small files together, and writes those anew that have many rows which are marked as deleted. Rows stay as they are, in their order within a file; the watermark stays.
     ///
     /// Beside other writers nothing is lost: a load that planned against the files before plans again, and files that a
     /// load has changed meanwhile are left to the next time.
@@ -316,15 +343,8 @@ impl Table {
         self.refresh().await?;
         let mut needed: HashSet<Path> = HashSet::new();
         for file in self.files()? {
-            if file.view.deletion_vector_descriptor().is_some() {
-                return Err(
-                    Error::new(ErrorKind::Refused, "look for files that no version needs")
-                        .with("table", &self.path)
-                        .with(
-                            "hint",
-                            "another writer gave this table deletion vectors; vacuum it with that",
-                        ),
-                );
+            if let Some(vector) = &file.vector {
+                needed.extend(file_of(vector)?);
             }
             needed.insert(file.path);
         }
@@ -340,8 +360,10 @@ impl Table {
             remove: Option<Removed>,
         }
         #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
         struct Removed {
             path: String,
+            deletion_vector: Option<DeletionVectorDescriptor>,
         }
         let commits = self.list(Some(&Path::from(LOG))).await?.into_iter();
         let commits = commits
@@ -369,18 +391,21 @@ impl Table {
                     let lines = bytes.split(|byte| *byte == b'\n');
                     for line in lines.filter(|line| !line.is_empty()) {
                         let line: Line = serde_json::from_slice(line).map_err(corrupt)?;
-                        removed.extend(line.remove.map(|removed| removed.path));
+                        removed.extend(line.remove);
                     }
                     Ok::<_, Error>(removed)
                 }
             })
             .buffered(COMMITS_IN_FLIGHT_MAX);
         let mut removed = Vec::new();
-        while let Some(paths) = read.try_next().await? {
-            for path in paths {
+        while let Some(files) = read.try_next().await? {
+            for file in files {
                 // Written with or without escapes, it is not deleted.
-                removed.extend(Path::from_url_path(&path).ok());
-                removed.push(path_of(&path));
+                removed.extend(Path::from_url_path(&file.path).ok());
+                removed.push(path_of(&file.path));
+                if let Some(vector) = &file.deletion_vector {
+                    removed.extend(file_of(vector)?);
+                }
             }
         }
         Ok(removed)
@@ -453,6 +478,7 @@ impl Tables {
                 side: side.clone(),
                 standings: vec![(stream.clone(), standing.clone())],
             },
+            marked: Marked::Much,
         };
         table.compact(&options).await?;
         create_checkpoint(&table.delta, None)
@@ -483,8 +509,7 @@ impl Tables {
                 ));
         }
         let says = async |table: &Table| -> Result<_> {
-            let mut files: Vec<Path> = table.files()?.into_iter().map(|file| file.path).collect();
-            files.sort_unstable();
+            let files: HashSet<Logical> = table.files()?.iter().map(DataFile::logical).collect();
             let watermark = match app {
                 Some(app) => table.watermark(app).await?,
                 None => None,
@@ -520,7 +545,9 @@ fn bins(files: &[Small], target_bytes: u64) -> Vec<Vec<usize>> {
         let sum: u64 = bin.iter().map(|file| file.bytes).sum();
         let largest = bin.iter().map(|file| file.bytes).max().unwrap_or(0);
         // One large file is not written again and again for a few rows.
-        bin.len() >= FILES_ENOUGH || (bin.len() > 1 && (sum - largest) * 4 >= largest)
+        bin.len() >= FILES_ENOUGH
+            || bin.iter().any(|file| file.marked)
+            || (bin.len() > 1 && (sum - largest) * 4 >= largest)
     };
     bins.retain(worth);
     bins.iter()
@@ -602,13 +629,16 @@ fn stale(listed: Vec<ObjectMeta>, newest: u64, before: Timestamp) -> Vec<ObjectM
     stale.into_iter().map(|(_, object)| object).collect()
 }
 
-/// Whether a file of a table's folder is one of data: nothing hidden, nothing of the log.
+/// Whether a file of a table's folder is one of data, or says which of its rows are deleted: nothing hidden, nothing of the
+/// log.
 fn is_data(path: &Path) -> bool {
     let mut parts: Vec<String> = path.parts().map(|part| part.as_ref().to_owned()).collect();
     let Some(name) = parts.pop() else { return false };
     // Columns may begin with an underscore, and then folders of partitions do.
     let hidden = |part: &String| part.starts_with(['_', '.']) && !part.contains('=');
-    name.ends_with(".parquet") && !name.starts_with(['_', '.']) && !parts.iter().any(hidden)
+    (name.ends_with(".parquet") || is_vector_file(&name))
+        && !name.starts_with(['_', '.'])
+        && !parts.iter().any(hidden)
 }
 
 fn path_of(text: &str) -> Path {

@@ -6,9 +6,10 @@
 //! winners ─ in the place of the row they replace, or into new files
 //! ```
 //!
-//! Order is `sequence_by`, then the raw position. Memory follows the rows of the load, not the table.
+//! Order is `sequence_by`, then the raw position. Memory follows the rows of the load, not the table; of a load that memory
+//! has no room for it holds one slice at a time, and of the others where the rows are that they replace.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use arrow::{
     array::{AsArray as _, BooleanArray, RecordBatch},
@@ -23,19 +24,18 @@ use object_store::{ObjectStoreExt as _, path::Path};
 
 use super::{
     CommitNote, Committed, Standing, Table,
-    absent::{Absence, Absent, AbsentCounts},
-    change::Changed,
-    edit::{Edits, Patches},
+    absent::{Absence, AbsentCounts},
+    deleted::file_of,
     evolve,
     file::DataFile,
-    latest::{Latest, arrow_error},
+    latest::arrow_error,
     lower,
-    probe::Probed,
 };
 use crate::{
-    config::{Deletes, ScdType},
+    config::{Deletes, ScdType, WriteMode},
     error::{Error, ErrorKind, Result},
     raw::BatchNumber,
+    spill::gathered::Gathered,
 };
 
 /// The columns of a row's raw position, in order of significance.
@@ -52,6 +52,8 @@ pub struct MergeOptions {
     pub scd_type: ScdType,
     /// What a deletion does.
     pub deletes: Deletes,
+    /// What becomes of the files of rows that are replaced.
+    pub write_mode: WriteMode,
     /// Deletions whose rows are not in the table any more, if there are any, and where the main table stands: those of
     /// loads that are not in it do not count.
     pub tombstones: Option<(Table, Standing)>,
@@ -99,6 +101,8 @@ pub struct MergeCounts {
     pub groups_copied: u64,
     /// Files rewritten.
     pub files_rewritten: u64,
+    /// Files that stay with more rows marked as deleted.
+    pub files_marked: u64,
 }
 
 /// New files that are written but not yet visible.
@@ -107,10 +111,26 @@ pub struct Planned {
     /// What will have happened once it is committed.
     pub counts: MergeCounts,
     /// Keys, sequence and position of rows that are gone from the table for good, to be kept beside it.
-    pub tombstones: Vec<RecordBatch>,
+    pub tombstones: Gathered,
     pub(super) actions: Vec<Action>,
     pub(super) schema: Option<Schema>,
     pub(super) operation: DeltaOperation,
+}
+
+/// The shape of a table once rows of some schema are in it.
+#[derive(Clone)]
+pub(super) struct Shape {
+    pub(super) schema: SchemaRef,
+    /// The schema, if the table does not have it yet.
+    pub(super) changed: Option<Schema>,
+}
+
+impl Shape {
+    /// `rows` in this shape.
+    pub(super) fn of(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        cast_record_batch(rows, Arc::clone(&self.schema), false, true)
+            .map_err(|source| lower(source, "shape rows"))
+    }
 }
 
 /// Rows in the shape of the table they go to.
@@ -124,47 +144,55 @@ pub(super) struct Shaped {
 impl Table {
     /// Writes the files that `rows` lead to; nothing is visible before [`Table::commit_merge`].
     ///
-    /// `rows` are in raw order and share one schema; columns the table lacks are added to it. With `absence` they end a
-    /// pass over everything: rows that it did not bring are deletions.
+    /// `rows` share one schema; columns the table lacks are added to it. With `absence` they end a pass over everything:
+    /// rows that it did not bring are deletions. Rows that are more than memory holds are merged by and by, in slices of
+    /// their keys.
     ///
     /// # Errors
+    /// [`ErrorKind::Limit`](crate::error::ErrorKind::Limit) if one key of a history has more versions than memory holds,
     /// [`ErrorKind::Contract`](crate::error::ErrorKind::Contract) if a column would change its type,
     /// [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) or
     /// [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) if files cannot be read or written.
     pub async fn plan_merge(
         &self,
-        rows: Vec<RecordBatch>,
+        rows: impl Into<Gathered>,
         options: &MergeOptions,
         absence: Option<Absence<'_>>,
     ) -> Result<Planned> {
-        let shaped = self.shaped(&rows)?;
+        let rows = rows.into();
+        let shape = self.shape(rows.schema().as_deref())?;
         match options.scd_type {
-            ScdType::Append => self.plan_append(shaped, options).await,
-            ScdType::Upsert => self.plan_upsert(shaped, options, absence).await,
-            ScdType::History => self.plan_history(shaped, options).await,
+            ScdType::Append => self.plan_append(rows, shape, options).await,
+            ScdType::Upsert => self.plan_upsert(rows, shape, options, absence).await,
+            ScdType::History => self.plan_history(rows, shape, options).await,
             ScdType::Replace => {
-                self.plan_replace(shaped, options, absence.map(|absence| absence.since))
-                    .await
+                let since = absence.map(|absence| absence.since);
+                self.plan_replace(rows, shape, options, since).await
             }
         }
     }
 
-    /// Brings `rows` into the shape of the table, with the columns that it lacks.
-    pub(super) fn shaped(&self, rows: &[RecordBatch]) -> Result<Shaped> {
+    /// The shape of the table with rows of the schema `wanted`: it has the columns that it lacks.
+    pub(super) fn shape(&self, wanted: Option<&Schema>) -> Result<Shape> {
         let existing = self.schema()?;
-        let wanted = rows
-            .first()
-            .map_or_else(|| Arc::clone(&existing), RecordBatch::schema);
-        let schema = Arc::new(evolve::union(&existing, &wanted)?);
-        let rows = rows
-            .iter()
-            .map(|batch| cast_record_batch(batch, Arc::clone(&schema), false, true))
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(|source| lower(source, "shape rows"))?;
-        Ok(Shaped {
-            rows,
+        let schema = match wanted {
+            Some(wanted) => Arc::new(evolve::union(&existing, wanted)?),
+            None => Arc::clone(&existing),
+        };
+        Ok(Shape {
             changed: (*schema != *existing).then(|| schema.as_ref().clone()),
             schema,
+        })
+    }
+
+    /// Brings `rows` into the shape of the table, with the columns that it lacks.
+    pub(super) fn shaped(&self, rows: &[RecordBatch]) -> Result<Shaped> {
+        let shape = self.shape(rows.first().map(RecordBatch::schema).as_deref())?;
+        let rows = rows.iter().map(|batch| shape.of(batch));
+        Ok(Shaped {
+            rows: rows.collect::<Result<_>>()?,
+            changed: shape.changed.clone(),
+            schema: shape.schema,
         })
     }
 
@@ -182,10 +210,19 @@ impl Table {
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) if the store does not answer.
     pub async fn abandon(&self, planned: Planned) -> Result<()> {
+        let mut gone = HashSet::new();
         for action in &planned.actions {
             if let Action::Add(file) = action {
-                let path = Path::parse(&file.path)
-                    .map_err(|source| Error::new(ErrorKind::Internal, "name data file").caused_by(source))?;
+                // A file of which rows were marked is one of the table; of the plan is what says which rows.
+                let path = match &file.deletion_vector {
+                    Some(vector) => file_of(vector)?,
+                    None => Some(Path::parse(&file.path).map_err(|source| {
+                        Error::new(ErrorKind::Internal, "name data file").caused_by(source)
+                    })?),
+                };
+                let Some(path) = path.filter(|path| gone.insert(path.clone())) else {
+                    continue;
+                };
                 self.store().delete(&path).await.map_err(|source| {
                     Error::new(ErrorKind::Unavailable, "delete data file")
                         .with("file", &path)
@@ -196,21 +233,24 @@ impl Table {
         Ok(())
     }
 
-    async fn plan_append(&self, shaped: Shaped, options: &MergeOptions) -> Result<Planned> {
-        let mut writer = self.writer(shaped.schema)?.with_filters(&options.keys);
+    async fn plan_append(&self, rows: Gathered, shape: Shape, options: &MergeOptions) -> Result<Planned> {
+        let mut writer = self
+            .writer(Arc::clone(&shape.schema))?
+            .with_filters(&options.keys);
         let mut counts = MergeCounts {
             files: self.files()?.len() as u64,
             ..MergeCounts::default()
         };
-        for batch in &shaped.rows {
+        for batch in rows.batches() {
+            let batch = shape.of(&batch?)?;
             counts.merged += batch.num_rows() as u64;
-            writer.write(batch).await?;
+            writer.write(&batch).await?;
         }
         Ok(Planned {
             counts,
-            tombstones: Vec::new(),
+            tombstones: Vec::new().into(),
             actions: writer.close().await?,
-            schema: shaped.changed,
+            schema: shape.changed,
             operation: append(),
         })
     }
@@ -218,7 +258,8 @@ impl Table {
     /// The rows of the pass that began with `since` instead of all rows there are; without a finished pass nothing changes.
     async fn plan_replace(
         &self,
-        shaped: Shaped,
+        rows: Gathered,
+        shape: Shape,
         options: &MergeOptions,
         since: Option<BatchNumber>,
     ) -> Result<Planned> {
@@ -227,11 +268,14 @@ impl Table {
             files: files.len() as u64,
             ..MergeCounts::default()
         };
-        let mut writer = self.writer(shaped.schema)?.with_filters(&options.keys);
-        for batch in &shaped.rows {
+        let mut writer = self
+            .writer(Arc::clone(&shape.schema))?
+            .with_filters(&options.keys);
+        for batch in rows.batches() {
+            let batch = shape.of(&batch?)?;
             let total = batch.num_rows();
             let of_pass = match since {
-                Some(since) => since_batch(batch, since)?,
+                Some(since) => since_batch(&batch, since)?,
                 None => batch.slice(0, 0),
             };
             counts.merged += of_pass.num_rows() as u64;
@@ -247,125 +291,14 @@ impl Table {
         }
         Ok(Planned {
             counts,
-            tombstones: Vec::new(),
+            tombstones: Vec::new().into(),
             actions,
-            schema: shaped.changed,
+            schema: shape.changed,
             operation: DeltaOperation::Write {
                 mode: SaveMode::Overwrite,
                 partition_by: None,
                 predicate: None,
             },
-        })
-    }
-
-    async fn plan_upsert(
-        &self,
-        shaped: Shaped,
-        options: &MergeOptions,
-        absence: Option<Absence<'_>>,
-    ) -> Result<Planned> {
-        let Shaped {
-            rows,
-            schema,
-            changed,
-        } = shaped;
-        let latest = Arc::new(Latest::of(rows, &schema, &options.keys(), &options.order())?);
-        let files = self.files()?;
-        let candidates = self.candidates(&files, &options.keys, &latest);
-        let probed = self.probe_all(&files, &candidates, &latest).await?;
-        let mut counts = MergeCounts {
-            files: files.len() as u64,
-            files_probed: candidates.files.len() as u64,
-            groups: probed.groups,
-            groups_probed: probed.groups_read,
-            ..MergeCounts::default()
-        };
-        // A winner is written once, also where its key stands in several rows because the keys of the table were others before.
-        let mut settled = vec![false; latest.winners.len()];
-        let mut present = vec![false; latest.winners.len()];
-        let mut meet = |hits: &Probed| {
-            for hit in hits.matches.iter().flatten() {
-                settled[hit.winner] |= !hit.newer;
-                present[hit.winner] |= hit.same;
-            }
-        };
-        meet(&probed);
-        if let Some((tombstones, standing)) = &options.tombstones {
-            let mut files = tombstones.files()?;
-            files.retain(|file| standing.counts(file));
-            let candidates = tombstones.candidates(&files, &options.keys, &latest);
-            meet(&tombstones.probe_all(&files, &candidates, &latest).await?);
-        }
-        counts.superseded = latest.total() - latest.winners.len() as u64;
-        // Counted for themselves, not as what is left over: the caller checks that the two add up to what it gave.
-        counts.superseded += settled.iter().filter(|stale| **stale).count() as u64;
-        counts.present = present.iter().filter(|same| **same).count() as u64;
-        let hard = options.deletes == Deletes::Hard;
-        let marks = latest.deletions();
-        // A winner takes the place of the row that it replaces: then the file keeps its order and its bounds.
-        let mut edits: Vec<Edits> = vec![Edits::default(); files.len()];
-        let mut buried: Vec<usize> = Vec::new();
-        let mut written = 0;
-        for (file, hits) in candidates.files.iter().zip(&probed.matches) {
-            for hit in hits.iter().filter(|hit| hit.newer) {
-                counts.replaced += 1;
-                counts.changed += u64::from(hit.changed);
-                let first = !std::mem::replace(&mut settled[hit.winner], true);
-                counts.merged += u64::from(first);
-                let gone = hard && marks[hit.winner];
-                if first && !gone {
-                    edits[*file].replacements.push((hit.row, hit.winner));
-                    written += u64::from(!marks[hit.winner]);
-                    continue;
-                }
-                edits[*file].drops.push(hit.row);
-                if first {
-                    buried.push(hit.winner);
-                }
-            }
-        }
-        let mut new: Vec<usize> = (0..settled.len()).filter(|winner| !settled[*winner]).collect();
-        counts.merged += new.len() as u64;
-        written += new.iter().filter(|winner| !marks[**winner]).count() as u64;
-        if hard {
-            buried.extend(new.extract_if(.., |winner| marks[*winner]));
-        }
-        let mut tombstones = Vec::new();
-        if !buried.is_empty() {
-            tombstones.push(latest.gather(&buried)?);
-        }
-        if let Some(absence) = absence {
-            let absent: Absent = self
-                .find_absent(&files, &latest, options, absence, &edits, written)
-                .await?;
-            counts.absent = absent.counts;
-            counts.files_probed = files.len() as u64;
-            absent.edit(hard, &mut edits);
-            tombstones.extend(absent.tombstones);
-        }
-        let mut patches = Patches::deleted();
-        patches.latest = Some(Arc::clone(&latest));
-        let edited = files
-            .into_iter()
-            .zip(edits)
-            .filter(|(_, edits)| !edits.is_empty());
-        let edited = edited.collect();
-        let mut writer = self.writer(schema)?.with_filters(&options.keys);
-        let Changed {
-            mut actions,
-            unwritten,
-        } = self
-            .change(edited, &patches, options, &mut writer, &mut counts)
-            .await?;
-        new.extend(unwritten);
-        latest.write(&new, |_, rows| Ok(rows), &mut writer).await?;
-        actions.extend(writer.close().await?);
-        Ok(Planned {
-            counts,
-            tombstones,
-            actions,
-            schema: changed,
-            operation: merge_operation(options),
         })
     }
 }

@@ -15,12 +15,14 @@ mod change;
 pub mod children;
 pub mod contracts;
 mod copied;
+mod deleted;
 mod edit;
 mod encode;
 mod encoding;
 mod evolve;
 pub mod explode;
 mod failure;
+mod feature;
 mod file;
 mod groups;
 pub mod history;
@@ -37,6 +39,7 @@ pub mod promote;
 mod prune;
 pub mod release;
 pub mod side;
+mod slices;
 mod split;
 mod stats;
 pub mod system;
@@ -44,6 +47,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 pub mod tombstones;
+mod upsert;
 pub mod widen;
 mod write;
 
@@ -58,7 +62,7 @@ use datafusion::{catalog::TableProvider, execution::context::SessionContext};
 use deltalake::{
     DeltaTable, DeltaTableError, ObjectStore,
     kernel::{
-        Action, CommitInfo, MetadataExt as _, StructType, Transaction,
+        Action, CommitInfo, Metadata, MetadataExt as _, StructType, Transaction,
         engine::arrow_conversion::TryIntoKernel as _,
         transaction::{CommitBuilder, CommitProperties},
     },
@@ -70,7 +74,7 @@ use futures::TryStreamExt as _;
 use object_store::{path::Path, prefix::PrefixStore};
 use url::Url;
 
-use self::{failure::lower, kept::Kept, mark::Mark};
+use self::{failure::lower, file::Logical, kept::Kept, mark::Mark};
 use crate::{
     config::StreamName,
     error::{Error, ErrorKind, Result},
@@ -448,24 +452,24 @@ impl Table {
         }
     }
 
-    /// Whether every file that `actions` remove is in this version. A plan whose files are gone is one of another version,
-    /// and would bring their rows back.
+    /// Whether every file that `actions` remove is in this version, with the same rows deleted. A plan whose files are gone
+    /// is one of another version, and would bring their rows back.
     fn holds(&self, actions: &[Action]) -> Result<bool> {
         let removed = actions.iter().filter_map(|action| match action {
-            Action::Remove(file) => Some(file.path.as_str()),
+            Action::Remove(file) => Some(Logical::of(&file.path, file.deletion_vector.as_ref())),
             _ => None,
         });
         let mut removed = removed.peekable();
         if removed.peek().is_none() {
             return Ok(true);
         }
-        let live: HashSet<String> = self
+        let live: HashSet<Logical> = self
             .state()?
             .log_data()
             .iter()
-            .map(|file| file.path().into_owned())
+            .map(|file| Logical::of(&file.path(), file.deletion_vector_descriptor().as_ref()))
             .collect();
-        Ok(removed.all(|path| live.contains(path)))
+        Ok(removed.all(|file| live.contains(&file)))
     }
 
     /// Moves to the newest version.
@@ -517,12 +521,11 @@ impl Table {
             .map_err(|source| lower(source, "read table state").with("table", &self.path))
     }
 
-    /// The action that gives the table the columns of `schema`.
-    fn metadata_with(&self, schema: &Schema) -> Result<Action> {
+    /// The table's metadata with the columns of `schema`.
+    fn metadata_with(&self, schema: &Schema) -> Result<Metadata> {
         let metadata = self.state()?.metadata().clone();
         metadata
             .with_schema(&kernel_schema(schema)?)
-            .map(Action::Metadata)
             .map_err(|source| lower(source.into(), "change table schema").with("table", &self.path))
     }
 
@@ -534,9 +537,7 @@ impl Table {
         operation: DeltaOperation,
         note: &CommitNote,
     ) -> Result<Committed> {
-        if let Some(schema) = schema {
-            actions.push(self.metadata_with(schema)?);
-        }
+        self.announce(&mut actions, schema)?;
         if !self.holds(&actions)? {
             return Ok(Committed::Conflicted);
         }

@@ -1,20 +1,25 @@
 //! A data file whose footer was read: its row groups, their rows and their bytes.
+//!
+//! A row has the number of its place in the file, whatever rows before it are marked as deleted.
 
 use std::{ops::Range, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, new_null_array},
-    compute::cast,
+    array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, new_null_array},
+    buffer::BooleanBuffer,
+    compute::{cast, filter_record_batch},
     datatypes::{Field, Schema, SchemaRef},
 };
 use bytes::Bytes;
 use deltalake::kernel::schema::cast_record_batch;
-use futures::{FutureExt as _, Stream, StreamExt as _, TryFutureExt as _, future::BoxFuture};
+use futures::{
+    FutureExt as _, Stream, StreamExt as _, TryFutureExt as _, TryStreamExt as _, future::BoxFuture,
+};
 use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
 use parquet::{
     arrow::{
         ProjectionMask,
-        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection},
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection, RowSelector},
         async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder},
     },
     bloom_filter::Sbbf,
@@ -25,7 +30,7 @@ use parquet::{
     schema::types::SchemaDescriptor,
 };
 
-use super::{file::DataFile, lower, tasks::ahead};
+use super::{deleted::Deleted, file::DataFile, latest::arrow_error, lower, tasks::ahead};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows decoded at a time; bounds memory whatever the size of a row group.
@@ -43,17 +48,40 @@ pub(super) struct Opened {
     pub(super) file: DataFile,
     reader: FileReader,
     metadata: ArrowReaderMetadata,
+    /// For each row whether it is not marked as deleted, if some are.
+    live: Option<BooleanBuffer>,
+}
+
+/// Rows of a data file.
+pub(super) struct Numbered {
+    pub(super) rows: RecordBatch,
+    numbers: Numbers,
+}
+
+enum Numbers {
+    /// One after the other, from this one on.
+    From(u64),
+    /// These, which ascend.
+    Each(Vec<u64>),
+}
+
+impl Numbered {
+    /// The number in the file of the row that is at `row` of these.
+    pub(super) fn number(&self, row: usize) -> u64 {
+        match &self.numbers {
+            Numbers::From(first) => first + row as u64,
+            Numbers::Each(numbers) => numbers[row],
+        }
+    }
 }
 
 impl Opened {
     /// Reads the footer of `file` in `store`.
     pub(super) async fn new(store: Arc<dyn ObjectStore>, file: &DataFile) -> Result<Self> {
-        if file.view.deletion_vector_descriptor().is_some() {
-            // Reading it as if whole would bring deleted rows back.
-            return Err(Error::new(ErrorKind::Refused, "read data file with a deletion vector")
-                .with("file", &file.path)
-                .with("hint", "another writer changed this table; purge its deletion vectors, or rebuild it from raw"));
-        }
+        let deleted = match &file.vector {
+            Some(vector) => Some(Deleted::load(store.as_ref(), vector).await?),
+            None => None,
+        };
         let mut reader = FileReader {
             store,
             path: file.path.clone(),
@@ -64,10 +92,19 @@ impl Opened {
         let metadata = ArrowReaderMetadata::load_async(&mut reader, options)
             .await
             .map_err(|source| unread(source, &file.path))?;
+        let rows = u64::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
+        let live = deleted.map(|deleted| {
+            deleted.live(rows).ok_or_else(|| {
+                Error::new(ErrorKind::Corrupt, "leave deleted rows out")
+                    .with("file", &file.path)
+                    .with("problem", "its deletion vector has rows that it has not")
+            })
+        });
         Ok(Self {
             file: file.clone(),
             reader,
             metadata,
+            live: live.transpose()?,
         })
     }
 
@@ -125,16 +162,71 @@ impl Opened {
         names
     }
 
-    /// Reads all rows in order, in the shape of `schema`: columns the file is too old to have are null.
+    /// The numbers of the rows that are marked as deleted.
+    pub(super) fn deleted(&self) -> impl Iterator<Item = u64> {
+        let live = self.live.iter();
+        live.flat_map(|live| (0..live.len()).filter(|row| !live.value(*row)))
+            .map(|row| row as u64)
+    }
+
+    /// Reads all rows in order, in the shape of `schema`: columns the file is too old to have are null. Deleted rows are
+    /// left out.
     pub(super) fn rows(
         &self,
         schema: SchemaRef,
     ) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + use<>> {
-        self.rows_of((0..self.groups().len()).collect(), None, schema)
+        let rows = self.rows_of(0..self.groups().len(), schema)?;
+        Ok(rows.map_ok(|numbered| numbered.rows))
     }
 
-    /// The same for some row groups, and of their rows those that `selection` says.
+    /// The same for some row groups, with the numbers of their rows.
     pub(super) fn rows_of(
+        &self,
+        groups: Range<usize>,
+        schema: SchemaRef,
+    ) -> Result<impl Stream<Item = Result<Numbered>> + Send + use<>> {
+        let mut next = self.spans().get(groups.start).map_or(0, |span| span.start);
+        let live = self.live.clone();
+        let stored = self.read(groups.collect(), None, schema)?;
+        Ok(stored.map(move |batch| {
+            let rows = batch?;
+            let first = next;
+            next += rows.num_rows() as u64;
+            without_deleted(rows, first, live.as_ref())
+        }))
+    }
+
+    /// Reads the rows of these numbers, which ascend, whether they are deleted or not.
+    pub(super) fn rows_at(
+        &self,
+        numbers: &[u64],
+        schema: SchemaRef,
+    ) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + use<>> {
+        let mut numbers = numbers.iter().copied().peekable();
+        let (mut groups, mut places, mut rows_before) = (Vec::new(), Vec::new(), 0);
+        for (group, span) in self.spans().into_iter().enumerate() {
+            let known = places.len();
+            while let Some(number) = numbers.next_if(|number| *number < span.end) {
+                places.push(rows_before + (number - span.start) as usize);
+            }
+            if places.len() > known {
+                groups.push(group);
+                rows_before += (span.end - span.start) as usize;
+            }
+        }
+        self.read(groups, Some(selection(&places)), schema)
+    }
+
+    /// Reads all rows of a row group as the file has them, deleted ones too.
+    pub(super) fn stored(
+        &self,
+        group: usize,
+        schema: SchemaRef,
+    ) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + use<>> {
+        self.read(vec![group], None, schema)
+    }
+
+    fn read(
         &self,
         groups: Vec<usize>,
         selection: Option<RowSelection>,
@@ -198,6 +290,38 @@ impl Opened {
         let bytes = bytes.map_err(|source| unread(external(source), &self.reader.path))?;
         Ok(Sbbf::from_bytes(&bytes).ok())
     }
+}
+
+/// The rows at `places`, which ascend.
+fn selection(places: &[usize]) -> RowSelection {
+    let (mut selectors, mut next) = (Vec::new(), 0);
+    for place in places {
+        if *place > next {
+            selectors.push(RowSelector::skip(place - next));
+        }
+        selectors.push(RowSelector::select(1));
+        next = place + 1;
+    }
+    selectors.into()
+}
+
+/// Those of `rows`, which are the rows from `first` on, that are live.
+fn without_deleted(rows: RecordBatch, first: u64, live: Option<&BooleanBuffer>) -> Result<Numbered> {
+    let all = |rows| Numbered {
+        rows,
+        numbers: Numbers::From(first),
+    };
+    let Some(live) = live else { return Ok(all(rows)) };
+    let live = live.slice(first as usize, rows.num_rows());
+    if live.count_set_bits() == rows.num_rows() {
+        return Ok(all(rows));
+    }
+    let numbers = live.set_indices().map(|row| first + row as u64).collect();
+    let rows = filter_record_batch(&rows, &BooleanArray::new(live, None)).map_err(arrow_error)?;
+    Ok(Numbered {
+        rows,
+        numbers: Numbers::Each(numbers),
+    })
 }
 
 fn unread(source: ParquetError, path: &Path) -> Error {

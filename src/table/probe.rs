@@ -5,11 +5,10 @@
 //!                                                                                           └─ order columns of those rows
 //! ```
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use futures::TryStreamExt as _;
-use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::{
     Table,
@@ -114,9 +113,8 @@ impl Table {
             let latest = Arc::clone(latest);
             async move {
                 let mut matches = Vec::new();
-                let spans = file.spans();
                 for group in groups {
-                    probe(&file, group, &spans[group], &latest, &mut matches).await?;
+                    probe(&file, group, &latest, &mut matches).await?;
                 }
                 Ok((candidate, matches))
             }
@@ -128,67 +126,70 @@ impl Table {
     }
 }
 
-/// Finds the winners' keys in the row group `group` of `file`, whose rows are `span`.
-async fn probe(
-    file: &Opened,
-    group: usize,
-    span: &Range<u64>,
-    latest: &Latest,
-    matches: &mut Vec<Match>,
-) -> Result<()> {
-    let mut found: Vec<(usize, usize)> = Vec::new();
-    let mut start = 0;
-    let mut batches = std::pin::pin!(file.rows_of(vec![group], None, Arc::clone(&latest.key_schema))?);
+/// Finds the winners' keys in the row group `group` of `file`.
+async fn probe(file: &Opened, group: usize, latest: &Latest, matches: &mut Vec<Match>) -> Result<()> {
+    let mut found: Vec<Found> = Vec::new();
+    let mut live = 0;
+    let mut batches = std::pin::pin!(file.rows_of(group..group + 1, Arc::clone(&latest.key_schema))?);
     while let Some(batch) = batches.try_next().await? {
-        let keys = latest.key_of(&batch)?;
-        for row in 0..batch.num_rows() {
+        let keys = latest.key_of(&batch.rows)?;
+        for row in 0..batch.rows.num_rows() {
             if let Some(winner) = latest.find(keys.row(row).data()) {
-                found.push((start + row, winner));
+                found.push(Found {
+                    at: live + row,
+                    number: batch.number(row),
+                    winner,
+                });
             }
         }
-        start += batch.num_rows();
+        live += batch.rows.num_rows();
     }
     if found.is_empty() {
         return Ok(());
     }
-    let few = found.len() < start / SELECTION_PART;
-    let selection = few.then(|| selection(found.iter().map(|(row, _)| *row)));
-    let mut batches =
-        std::pin::pin!(file.rows_of(vec![group], selection, SchemaRef::clone(&latest.order_schema))?);
-    let (mut found, mut read) = (found.into_iter().enumerate().peekable(), 0);
+    let few = found.len() < live / SELECTION_PART;
+    let schema = SchemaRef::clone(&latest.order_schema);
+    let (mut found, mut read) = (found.into_iter().peekable(), 0);
+    let mut batches = if few {
+        let numbers: Vec<u64> = found.clone().map(|row| row.number).collect();
+        file.rows_at(&numbers, schema)?.boxed()
+    } else {
+        let rows = file.rows_of(group..group + 1, schema)?;
+        rows.map_ok(|batch| batch.rows).boxed()
+    };
+    let mut matched = 0;
     while let Some(batch) = batches.try_next().await? {
         let orders = latest.order_of(&batch)?;
         let end = read + batch.num_rows();
-        // Of a selection the rows come without those between them.
-        let place = |number: usize, row: usize| if few { number } else { row };
-        while let Some((number, (row, winner))) =
-            found.next_if(|(number, (row, _))| place(*number, *row) < end)
-        {
-            let (new, old) = (latest.order(winner), orders.row(place(number, row) - read));
+        loop {
+            // Of a selection the rows come without those between them.
+            let place = |row: &Found| if few { matched } else { row.at };
+            let Some(row) = found.next_if(|row| place(row) < end) else {
+                break;
+            };
+            let (new, old) = (latest.order(row.winner), orders.row(place(&row) - read));
             matches.push(Match {
-                winner,
-                row: span.start + row as u64,
+                winner: row.winner,
+                row: row.number,
                 newer: new > old.data(),
                 same: new == old.data(),
                 changed: sequence(new).is_empty() || sequence(new) != sequence(old.data()),
             });
+            matched += 1;
         }
         read = end;
     }
     Ok(())
 }
 
-/// The rows at `places`, which ascend.
-fn selection(places: impl Iterator<Item = usize>) -> RowSelection {
-    let (mut selectors, mut next) = (Vec::new(), 0);
-    for place in places {
-        if place > next {
-            selectors.push(RowSelector::skip(place - next));
-        }
-        selectors.push(RowSelector::select(1));
-        next = place + 1;
-    }
-    selectors.into()
+/// A row with the key of a winner.
+#[derive(Clone)]
+struct Found {
+    /// Its place among the rows of its row group that are not deleted.
+    at: usize,
+    /// Its number in the file.
+    number: u64,
+    winner: usize,
 }
 
 /// The part of an order in comparable bytes that stands before the raw position.

@@ -143,7 +143,9 @@ impl Tables {
                 .map(Table::remove)
                 .collect();
             let new = wanted.iter().filter(|(own, _)| !present.contains(own));
-            actions.extend(new.map(|(own, file)| Action::Add(add(file, own))));
+            for (own, file) in new {
+                actions.push(Action::Add(add(file, own)?));
+            }
             if actions.is_empty() {
                 return Ok(());
             }
@@ -153,7 +155,7 @@ impl Tables {
                 let schema = evolve::union(&existing, staged_schema)
                     .unwrap_or_else(|_| staged_schema.as_ref().clone());
                 if schema != *existing {
-                    actions.push(table.metadata_with(&schema)?);
+                    actions.push(Action::Metadata(table.metadata_with(&schema)?));
                 }
             }
             let swapped = CommitBuilder::from(table.once()?)
@@ -306,7 +308,7 @@ impl Table {
             let own = copies.0.get(&below(&self.path, &file.path)).ok_or_else(|| {
                 Error::new(ErrorKind::Internal, "find copied data file").with("file", &file.path)
             })?;
-            Ok(Action::Add(add(file, own)))
+            add(file, own).map(Action::Add)
         });
         adds.collect()
     }
@@ -369,14 +371,22 @@ impl SwapNote {
 }
 
 /// The action that adds `file`, which was copied to `own`.
-fn add(file: &DataFile, own: &Path) -> Add {
+fn add(file: &DataFile, own: &Path) -> Result<Add> {
+    if file.vector.is_some() {
+        // Its rows would be back.
+        return Err(
+            Error::new(ErrorKind::Internal, "add a copied file that has deleted rows")
+                .with("file", &file.path),
+        );
+    }
+
     let before = file.view.path();
     let name = own.filename().unwrap_or_default();
     let path = match before.rsplit_once('/') {
         Some((folder, _)) => format!("{folder}/{name}"),
         None => name.to_owned(),
     };
-    Add {
+    Ok(Add {
         path,
         partition_values: file.partition.iter().cloned().collect(),
         size: file.view.size(),
@@ -388,7 +398,7 @@ fn add(file: &DataFile, own: &Path) -> Add {
         base_row_id: None,
         default_row_commit_version: None,
         clustering_provider: None,
-    }
+    })
 }
 
 fn below(root: &Path, own: &Path) -> Path {

@@ -157,7 +157,7 @@ impl Table {
         latest.write(&new, |_, rows| Ok(rows), &mut writer).await?;
         Ok(Planned {
             counts,
-            tombstones: Vec::new(),
+            tombstones: Vec::new().into(),
             actions: writer.close().await?,
             schema: changed,
             operation: append(),
@@ -175,14 +175,12 @@ impl Table {
         rules: &RulesNote,
     ) -> Result<Committed> {
         let mut actions = planned.actions;
-        if let Some(schema) = planned.schema.as_ref().filter(|_| !actions.is_empty()) {
-            actions.push(self.metadata_with(schema)?);
-        }
         if actions.is_empty() {
             return Ok(Committed::Applied {
                 version: self.version(),
             });
         }
+        self.announce(&mut actions, planned.schema.as_ref())?;
         let mut metadata = rules.fields();
         metadata.insert(RELEASE_FIELD.to_owned(), release_id.into());
         self.commit_told(actions, planned.operation, metadata, release_id)

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     config::StreamName,
     error::{Error, ErrorKind, Result},
+    spill::gathered::Gathered,
 };
 
 /// Appends that delta-rs moves to the next version by itself before it gives up.
@@ -50,7 +51,16 @@ impl Tables {
     /// # Errors
     /// [`ErrorKind::Unavailable`] if the store does not answer.
     pub async fn append_side(&self, side: &Side, rows: &[RecordBatch]) -> Result<()> {
-        let Some(first) = rows.iter().find(|batch| batch.num_rows() > 0) else {
+        let rows = rows.iter().filter(|batch| batch.num_rows() > 0).cloned();
+        self.append_gathered(side, &rows.collect::<Vec<_>>().into()).await
+    }
+
+    /// As [`Tables::append_side`] for rows that may be more than memory holds.
+    ///
+    /// # Errors
+    /// As [`Tables::append_side`].
+    pub async fn append_gathered(&self, side: &Side, rows: &Gathered) -> Result<()> {
+        let Some(schema) = rows.schema() else {
             return Ok(());
         };
         let partition_by: Vec<String> = if side.shared {
@@ -58,18 +68,16 @@ impl Tables {
         } else {
             Vec::new()
         };
-        let mut table = self
-            .open_or_create(&side.path, &first.schema(), &partition_by)
-            .await?;
+        let mut table = self.open_or_create(&side.path, &schema, &partition_by).await?;
         // A table of an older version of this program lacks columns that came later.
-        let shaped = table.shaped(rows)?;
-        let mut writer = table.writer(shaped.schema)?;
-        for batch in &shaped.rows {
-            writer.write(batch).await?;
+        let shape = table.shape(Some(&schema))?;
+        let mut writer = table.writer(Arc::clone(&shape.schema))?;
+        for batch in rows.batches() {
+            writer.write(&shape.of(&batch?)?).await?;
         }
         let mut actions = writer.close().await?;
-        if let Some(schema) = &shaped.changed {
-            actions.push(table.metadata_with(schema)?);
+        if let Some(schema) = &shape.changed {
+            actions.push(Action::Metadata(table.metadata_with(schema)?));
         }
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             // Appends rarely conflict with each other, and delta-rs moves them to the next version by itself.
@@ -114,7 +122,7 @@ impl Tables {
             }
             let mut actions = writer.close().await?;
             if let Some(schema) = &shaped.changed {
-                actions.push(table.metadata_with(schema)?);
+                actions.push(Action::Metadata(table.metadata_with(schema)?));
             }
             // That the row is not there is known of this version and of no other.
             let appended = CommitBuilder::from(table.once()?)

@@ -1,5 +1,7 @@
+pub(super) mod marking;
 pub(super) mod overtaken;
 mod rewriting;
+mod sliced;
 mod versions;
 mod widening;
 mod writing;
@@ -16,7 +18,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    config::{Deletes, ScdType},
+    config::{Deletes, ScdType, WriteMode},
     table::merge::MergeOptions,
 };
 
@@ -43,6 +45,7 @@ pub(super) fn options(scd_type: ScdType) -> MergeOptions {
         sequence_by: vec!["seq".to_owned()],
         scd_type,
         deletes: Deletes::Soft,
+        write_mode: WriteMode::CopyOnWrite,
         tombstones: None,
     }
 }

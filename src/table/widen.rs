@@ -16,7 +16,7 @@ use arrow::{
     datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef},
 };
 use deltalake::{
-    kernel::transaction::CommitBuilder,
+    kernel::{Action, transaction::CommitBuilder},
     protocol::{DeltaOperation, SaveMode},
 };
 use futures::TryStreamExt as _;
@@ -130,7 +130,7 @@ impl Table {
             return Ok(Committed::AlreadyApplied);
         }
         let wide: SchemaRef = Arc::new(after(&schema, &changes));
-        let mut actions = vec![self.metadata_with(&wide)?];
+        let mut actions = vec![Action::Metadata(self.metadata_with(&wide)?)];
         for file in self.files()? {
             // One writer a file: what stands beside a table is kept or thrown away by file.
             let mut writer = self.writer(Arc::clone(&wide))?;

@@ -21,6 +21,7 @@ use crate::{
         sample::{Place, SAMPLES_MAX, Sample},
     },
     error::{Error, ErrorKind, Result},
+    spill::gathered::Gathered,
     transform::quality::{Shown, path},
 };
 
@@ -52,22 +53,21 @@ struct Counts {
 /// The values of unique columns of `contract` that two or more `keys` of the rows `accepted` have. Deletions do not count.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`] if values cannot be compared, which only a defect can cause.
-pub fn repeated(contract: &Contract, keys: &[String], accepted: &[RecordBatch]) -> Result<Vec<Change>> {
+/// [`ErrorKind::Internal`] if values cannot be compared, or rows not read back, which only a defect can cause.
+pub fn repeated(contract: &Contract, keys: &[String], accepted: &Gathered) -> Result<Vec<Change>> {
     watched(contract, keys, accepted, VALUES_MAX)
 }
 
 fn watched(
     contract: &Contract,
     keys: &[String],
-    accepted: &[RecordBatch],
+    accepted: &Gathered,
     values_max: usize,
 ) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
-    let Some(first) = accepted.first() else {
+    let Some(schema) = accepted.schema() else {
         return Ok(changes);
     };
-    let schema = first.schema();
     let is_key = |name: &String| *keys == [name.as_str()];
     let columns = contract.columns.iter();
     for column in
@@ -79,8 +79,9 @@ fn watched(
         let shown = Shown::of(contract, &schema, &[index]);
         let mut met = HashMap::new();
         let mut counts = Counts::default();
-        for rows in accepted {
-            count(rows, index, keys, &shown, values_max, &mut met, &mut counts).map_err(|source| {
+        for rows in accepted.batches() {
+            let rows = rows?;
+            count(&rows, index, keys, &shown, values_max, &mut met, &mut counts).map_err(|source| {
                 Error::new(ErrorKind::Internal, "look for repeated values").caused_by(source)
             })?;
         }
@@ -264,7 +265,7 @@ schema:
     fn told(keys: &[&str], values_max: usize, accepted: &[RecordBatch]) -> String {
         let contract = parse(CONTRACT, "c.yaml").unwrap();
         let keys: Vec<String> = keys.iter().map(|&key| key.to_owned()).collect();
-        let changes = watched(&contract, &keys, accepted, values_max).unwrap();
+        let changes = watched(&contract, &keys, &accepted.to_vec().into(), values_max).unwrap();
         let line = |change: &Change| {
             let samples: Vec<String> = change
                 .samples

@@ -18,6 +18,7 @@ use crate::{
     config::CONTENT_KEY,
     contract::{Violation, ViolationClass, drift::profile::Responses, judge::Judging, observed::Observed},
     error::{Error, ErrorKind, Result},
+    spill::gathered::{Gathered, Spill},
     transform::{
         judges::{Judges, Unlisted},
         lane::{Lane, in_raw_order, origin},
@@ -48,6 +49,10 @@ pub struct SplitOptions {
     pub content_column: bool,
     /// What all rows of the load share.
     pub facts: LoadFacts,
+    /// Where accepted rows are gathered; none if only their number is wanted.
+    pub accepted: Option<Spill>,
+    /// Where rows of the quarantine are gathered, and the keys of [`SplitOptions::keys_aside`].
+    pub quarantined: Spill,
 }
 
 /// How many records went where. `read = accepted + quarantined`.
@@ -68,12 +73,12 @@ pub struct SplitCounts {
 /// A load's records after judging.
 #[derive(Debug)]
 pub struct Split {
-    /// Rows of the main table, in raw order.
-    pub accepted: Vec<RecordBatch>,
+    /// Rows of the main table, in raw order as far as they are in memory.
+    pub accepted: Gathered,
     /// Rows of the quarantine table.
-    pub quarantined: Vec<RecordBatch>,
+    pub quarantined: Gathered,
     /// Key columns of quarantined records that have them all.
-    pub keys_aside: Vec<RecordBatch>,
+    pub keys_aside: Gathered,
     /// Quarantined records and pages whose keys cannot be read.
     pub keyless: u64,
     /// What the records were like that the main contract judged.
@@ -115,24 +120,24 @@ impl Told {
 }
 
 impl Split {
-    fn of(judges: &Judges) -> Self {
+    fn of(options: &SplitOptions) -> Self {
         Self {
-            accepted: Vec::new(),
-            quarantined: Vec::new(),
-            keys_aside: Vec::new(),
+            accepted: Gathered::new(options.accepted.clone().unwrap_or_else(Spill::never)),
+            quarantined: Gathered::new(options.quarantined.clone()),
+            keys_aside: Gathered::new(options.quarantined.clone()),
             keyless: 0,
             main: Told::default(),
-            older: judges.older.iter().map(|_| Told::default()).collect(),
+            older: options.judges.older.iter().map(|_| Told::default()).collect(),
             unlisted: Unlisted::default(),
             responses: Responses::default(),
             counts: SplitCounts::default(),
         }
     }
 
-    fn merge(&mut self, part: Self) {
-        self.accepted.extend(part.accepted);
-        self.quarantined.extend(part.quarantined);
-        self.keys_aside.extend(part.keys_aside);
+    fn merge(&mut self, part: Self) -> Result<()> {
+        self.accepted.append(part.accepted)?;
+        self.quarantined.append(part.quarantined)?;
+        self.keys_aside.append(part.keys_aside)?;
         self.keyless += part.keyless;
         self.main.merge(part.main);
         for (own, other) in self.older.iter_mut().zip(part.older) {
@@ -144,6 +149,7 @@ impl Split {
         self.counts.quarantined += part.counts.quarantined;
         self.counts.deleted += part.counts.deleted;
         self.counts.rescued += part.counts.rescued;
+        Ok(())
     }
 }
 
@@ -170,7 +176,8 @@ pub fn row_schema(judged: &Schema, deleted_column: bool, content_column: bool) -
 /// Judges every record of `raw`, its partitions at the same time.
 ///
 /// # Errors
-/// [`ErrorKind::Unavailable`] if raw cannot be read; never because of what a record holds.
+/// [`ErrorKind::Unavailable`] if raw cannot be read, [`ErrorKind::Limit`] if the disk does not take the rows that memory has
+/// no room for; never because of what a record holds.
 pub async fn split(session: &SessionContext, raw: StreamingTable, options: &SplitOptions) -> Result<Split> {
     let plan = raw
         .scan(&session.state(), None, &[], None)
@@ -183,12 +190,12 @@ pub async fn split(session: &SessionContext, raw: StreamingTable, options: &Spli
         .into_iter()
         .map(|records| tokio::spawn(split_partition(records, options.clone(), Samples::of_part(parts))))
         .collect();
-    let mut whole = Split::of(&options.judges);
+    let mut whole = Split::of(options);
     for task in tasks {
         let part = task
             .await
             .map_err(|source| Error::new(ErrorKind::Internal, "judge records").caused_by(source))??;
-        whole.merge(part);
+        whole.merge(part)?;
     }
     Ok(whole)
 }
@@ -237,7 +244,7 @@ impl<'a> Partition<'a> {
                 .all()
                 .map(|bench| Lane::new(options, bench))
                 .collect(),
-            split: Split::of(&options.judges),
+            split: Split::of(options),
         }
     }
 
@@ -300,7 +307,9 @@ impl<'a> Partition<'a> {
     /// Closes the quarantine rows once there are `rows` of them: the text of one Arrow column is counted in 31 bits.
     fn close_quarantine(&mut self, rows: usize) -> Result<()> {
         for lane in &mut self.lanes {
-            self.split.quarantined.extend(lane.close_quarantine(rows)?);
+            if let Some(rows) = lane.close_quarantine(rows)? {
+                self.split.quarantined.push(rows)?;
+            }
         }
         Ok(())
     }
@@ -328,7 +337,9 @@ impl<'a> Partition<'a> {
                 parts.push(accepted);
             }
         }
-        self.split.accepted.extend(in_raw_order(parts)?);
+        if let (Some(rows), true) = (in_raw_order(parts)?, self.options.accepted.is_some()) {
+            self.split.accepted.push(rows)?;
+        }
         self.close_quarantine(JUDGED_ROWS)
     }
 
@@ -369,7 +380,7 @@ impl Split {
                 RecordBatch::try_from_iter_with_nullable(keys.map(|(name, column)| (name, column, true)))
                     .and_then(|batch| filter_record_batch(&batch, &aside))
                     .map_err(|source| Error::new(ErrorKind::Internal, "keep keys").caused_by(source))?;
-            self.keys_aside.push(rows);
+            self.keys_aside.push(rows)?;
         }
         Ok(())
     }

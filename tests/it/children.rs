@@ -21,6 +21,10 @@ struct Orders {
 const UPSERT: &str = "keys: [id], sequence_by: [updated], apply_as_deletes: gone = true";
 const HARD: &str = "keys: [id], sequence_by: [updated], apply_as_deletes: gone = true, deletes: hard";
 const HISTORY: &str = "keys: [id], sequence_by: [updated], apply_as_deletes: gone = true, scd_type: 2";
+const HARD_MARKED: &str = "keys: [id], sequence_by: [updated], apply_as_deletes: gone = true, deletes: hard, \
+                           write_mode: merge_on_read";
+const HISTORY_MARKED: &str = "keys: [id], sequence_by: [updated], apply_as_deletes: gone = true, scd_type: 2, \
+                              write_mode: merge_on_read";
 const APPEND: &str = "keys: [], scd_type: append";
 
 /// A contract whose lines have a price, if it is asked for.
@@ -145,7 +149,7 @@ fn order(id: i64, updated: i64, skus: &[&str]) -> Value {
 
 #[test]
 fn r118_children_come_and_go_with_the_current_version_of_their_parent() {
-    for table in [UPSERT, HARD, HISTORY, APPEND] {
+    for table in [UPSERT, HARD, HISTORY, HARD_MARKED, HISTORY_MARKED, APPEND] {
         let orders = Orders::new(table);
         orders.load(&[order(1, 10, &["a", "b"]), order(2, 10, &["c"]), order(3, 10, &[])]);
         orders.assert_children(table);
@@ -339,7 +343,7 @@ proptest! {
     #[test]
     fn children_are_a_function_of_the_main_table(
         loads in prop::collection::vec(prop::collection::vec(event(), 1..5), 1..5),
-        table in prop::sample::select(vec![UPSERT, HARD, HISTORY, APPEND]),
+        table in prop::sample::select(vec![UPSERT, HARD, HISTORY, HARD_MARKED, HISTORY_MARKED, APPEND]),
     ) {
         let orders = Orders::new(table);
         for (number, records) in loads.iter().enumerate() {

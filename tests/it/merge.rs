@@ -9,7 +9,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
 };
 use landfall::{
-    config::{Deletes, ScdType, StreamName},
+    config::{Deletes, ScdType, StreamName, WriteMode},
     raw::BatchNumber,
     table::{
         AppId, CommitNote, Committed, RulesNote, Table, Tables,
@@ -71,6 +71,7 @@ async fn merge(table: &mut Table, batch: i64, rows: RecordBatch) -> MergeCounts 
         sequence_by: vec!["seq".to_owned()],
         scd_type: ScdType::Upsert,
         deletes: Deletes::Soft,
+        write_mode: WriteMode::CopyOnWrite,
         tombstones: None,
     };
     let planned = table.plan_merge(vec![rows], &options, None).await.unwrap();

@@ -190,6 +190,9 @@ fn facts() -> PageFacts {
         idempotency_key: None,
         event_id: None,
         trace_id: None,
+        receipt: None,
+        producer: None,
+        first_seen_at: None,
         slice: None,
         partial: false,
         superseded: false,
@@ -215,9 +218,11 @@ proptest! {
             (prop::collection::vec(prop::collection::vec(event(), 0..8), 1..4), any::<bool>()),
             1..6,
         ),
+        marks in any::<bool>(),
     ) {
         runtime().block_on(async {
-            let lake = Lake::new();
+            let marking = ITEMS.replace("keys:", "write_mode: merge_on_read, keys:");
+            let lake = Lake::of(if marks { &marking } else { ITEMS });
             let mut oracle = Fold::new();
             let (mut landed, mut broken, mut read, mut quarantined) = (0, 0, 0, 0);
             for (pages, transform_now) in &batches {
@@ -249,7 +254,13 @@ proptest! {
     #[test]
     fn r092_whatever_the_kind_of_table_a_replay_in_one_load_gives_its_rows(
         batches in prop::collection::vec((prop::collection::vec(event(), 0..10), any::<bool>()), 1..6),
-        kind in prop::sample::select(vec!["deletes: hard", "scd_type: 2", "scd_type: append"]),
+        kind in prop::sample::select(vec![
+            "deletes: hard",
+            "scd_type: 2",
+            "scd_type: append",
+            "deletes: hard, write_mode: merge_on_read",
+            "scd_type: 2, write_mode: merge_on_read",
+        ]),
     ) {
         runtime().block_on(async {
             let streams = if kind == "scd_type: append" {

@@ -57,6 +57,11 @@ impl Lake {
 
     /// Lands a batch of one record of about `bytes`; it belongs to pass number `pass`, and ends it if `ends`.
     async fn land(&self, pass: u32, ends: bool, bytes: usize) {
+        self.land_pages(pass, ends, bytes, 1).await;
+    }
+
+    /// The same record on each of so many pages.
+    async fn land_pages(&self, pass: u32, ends: bool, bytes: usize, pages: u64) {
         let mut landing = Landing::open(
             Arc::clone(&self.workspace.store),
             self.stream.clone(),
@@ -68,7 +73,10 @@ impl Lake {
         .unwrap();
         let record = json!({"id": pass, "updated": 1, "name": "n".repeat(bytes)});
         let body = Bytes::from(json!({"data": [record]}).to_string());
-        landing.append(Page { body, facts: facts() }).await.unwrap();
+        for _ in 0..pages {
+            let (body, facts) = (body.clone(), facts());
+            landing.append(Page { body, facts }).await.unwrap();
+        }
         // The end of a pass moves these; until then they stand as the pass before has left them.
         let ended = if ends { Some(pass) } else { pass.checked_sub(1) };
         let at = ended.map(|ended| Timestamp::UNIX_EPOCH + chrono::TimeDelta::days(i64::from(ended) + 1));
@@ -76,13 +84,13 @@ impl Lake {
             complete_at: at,
             last_success_at: at,
             last_pass: at.map(|_| Tally {
-                records: 1,
+                records: pages,
                 ..Tally::default()
             }),
             ..Bookmark::default()
         };
         landing
-            .commit(BatchKind::Complete, bookmark, Some(1))
+            .commit(BatchKind::Complete, bookmark, Some(pages))
             .await
             .unwrap();
     }
@@ -113,6 +121,9 @@ fn facts() -> PageFacts {
         idempotency_key: None,
         event_id: None,
         trace_id: None,
+        receipt: None,
+        producer: None,
+        first_seen_at: None,
         slice: None,
         partial: false,
         superseded: false,
@@ -137,7 +148,7 @@ async fn one_pass_is_read_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pass_larger_than_memory_is_refused_once_it_has_ended() {
+async fn a_pass_larger_than_memory_replaces_the_table_through_a_file() {
     let mut lake = Lake::new();
     let mut project = landfall::config::Project::clone(&lake.workspace.project);
     project.memory_bytes_max = 24 << 20;
@@ -148,9 +159,25 @@ async fn a_pass_larger_than_memory_is_refused_once_it_has_ended() {
     lake.transform().await.unwrap();
     assert_eq!(lake.watermark().await, Some(0));
     lake.land(1, true, 9 << 20).await;
+    let done = lake.transform().await.unwrap();
+    assert_eq!(done.read, 3);
+    assert_eq!(lake.watermark().await, Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_of_more_pages_than_memory_knows_is_refused_once_it_has_ended() {
+    let mut lake = Lake::new();
+    let mut project = landfall::config::Project::clone(&lake.workspace.project);
+    project.memory_bytes_max = 12 << 20;
+    lake.workspace.project = Arc::new(project);
+    lake.land(0, true, 1).await;
+    lake.land_pages(1, false, 1, 12 << 10).await;
+    lake.transform().await.unwrap();
+    assert_eq!(lake.watermark().await, Some(0));
+    lake.land(1, true, 1).await;
     let error = lake.transform().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Limit, "{error:?}");
-    assert!(error.chain().contains("memory_bytes_max: 25165824"), "{error:?}");
+    assert!(error.chain().contains("pages_max: 12288"), "{error:?}");
     assert_eq!(lake.watermark().await, Some(0));
 }
 

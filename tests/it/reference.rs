@@ -145,6 +145,8 @@ fn r109_what_is_landed_fits_the_printed_schemas_of_payload_and_envelope() {
         "fetched_at": "2026-11-22T00:00:00.000001Z", "method": "POST", "url": "https://api.shop.example/v1",
         "status": 200, "headers": [["etag", "1"]], "attempts": 1, "token_used": "a", "token_returned": "b",
         "idempotency_key": "k", "event_id": "e", "trace_id": "t", "slice": {"shop": 1}, "partial": true,
+        "receipt": "019ab3c4-0000-7000-8000-000000000001", "producer": "till",
+        "first_seen_at": "2026-11-22T00:00:00Z",
         "superseded": true, "body_bytes": 0, "body_sha256": "0".repeat(64),
         "files": [{"record": 0, "path": "raw/x", "bytes": 1, "sha256": "1".repeat(64), "content_type": "a/b",
             "content_encoding": "gzip"}, {"record": 1, "error": "404"}],

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use crate::config::{
-    CommitEvery, Deletes, DriftPolicy, ScdType, Source, Stream, Table,
+    CommitEvery, Deletes, DriftPolicy, ScdType, Source, Stream, Table, WriteMode,
     complete::Complete,
     explain::{
         format::{explain_files, explain_format, explain_job},
         lines::{Lines, list, names, show_place, show_slot, show_text},
         rules::{explain_errors, explain_retry},
+        serve::explain_push,
+        webhook::explain_webhook,
     },
     flatten::Flatten,
     incremental::{Filter, Incremental, Moment, OnExpired, Order, Until},
@@ -22,7 +24,15 @@ use crate::config::{
 pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream) {
     lines.optional("like", stream.like.as_ref());
     lines.choose("with", names(&stream.with), stream.with.is_empty());
-    lines.within("request", |lines| explain_request(lines, &stream.request));
+    if stream.is_pulled() {
+        lines.within("request", |lines| explain_request(lines, &stream.request));
+    } else {
+        lines.choose("request", "none", true);
+    }
+    match stream.feed.push() {
+        Some(push) => lines.within("push", |lines| explain_push(lines, push)),
+        None => lines.choose("push", "none", true),
+    }
     explain_format(lines, &stream.format);
     let records = stream.records.to_string();
     lines.value("records", records.as_str(), stream.format.records_default());
@@ -74,6 +84,7 @@ pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream
     explain_policies(lines, stream);
     lines.optional("retention.raw", stream.retention.raw.map(show_duration));
     lines.value("retention.legal_hold", stream.retention.legal_hold, false);
+    explain_webhook(lines, stream.webhook.as_ref());
 }
 
 /// Adds what is asked of the API.
@@ -322,6 +333,11 @@ fn explain_table(lines: &mut Lines, table: &Table) {
     lines.value("deletes", deletes, "soft");
     lines.value("delete_absent", table.delete_absent, false);
     lines.value("delete_ratio_max", table.delete_ratio_max, 0.1);
+    let write_mode = match table.write_mode {
+        WriteMode::CopyOnWrite => "copy_on_write",
+        WriteMode::MergeOnRead => "merge_on_read",
+    };
+    lines.value("write_mode", write_mode, "copy_on_write");
     lines.choose(
         "partition_by",
         list(&table.partition_by),

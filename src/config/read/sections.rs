@@ -2,8 +2,8 @@
 
 use crate::{
     config::read::{
-        auth, complete, errors, files, format, incremental, job, maintain, paginate, rate, request, slice,
-        source, stream, table, versions,
+        auth, complete, errors, files, format, incremental, job, maintain, paginate, producers, push, rate,
+        request, serve, slice, source, stream, table, versions, webhook,
     },
     yaml::section::{
         Key, Rule, Section,
@@ -32,7 +32,11 @@ pub static PROJECT: Section = Section::new(
             .beside("{ lake: 's3://my-bucket/landfall' }"),
         key("memory", Size)
             .default("1GiB")
-            .doc("Most memory the work of one command may hold; at least 64MiB.")
+            .doc(
+                "Most memory the work of one command may hold; at least 64MiB. A transform loads raw batches of an eighth \
+                 of it at a time, and one batch at least: rows that are more than a quarter of it go to files without \
+                 names in `.landfall/spool`, and are merged a range of keys at a time.",
+            )
             .example("4GiB"),
         key("credentials", File)
             .default(".landfall/credentials")
@@ -49,9 +53,17 @@ pub static PROJECT: Section = Section::new(
                 "{ shop: { base_url: 'https://api.shop.example/v1', streams: { orders: { request: { path: /orders }, \
                  table: { keys: [id] } } } } }",
             ),
+        key("serve", Takes::Section(&serve::SERVE))
+            .doc("Where and how `landfall serve` listens. Without it nothing does.")
+            .beside(
+                "{ producers: { checkout: { scopes: [ingest, admin], streams: ['*'], tokens: { main: { token: \
+                 '${env:CHECKOUT_TOKEN}' } } } } }",
+            ),
+        key("producers", Named(&producers::PRODUCER))
+            .doc("Who may send to streams, read them or administer, by name.")
+            .example("{ checkout: { streams: ['shop.*'], tokens: { main: { token: '${env:CHECKOUT_TOKEN}' } } } }"),
     ],
-)
-.planned(&["serve"]);
+);
 
 /// One API.
 pub static SOURCE: Section = Section::new(
@@ -60,8 +72,10 @@ pub static SOURCE: Section = Section::new(
     "One API and what all its streams share.",
     &[
         key("base_url", Url)
-            .required()
-            .doc("Every request path is joined to this URL. Pages never leave its origin.")
+            .doc(
+                "Every request path is joined to this URL. Pages never leave its origin. Required if a stream has a \
+                 request.",
+            )
             .example("https://api.shop.example/v1"),
         key("auth", Tagged(&auth::AUTH))
             .default("{ type: none }")
@@ -101,7 +115,7 @@ pub static SOURCE: Section = Section::new(
 .example(
     "{ base_url: 'https://api.shop.example/v1', streams: { orders: { request: { path: /orders }, table: { keys: [id] } } } }",
 )
-.planned(&["push", "webhook"]);
+;
 
 /// One endpoint.
 pub static STREAM: Section = Section::new(
@@ -118,7 +132,12 @@ pub static STREAM: Section = Section::new(
         key("with", Map(&Takes::Json))
             .doc("Values of this stream, `config.NAME` in its templates, before those of the source.")
             .example("{ board: invoices }"),
-        key("request", Takes::Section(&request::REQUEST)).doc("The first request of a window."),
+        key("request", Takes::Section(&request::REQUEST)).doc(
+            "The first request of a window. A stream without one is never asked for: its records come by `push` or `webhook` alone.",
+        ),
+        key("push", Takes::Section(&push::PUSH))
+            .doc("How the stream takes what producers send, besides what it is asked for or instead.")
+            .beside("{ webhook: { scheme: github, secrets: { main: '${env:HOOK_SECRET}' } } }"),
         key("format", Either(&[format::KIND, Tagged(&format::FORMAT)]))
             .default("json")
             .doc("What bodies are written in: a kind alone, or a map of settings. They are landed as they come.")
@@ -181,10 +200,13 @@ pub static STREAM: Section = Section::new(
         key("commit", Takes::Section(&stream::COMMIT))
             .doc("When fetched pages are committed: whichever is reached first."),
         key("retention", Takes::Section(&maintain::RETENTION)).doc("How long raw of the stream is kept."),
+        key("webhook", Tagged(&webhook::WEBHOOK))
+            .doc("Which deliveries that the API sends by itself are believed. Without it none is taken.")
+            .example("{ scheme: github, secrets: { main: '${env:HOOK_SECRET}' } }"),
     ],
 )
 .example("{ request: { path: /orders }, table: { keys: [id] } }")
-.rules(&[Rule::AtLeastOne(&["request", "like"]), Rule::AtLeastOne(&["table", "like"])])
+.rules(&[Rule::AtLeastOne(&["request", "push", "webhook", "like"]), Rule::AtLeastOne(&["table", "like"])])
 .planned(&["partition", "flatten"]);
 
 /// Every map there is, each once, those nearest to the root first.

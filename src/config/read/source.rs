@@ -22,7 +22,9 @@ use crate::{
         },
     },
     yaml::{
-        fields::Value,
+        Entry, Kind,
+        fields::{Fields, Value},
+        quoted,
         section::{
             Section,
             Takes::{self, Integer, Size},
@@ -99,7 +101,10 @@ pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Opt
         );
     }
     let fields = value.fields(&SOURCE)?;
-    let base_url = fields.required("base_url", base_url);
+    let base_url = match fields.value("base_url") {
+        Some(value) => base_url(value),
+        None => unasked(&fields, name.as_ref()),
+    };
     let auth = match fields.value("auth") {
         Some(value) => auth(value, dir),
         None => Some(Auth::None),
@@ -196,6 +201,28 @@ pub(super) fn name(value: Value<'_>) -> Option<Name> {
             None
         }
     }
+}
+
+/// The address of a source that has none; a problem if it is asked for anything.
+fn unasked(fields: &Fields<'_>, name: Option<&Name>) -> Option<Url> {
+    let requested = |stream: &Entry| match &stream.value.kind {
+        // What is wrong with a stream is said where it is read.
+        Kind::Map(keys) => {
+            let has = |names: &[&str]| keys.iter().any(|key| names.contains(&key.key.as_str()));
+            has(&["request"]) || !has(&["push", "webhook"])
+        }
+        _ => false,
+    };
+    let streams = fields.value("streams").map(|value| &value.node.kind);
+    let asked = match streams {
+        Some(Kind::Map(streams)) => streams.iter().any(requested),
+        _ => true,
+    };
+    if asked {
+        fields.missing(&quoted("base_url"));
+        return None;
+    }
+    Url::parse(&format!("http://{}.invalid/", name?.as_str().replace('_', "-"))).ok()
 }
 
 fn base_url(value: Value<'_>) -> Option<Url> {

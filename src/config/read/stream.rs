@@ -18,6 +18,7 @@ use crate::{
             job::{check_paging, job},
             maintain::retention,
             paginate::paginate,
+            push::feed,
             request::{VARIABLES, config, request},
             sections::STREAM,
             slice::slices,
@@ -26,6 +27,7 @@ use crate::{
             table::table,
             values::{DURATION_MAX, absolute, duration, size},
             versions::versions,
+            webhook::webhook,
         },
         records::{RecordPaths, Several},
         request::{Method, Request, TokenSlot},
@@ -128,7 +130,12 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     // The request that creates a job may say which one.
     let job_known = fields.value("job").map(|_| "job");
     let known: Vec<&str> = VARIABLES.into_iter().chain(job_known).collect();
-    let request = fields.required("request", |value| request(value, dir, &known));
+    let webhook = fields.optional("webhook", |value| webhook(value, dir));
+    let feed = feed(&fields, webhook.as_ref());
+    let request = match fields.value("push").or_else(|| fields.value("webhook")) {
+        Some(_) if fields.value("request").is_none() => Some(Request::none()),
+        _ => fields.required("request", |value| request(value, dir, &known)),
+    };
     let written = fields.value("format");
     let format = written.map_or(Some(Format::JSON), format);
     let records = records(fields.value("records"), format.as_ref().unwrap_or(&Format::JSON));
@@ -189,6 +196,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     check_counted(&fields, records.as_ref(), &paginate.next);
     Some(Stream {
         name: name?,
+        feed: feed?,
         request,
         format: format?,
         records: records?,
@@ -212,6 +220,7 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         drift,
         commit,
         retention,
+        webhook,
     })
 }
 

@@ -1,7 +1,7 @@
 //! How accepted records become rows.
 
 use crate::{
-    config::{CONTENT_KEY, Deletes, ScdType, Table, explode::Explode, flatten::Flatten},
+    config::{CONTENT_KEY, Deletes, ScdType, Table, WriteMode, explode::Explode, flatten::Flatten},
     yaml::{
         Kind,
         fields::{Fields, Value},
@@ -72,6 +72,16 @@ pub(super) static TABLE: Section = Section::new(
             .default("0.1")
             .doc("Largest part of the rows that one complete pass may delete; above it nothing is deleted, and the load says so.")
             .example("0.02"),
+        key(
+            "write_mode",
+            Choice(&[
+                ("copy_on_write", "files with such rows are written anew; every reader of Delta tables can read the table"),
+                ("merge_on_read", "such rows are marked in deletion vectors and their files stay: loads that change a few rows of many files are much faster, and a reader has to know deletion vectors (reader version 3); `landfall maintain` writes files anew of which much is marked"),
+            ]),
+        )
+        .default("copy_on_write")
+        .doc("What a merge does with the rows that it replaces or deletes, for scd_type 1 and 2. The first load that marks a row gives the table the Delta feature `deletionVectors`, and the table keeps it. Changed back, loads write the files that they touch anew, and `landfall maintain` the others.")
+        .example("merge_on_read"),
         key("partition_by", List(&Text))
             .default("[]")
             .doc("Columns the table is partitioned by.")
@@ -140,6 +150,17 @@ pub(super) fn table(value: Value<'_>) -> Option<Table> {
         }
         Some(absent)
     });
+    let write_mode = fields.optional("write_mode", |value| {
+        let modes = [
+            ("copy_on_write", WriteMode::CopyOnWrite),
+            ("merge_on_read", WriteMode::MergeOnRead),
+        ];
+        let mode = value.choice(&modes, &[])?;
+        if mode == WriteMode::MergeOnRead && matches!(scd_type, Some(ScdType::Append | ScdType::Replace)) {
+            return value.refuse("only a table of scd_type 1 or 2 is merged", None);
+        }
+        Some(mode)
+    });
     let flatten = fields.optional("flatten", flatten);
     let delete_ratio_max = fields.optional("delete_ratio_max", |value| value.number(0.0..=1.0));
     let explode = fields.optional("explode", explode);
@@ -151,6 +172,7 @@ pub(super) fn table(value: Value<'_>) -> Option<Table> {
         deletes: deletes.unwrap_or(Deletes::Soft),
         delete_absent: delete_absent.unwrap_or(false),
         delete_ratio_max: delete_ratio_max.unwrap_or(DELETE_RATIO_MAX),
+        write_mode: write_mode.unwrap_or(WriteMode::CopyOnWrite),
         partition_by: partition_by?,
         flatten: flatten.unwrap_or_default(),
         explode: explode.unwrap_or_default(),

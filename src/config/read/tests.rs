@@ -362,6 +362,7 @@ fn one_wrong_line_gives_one_problem() {
         ("keys: [id]", "keys: [id, id]"),
         ("keys: [id]", "keys: [_lf_page]"),
         ("keys: [id]", "scd_type: append, apply_as_deletes: a"),
+        ("keys: [id]", "scd_type: append, write_mode: merge_on_read"),
         ("path: /orders", "path: /orders, body: {a: 1}"),
         (
             "path: /orders",

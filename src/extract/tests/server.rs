@@ -17,7 +17,7 @@ use crate::{
     clock::{Clock, Timestamp},
     config::{
         CommitEvery, Deletes, DriftPolicy, Limits, Name, OnMismatch, OnUnknown, Retention, ScdType, Source,
-        Stream, StreamName, Table, Timeouts,
+        Stream, StreamName, Table, Timeouts, WriteMode,
         auth::{Auth, Tls},
         errors::{Breaker, Retry},
         format::Format,
@@ -26,6 +26,7 @@ use crate::{
         incremental::{Filter, OnExpired, Order},
         paginate::{Paginate, Paging},
         parse_timestamp,
+        push::Feed,
         request::Body,
         request::Method,
         request::Place,
@@ -269,6 +270,7 @@ pub(in crate::extract) fn incremental(lookback: Duration) -> Incremental {
 pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
     let stream = Stream {
         name: StreamName::parse("shop.orders").unwrap(),
+        feed: Feed::Pull,
         request: Request {
             method: Method::Get,
             path: Text::literal("/orders"),
@@ -298,6 +300,7 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
             scd_type: ScdType::Upsert,
             apply_as_deletes: None,
             deletes: Deletes::Soft,
+            write_mode: WriteMode::CopyOnWrite,
             delete_absent: false,
             delete_ratio_max: 0.1,
             explode: Vec::new(),
@@ -316,6 +319,7 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
             elapsed: Duration::from_secs(60),
         },
         retention: Retention::default(),
+        webhook: None,
     };
     Source {
         name: Name::new("shop").unwrap(),

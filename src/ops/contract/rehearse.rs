@@ -37,6 +37,7 @@ use crate::{
         log::{LogEntry, RawLog, within},
     },
     report::grid::Grid,
+    spill::gathered::Spill,
     transform::{
         quarantine::LoadFacts,
         scan,
@@ -271,6 +272,8 @@ fn options(stream: &Stream, contracts: &Contracts) -> Result<SplitOptions> {
             loaded_at: Timestamp::UNIX_EPOCH,
             batch_to: 0,
         },
+        accepted: None,
+        quarantined: Spill::never(),
     })
 }
 
@@ -313,10 +316,9 @@ async fn compare(
     let today = judged(workspace, stream, entries.clone(), &sides[0]).await?;
     found.rescued.0 += today.counts.rescued;
     let aside = today.quarantined;
-    // Its accepted rows are not needed while the other contract makes its own.
-    drop(today.accepted);
     // For each record set aside today whether the proposed contract does not accept it either.
-    let mut met: HashMap<(i64, i32, i32), bool> = rows(&aside).map(|row| (row.place, false)).collect();
+    let aside = aside.held().unwrap_or_default();
+    let mut met: HashMap<(i64, i32, i32), bool> = rows(aside).map(|row| (row.place, false)).collect();
     let proposed = judged(workspace, stream, entries, &sides[1]).await?;
     found.rescued.1 += proposed.counts.rescued;
     found.read += proposed.counts.read;
@@ -325,7 +327,7 @@ async fn compare(
             found.warn(&change);
         }
     }
-    for row in rows(&proposed.quarantined) {
+    for row in rows(proposed.quarantined.held().unwrap_or_default()) {
         match met.get_mut(&row.place) {
             Some(again) => {
                 *again = true;
@@ -334,7 +336,7 @@ async fn compare(
             None => found.note(Effect::Breaks, &row),
         }
     }
-    for row in rows(&aside) {
+    for row in rows(aside) {
         if met.get(&row.place) == Some(&false) {
             found.note(Effect::Heals, &row);
         }

@@ -7,12 +7,12 @@ use object_store::{ObjectMeta, path::Path};
 use super::{Run, StepResult, Task, landed::span};
 use crate::{
     clock::Timestamp,
-    config::StreamName,
+    config::{Deletes, StreamName, WriteMode},
     error::Result,
     raw::layout::{self, SystemTable},
     table::{
         AppId, Standing, Table,
-        maintain::{CompactOptions, Compacted, Settled},
+        maintain::{CompactOptions, Compacted, Marked, Settled},
         side::Side,
     },
 };
@@ -65,6 +65,7 @@ impl Run<'_> {
             target_bytes: maintain.file_bytes,
             before: self.before(maintain.compact_after)?,
             settled: self.settled(place).await?,
+            marked: self.marked(place),
         };
         let done = if self.is_dry() {
             table.compactable(&options)?
@@ -76,6 +77,18 @@ impl Run<'_> {
             bytes: done.bytes,
             note: said(&done),
         })
+    }
+
+    /// Of a stream that marks no rows any more, every file that still has some is written anew; of one with hard deletions too,
+    /// because what is deleted is to be gone from the disk some day.
+    fn marked(&self, place: &Place) -> Marked {
+        let mut streams = self.workspace.project.streams();
+        let marks = streams.any(|(_, stream)| {
+            layout::table(&stream.name) == place.path
+                && stream.table.write_mode == WriteMode::MergeOnRead
+                && stream.table.deletes != Deletes::Hard
+        });
+        if marks { Marked::Much } else { Marked::All }
     }
 
     async fn settled(&self, place: &Place) -> Result<Settled> {

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arrow::array::RecordBatch;
 use datafusion::execution::context::SessionContext;
 use futures::StreamExt as _;
 use rand::RngExt as _;
@@ -41,12 +40,13 @@ use crate::{
         expire::Expired,
         log::{LogEntry, RawLog},
     },
+    spill::gathered::{Gathered, Spill},
     table::{
         AppId, CommitNote, Committed, Standing, Table,
         absent::Absence,
         history,
         maintain::{SIDE_AGE_MIN, SIDE_FILES_MAX},
-        merge::{MergeOptions, Planned},
+        merge::{MergeOptions, POSITION, Planned},
         profiles::profile_rows,
         side::Void,
         system::{LoadRow, drift_rows},
@@ -62,7 +62,16 @@ use crate::{
 };
 
 /// Part of the memory limit that the raw bodies of one load may take: their typed columns, hashed keys and encoders need the rest.
+///
+/// A load is one raw batch at least, however large. Of the rows of a larger one as many are merged at a time.
 const LOAD_MEMORY_SHARE: u64 = 8;
+
+/// Part of the memory limit that judged rows may take before they go to a file: typed columns of sparse records are larger
+/// than the records.
+const HELD_MEMORY_SHARE: u64 = 4;
+
+/// The same for rows of the quarantine.
+const ASIDE_MEMORY_SHARE: u64 = 16;
 
 /// What an absent row takes in memory while the end of a pass is looked at, in bytes: its key and its place.
 const ABSENT_ROW_BYTES: u64 = 256;
@@ -236,6 +245,8 @@ impl<'a> Loader<'a> {
             let changes = self.changes(&split);
             if self.evolve(&note, &changes, growth).await? {
                 note.rules = self.workspace.rules(&self.contracts);
+                // Not two of them at once.
+                drop(split);
                 split = self.judge(entries, &note, started_at).await?;
                 evolved_changes = accepted(changes, &self.changes(&split), growth);
             }
@@ -430,6 +441,7 @@ impl<'a> Loader<'a> {
         let partitions = self.session.state().config().target_partitions();
         let recipe = self.workspace.recipe(self.stream)?;
         let watch = Arc::default();
+        let chosen = wanted.is_some();
         let batches: Vec<BatchNumber> = entries.iter().map(|entry| entry.number).collect();
         let raw = scan::chosen(&self.workspace.store, recipe, entries, partitions, wanted, &watch)?;
         let options = SplitOptions {
@@ -443,6 +455,13 @@ impl<'a> Loader<'a> {
                 Vec::new()
             },
             facts,
+            // Records that are chosen one by one are few.
+            accepted: Some(if chosen { Spill::never() } else { self.spill() }),
+            quarantined: if chosen {
+                Spill::never()
+            } else {
+                self.spill_of(ASIDE_MEMORY_SHARE)
+            },
         };
         let mut split = split(&self.session, raw, &options).await?;
         // Asked afterwards: what was gone by then because it has expired was said to have expired before it went.
@@ -452,6 +471,25 @@ impl<'a> Loader<'a> {
         }
         split.responses = scan::seen(&watch);
         Ok(split)
+    }
+
+    /// Where judged rows go: those that are merged by key come back by key.
+    fn spill(&self) -> Spill {
+        let rules = &self.stream.table;
+        let spill = self.spill_of(HELD_MEMORY_SHARE);
+        match rules.scd_type {
+            ScdType::Append | ScdType::Replace => spill,
+            ScdType::Upsert | ScdType::History => {
+                let sequence = rules.sequence_by.iter().map(String::as_str);
+                spill.sorted(&rules.keys, sequence.chain(POSITION))
+            }
+        }
+    }
+
+    fn spill_of(&self, memory_share: u64) -> Spill {
+        let project = &self.workspace.project;
+        let held_bytes_max = project.memory_bytes_max / memory_share;
+        Spill::new(&project.spool_dir(), held_bytes_max, self.load_bytes())
     }
 
     fn refuse_misfits(&self, split: &Split) -> Result<()> {
@@ -473,7 +511,7 @@ impl<'a> Loader<'a> {
                     ),
             );
         }
-        if let Some(records) = self.stopping(split) {
+        if let Some(records) = self.stopping(split)? {
             return Err(
                 Error::new(ErrorKind::Contract, "load records that do not fit their contract")
                     .with("stream", &self.stream.name)
@@ -531,6 +569,7 @@ impl<'a> Loader<'a> {
             sequence_by: rules.sequence_by.clone(),
             scd_type: rules.scd_type,
             deletes: rules.deletes,
+            write_mode: self.target.write_mode(rules.write_mode),
             tombstones,
         })
     }
@@ -569,7 +608,7 @@ impl<'a> Loader<'a> {
             warn!(stream = %self.stream.name, doubt, "what a complete pass did not bring is not deleted");
             return None;
         }
-        let seen = futures::stream::iter(aside(&load.split).into_iter().map(Ok));
+        let seen = futures::stream::iter(aside(&load.split));
         Some(Absence {
             since: pass.since,
             until: load.note.batch,
@@ -616,20 +655,20 @@ impl<'a> Loader<'a> {
         &self,
         load: &Load,
         row: &LoadRow,
-        buried: &[RecordBatch],
+        buried: &Gathered,
         options: &MergeOptions,
     ) -> Result<()> {
         let tables = &self.workspace.tables;
         let target = &self.target;
         tables
-            .append_side(&target.quarantine, &load.split.quarantined)
+            .append_gathered(&target.quarantine, &load.split.quarantined)
             .await?;
         failpoint::point("transform::after_quarantine");
-        let buried = buried
-            .iter()
-            .map(|rows| tombstones::kept(rows, options, &load.note))
-            .collect::<Result<Vec<_>>>()?;
-        tables.append_side(&target.tombstones, &buried).await?;
+        let mut kept = buried.beside();
+        for rows in buried.batches() {
+            kept.push(tombstones::kept(&rows?, options, &load.note)?)?;
+        }
+        tables.append_gathered(&target.tombstones, &kept).await?;
         if !target.told {
             return Ok(());
         }

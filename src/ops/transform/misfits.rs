@@ -11,6 +11,7 @@ use crate::{
         drift::Effect,
         policy::{self, Policy},
     },
+    error::Result,
     transform::split::Split,
 };
 
@@ -19,14 +20,14 @@ impl Loader<'_> {
     ///
     /// What a column says goes before what the stream says. A record with several faults is counted by the first, and
     /// stops the load if any of its values does.
-    pub(super) fn stopping(&self, split: &Split) -> Option<u64> {
+    pub(super) fn stopping(&self, split: &Split) -> Result<Option<u64>> {
         let stream_fails = self.stream.drift.on_mismatch == OnMismatch::Fail;
         if !self
             .contracts
             .all()
             .any(|contract| policy::is_own(&contract.columns))
         {
-            return Some(split.counts.quarantined).filter(|&records| stream_fails && records > 0);
+            return Ok(Some(split.counts.quarantined).filter(|&records| stream_fails && records > 0));
         }
         let older = self.older_changes(split).into_iter();
         let older = older.flat_map(|(_, changes)| changes);
@@ -35,18 +36,19 @@ impl Loader<'_> {
         let values: u64 = failed.map(|change| change.count).sum();
         // What no column is to blame for has no drift to be counted by.
         let records = if stream_fails {
-            self.left_to_stream(split)
+            self.left_to_stream(split)?
         } else {
             0
         };
-        Some(values.max(records)).filter(|&count| count > 0)
+        Ok(Some(values.max(records)).filter(|&count| count > 0))
     }
 
     /// Quarantined records whose first fault is at a place that says nothing itself.
-    fn left_to_stream(&self, split: &Split) -> u64 {
+    fn left_to_stream(&self, split: &Split) -> Result<u64> {
         let mut own: HashMap<(String, String), bool> = HashMap::new();
         let mut records = 0;
-        for batch in &split.quarantined {
+        for batch in split.quarantined.batches() {
+            let batch = batch?;
             let paths = batch["path"].as_string::<i32>();
             // All rows of a batch were judged by one contract.
             let versions = batch["contract_version"].as_string::<i32>();
@@ -62,6 +64,6 @@ impl Loader<'_> {
                 records += u64::from(!*is_own);
             }
         }
-        records
+        Ok(records)
     }
 }

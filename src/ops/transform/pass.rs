@@ -25,6 +25,12 @@ use crate::{
     transform::split::Split,
 };
 
+/// Part of the memory limit that the log may take of the pages of one pass.
+const PAGES_MEMORY_SHARE: u64 = 16;
+
+/// What the log tells of a page takes in memory, in bytes.
+const PAGE_BYTES: u64 = 64;
+
 /// Log entries looked through for the newest pass.
 const PASS_BACK_MAX: u32 = 100_000;
 
@@ -38,12 +44,10 @@ pub(super) struct WholePass {
 }
 
 /// The quarantined records of a load, as the end of a pass sees them.
-pub(super) fn aside(split: &Split) -> Vec<Seen> {
-    let mut seen: Vec<Seen> = split.keys_aside.iter().cloned().map(Seen::Keys).collect();
-    if split.keyless > 0 {
-        seen.push(Seen::Keyless);
-    }
-    seen
+pub(super) fn aside(split: &Split) -> impl Iterator<Item = Result<Seen>> + Send + use<> {
+    let keyless = (split.keyless > 0).then_some(Ok(Seen::Keyless));
+    let keys = split.keys_aside.batches();
+    keys.map(|keys| keys.map(Seen::Keys)).chain(keyless)
 }
 
 /// Records of `entry` that the pass which began with `since` has landed.
@@ -60,33 +64,33 @@ impl Loader<'_> {
 
     /// The entries of `range` up to the first that ends a pass, or `None` if none does: half a pass replaces nothing.
     ///
-    /// What is behind it is not read. The pass is one load, so its bodies have to fit into memory.
+    /// What is behind it is not read. The pass is one load, so what the log tells of its pages has to fit into memory.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] if they do not.
+    /// [`ErrorKind::Limit`] if it does not.
     pub(super) async fn next_pass(
         &self,
         range: RangeInclusive<BatchNumber>,
     ) -> Result<Option<Vec<LogEntry>>> {
-        let pass_bytes_max = self.workspace.project.memory_bytes_max;
+        let pages_max = self.workspace.project.memory_bytes_max / PAGES_MEMORY_SHARE / PAGE_BYTES;
         let mut before = self.before(*range.start()).await?;
         let mut entries = self.log.entries(range);
-        let (mut taken, mut bytes) = (Vec::new(), 0_u64);
+        let (mut taken, mut pages) = (Vec::new(), 0_u64);
         while let Some(entry) = entries.try_next().await? {
             let ends = ends_pass(before.as_ref(), &entry);
-            bytes = bytes.saturating_add(entry.body_bytes());
-            if bytes > pass_bytes_max {
+            pages = pages.saturating_add(entry.pages());
+            if pages > pages_max {
                 // It may never end; what cannot be loaded is not held either.
                 taken.clear();
             } else {
                 taken.push(entry.clone());
             }
-            if ends && bytes > pass_bytes_max {
+            if ends && pages > pages_max {
                 return Err(Error::new(ErrorKind::Limit, "load a complete pass at once")
                     .with("stream", &self.stream.name)
                     .with("ends with batch", entry.number)
-                    .with("bytes", bytes)
-                    .with("memory_bytes_max", pass_bytes_max)
+                    .with("pages", pages)
+                    .with("pages_max", pages_max)
                     .with(
                         "hint",
                         "raise the memory limit, or merge by keys instead of `scd_type: replace`",
@@ -307,9 +311,9 @@ impl Loader<'_> {
                 return Ok(None);
             };
             let split = self.judge_again(entries).await?;
-            let accepted = split.accepted.iter().cloned().map(Seen::Keys);
-            let seen: Vec<Result<Seen>> = accepted.chain(aside(&split)).map(Ok).collect();
-            Ok::<_, Error>(Some((futures::stream::iter(seen), end.next())))
+            let accepted = split.accepted.batches().map(|rows| rows.map(Seen::Keys));
+            let seen = futures::stream::iter(accepted.chain(aside(&split)));
+            Ok::<_, Error>(Some((seen, end.next())))
         });
         pieces.try_flatten().boxed()
     }

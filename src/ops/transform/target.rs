@@ -3,7 +3,7 @@
 use object_store::path::Path;
 
 use crate::{
-    config::StreamName,
+    config::{StreamName, WriteMode},
     raw::layout::{self, SystemTable},
     table::side::Side,
 };
@@ -46,6 +46,12 @@ impl Target {
             tombstones: side("tombstones"),
             told: false,
         }
+    }
+
+    /// How loads write that should write by `wanted`. The files of a rebuilt table are copied into the live one, and what is
+    /// marked in them would be lost: it is made with none.
+    pub(super) fn write_mode(&self, wanted: WriteMode) -> WriteMode {
+        if self.told { wanted } else { WriteMode::CopyOnWrite }
     }
 
     /// The tables that are written before the main table.

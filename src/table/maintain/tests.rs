@@ -19,7 +19,13 @@ use crate::{
 
 fn small(sizes: &[u64]) -> Vec<Small> {
     let numbered = sizes.iter().enumerate();
-    numbered.map(|(at, &bytes)| Small { at, bytes }).collect()
+    numbered
+        .map(|(at, &bytes)| Small {
+            at,
+            bytes,
+            marked: false,
+        })
+        .collect()
 }
 
 fn object(name: &str, age_days: u32) -> ObjectMeta {
@@ -41,6 +47,7 @@ fn all() -> CompactOptions {
         target_bytes: 1 << 20,
         before: later(),
         settled: Settled::All,
+        marked: Marked::Much,
     }
 }
 

@@ -7,15 +7,18 @@ use arrow::array::BooleanArray;
 use futures::{StreamExt as _, stream};
 
 use super::*;
-use crate::table::{
-    absent::{Absence, AbsentCounts, Seen},
-    history,
-    side::Side,
-    tombstones,
+use crate::{
+    spill::gathered::{Gathered, Spill},
+    table::{
+        absent::{Absence, AbsentCounts, Seen},
+        history,
+        side::Side,
+        tombstones,
+    },
 };
 
 /// Key, sequence, value and whether it is a deletion.
-type Change = (i64, i64, u32, bool);
+pub(super) type Change = (i64, i64, u32, bool);
 
 fn wide_schema() -> Schema {
     let mut fields: Vec<_> = schema().fields().iter().cloned().collect();
@@ -36,15 +39,29 @@ fn wide_rows(batch: i64, changes: &[Change]) -> RecordBatch {
 }
 
 /// A table with its tombstones, loaded as the transform does.
-struct Target {
+pub(super) struct Target {
     tables: Tables,
     table: Table,
     tombstones: Side,
-    options: MergeOptions,
+    pub(super) options: MergeOptions,
+    /// Where the rows of a load are gathered.
+    room: Room,
+}
+
+/// How many bytes of rows memory holds; all of them if it has no bound.
+pub(super) type Room = Option<u64>;
+
+pub(super) fn rooms() -> impl Strategy<Value = Room> {
+    prop::option::of(1_000..20_000_u64)
+}
+
+/// Files of rows that memory has no room for; they have no names.
+pub(super) fn scratch_dir() -> std::path::PathBuf {
+    std::env::temp_dir().join("landfall-table-tests")
 }
 
 impl Target {
-    async fn new(scd_type: ScdType, deletes: Deletes) -> Self {
+    pub(super) async fn new(scd_type: ScdType, deletes: Deletes, room: Room) -> Self {
         let tables = Tables::new(Arc::new(InMemory::new())).unwrap();
         let schema = match scd_type {
             ScdType::History => history::schema(&wide_schema(), "seq").unwrap(),
@@ -65,10 +82,28 @@ impl Target {
                 ..options(scd_type)
             },
             tables,
+            room,
         }
     }
 
-    async fn load(
+    /// `changes` as the transform would hand them over.
+    fn gathered(&self, batch: i64, changes: &[Change]) -> Gathered {
+        let Some(bytes) = self.room else {
+            return vec![wide_rows(batch, changes)].into();
+        };
+        let spill = Spill::new(&scratch_dir(), bytes, bytes / 4);
+        let mut rows = Gathered::new(match self.options.scd_type {
+            ScdType::Append | ScdType::Replace => spill,
+            ScdType::Upsert | ScdType::History => spill.sorted(&self.options.keys, self.options.order()),
+        });
+        let all = wide_rows(batch, changes);
+        for start in (0..changes.len()).step_by(3) {
+            rows.push(all.slice(start, 3.min(changes.len() - start))).unwrap();
+        }
+        rows
+    }
+
+    pub(super) async fn load(
         &mut self,
         batch: i64,
         changes: &[Change],
@@ -81,7 +116,7 @@ impl Target {
         };
         let planned = self
             .table
-            .plan_merge(vec![wide_rows(batch, changes)], &self.options, absence)
+            .plan_merge(self.gathered(batch, changes), &self.options, absence)
             .await
             .unwrap();
         let counts = planned.counts;
@@ -89,8 +124,8 @@ impl Target {
         let note = note(batch, &format!("load-{batch}"));
         let kept: Vec<_> = planned
             .tombstones
-            .iter()
-            .map(|rows| tombstones::kept(rows, &self.options, &note).unwrap())
+            .batches()
+            .map(|rows| tombstones::kept(&rows.unwrap(), &self.options, &note).unwrap())
             .collect();
         self.tables.append_side(&self.tombstones, &kept).await.unwrap();
         let committed = self.table.commit_merge(planned, &note).await.unwrap();
@@ -98,7 +133,7 @@ impl Target {
         counts
     }
 
-    async fn sql(&self, sql: &str) -> Vec<String> {
+    pub(super) async fn sql(&self, sql: &str) -> Vec<String> {
         let session = SessionContext::new();
         session
             .register_table("t", self.table.provider(&session).await.unwrap())
@@ -119,7 +154,7 @@ impl Target {
     }
 }
 
-fn absence<'a>(since: i64, until: i64, ratio: f64, seen: Vec<Seen>) -> Absence<'a> {
+pub(super) fn absence<'a>(since: i64, until: i64, ratio: f64, seen: Vec<Seen>) -> Absence<'a> {
     Absence {
         since: BatchNumber::new(since).unwrap(),
         until: BatchNumber::new(until).unwrap(),
@@ -129,7 +164,7 @@ fn absence<'a>(since: i64, until: i64, ratio: f64, seen: Vec<Seen>) -> Absence<'
     }
 }
 
-fn changes() -> impl Strategy<Value = Vec<Vec<Change>>> {
+pub(super) fn changes() -> impl Strategy<Value = Vec<Vec<Change>>> {
     let change = (0..8_i64, 0..6_i64, any::<u32>(), prop::bool::weighted(0.25));
     prop::collection::vec(prop::collection::vec(change, 0..14), 1..6)
 }
@@ -150,9 +185,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn history_is_every_version_with_its_span_however_late_it_came(loads in changes()) {
+    fn history_is_every_version_with_its_span_however_late_it_came(loads in changes(), room in rooms()) {
         runtime().block_on(async {
-            let mut target = Target::new(ScdType::History, Deletes::Soft).await;
+            let mut target = Target::new(ScdType::History, Deletes::Soft, room).await;
             for (batch, changes) in loads.iter().enumerate() {
                 target.load(batch as i64, changes, None).await;
             }
@@ -175,9 +210,9 @@ proptest! {
     }
 
     #[test]
-    fn hard_deletes_leave_no_row_and_nothing_older_brings_it_back(loads in changes()) {
+    fn hard_deletes_leave_no_row_and_nothing_older_brings_it_back(loads in changes(), room in rooms()) {
         runtime().block_on(async {
-            let mut target = Target::new(ScdType::Upsert, Deletes::Hard).await;
+            let mut target = Target::new(ScdType::Upsert, Deletes::Hard, room).await;
             for (batch, changes) in loads.iter().enumerate() {
                 target.load(batch as i64, changes, None).await;
             }
@@ -201,10 +236,11 @@ proptest! {
         pushed in prop::collection::btree_set(0..20_i64, 0..3),
         hard in any::<bool>(),
         stale in any::<bool>(),
+        room in rooms(),
     ) {
         runtime().block_on(async {
             let deletes = if hard { Deletes::Hard } else { Deletes::Soft };
-            let mut target = Target::new(ScdType::Upsert, deletes).await;
+            let mut target = Target::new(ScdType::Upsert, deletes, room).await;
             let all = |keys: &BTreeSet<i64>, sequence| keys.iter().map(|key| (*key, sequence, 1, false)).collect::<Vec<_>>();
             target.load(0, &all(&before, 5), None).await;
             target.load(1, &all(&pushed, 6), None).await;
@@ -242,7 +278,7 @@ proptest! {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f143_more_absent_rows_than_allowed_delete_nothing() {
-    let mut target = Target::new(ScdType::Upsert, Deletes::Soft).await;
+    let mut target = Target::new(ScdType::Upsert, Deletes::Soft, None).await;
     let whole: Vec<Change> = (0..10).map(|key| (key, 1, 1, false)).collect();
     target.load(0, &whole, None).await;
     let counts = target
@@ -271,7 +307,7 @@ async fn f143_more_absent_rows_than_allowed_delete_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_with_a_record_of_unknown_key_deletes_nothing() {
-    let mut target = Target::new(ScdType::Upsert, Deletes::Hard).await;
+    let mut target = Target::new(ScdType::Upsert, Deletes::Hard, None).await;
     let whole: Vec<Change> = (0..10).map(|key| (key, 1, 1, false)).collect();
     target.load(0, &whole, None).await;
     let counts = target
@@ -283,7 +319,7 @@ async fn a_pass_with_a_record_of_unknown_key_deletes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_replaces_the_whole_table_and_anything_else_leaves_it() {
-    let mut target = Target::new(ScdType::Replace, Deletes::Soft).await;
+    let mut target = Target::new(ScdType::Replace, Deletes::Soft, None).await;
     target
         .load(
             0,

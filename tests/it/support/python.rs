@@ -19,6 +19,7 @@ const REQUIREMENTS_EXTRA: &str = "requirements-extra.txt";
 const REQUIREMENTS_AIRBYTE: &str = "requirements-airbyte.txt";
 const REQUIREMENTS_CONTRACTS: &str = "requirements-contracts.txt";
 const REQUIREMENTS_LINEAGE: &str = "requirements-lineage.txt";
+const REQUIREMENTS_SIGNERS: &str = "requirements-signers.txt";
 const VEGA_DATASETS: &str = "vega-datasets@3.2.1";
 
 /// Most characters of a failed command's words that a test failure repeats.
@@ -29,13 +30,15 @@ const WORDS_CHARS_MAX: usize = 4_000;
 pub enum Reader {
     /// Python `deltalake` with Arrow's C++ Parquet reader.
     Deltalake,
+    /// Python `deltalake` with its own query engine.
+    DeltalakeSql,
     /// Polars' own Parquet reader.
     Polars,
     /// DuckDB's, with its delta extension.
     Duckdb,
 }
 
-/// All of them.
+/// One of each package: what they read is what nearly everybody reads.
 pub const READERS: [Reader; 3] = [Reader::Deltalake, Reader::Polars, Reader::Duckdb];
 
 /// The environment with Kinto, Datasette and the table readers; `bin/` holds their programs.
@@ -49,6 +52,11 @@ pub fn venv() -> PathBuf {
 /// The environment with `moto_server`, for a cross-check outside the default run.
 pub fn venv_extra() -> PathBuf {
     environment(REQUIREMENTS_EXTRA, &[])
+}
+
+/// The environment with the libraries that senders sign webhooks with.
+pub fn venv_signers() -> PathBuf {
+    environment(REQUIREMENTS_SIGNERS, &[])
 }
 
 /// The component schema of Airbyte's low-code language, as YAML. None of what the package needs to run is installed.
@@ -112,6 +120,16 @@ pub fn read_table_on_s3(reader: Reader, server: &S3Server, url: &str, columns: &
     lines(&checked(&mut command))
 }
 
+/// What `reader` says of a table that it does not read.
+///
+/// # Panics
+/// If it reads it.
+pub fn refused(reader: Reader, table: &Path) -> String {
+    let output = reading(reader, table.to_str().unwrap(), &[]).output().unwrap();
+    assert!(!output.status.success(), "{reader:?} reads {table:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 /// The GeoJSON of 1,707 real earthquakes (npm `vega-datasets`, data of the USGS).
 pub fn earthquakes_json() -> PathBuf {
     node_modules(VEGA_DATASETS).join("vega-datasets/data/earthquakes.json")
@@ -143,6 +161,7 @@ pub fn node_modules(package: &str) -> PathBuf {
 fn reading(reader: Reader, table: &str, columns: &[&str]) -> Command {
     let name = match reader {
         Reader::Deltalake => "deltalake",
+        Reader::DeltalakeSql => "deltalake-sql",
         Reader::Polars => "polars",
         Reader::Duckdb => "duckdb",
     };

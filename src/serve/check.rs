@@ -1,0 +1,284 @@
+//! Whether a body can be read as records: syntax and limits alone. What a record means is judged after it has landed.
+
+use std::{fmt, ops::Range};
+
+use crate::{
+    config::push::Push,
+    json::{Defect, JsonPath, scan::Scanner},
+    serve::problem::{Fault, Problem, code::Code},
+};
+
+/// Most records that are reported one by one; the answer says how many more there are.
+pub(crate) const RESULTS_MAX: usize = 400;
+
+/// Marks UTF-8. JSON texts must not begin with it (RFC 8259, section 8.1).
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// What a body of records is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One JSON text: an object, or an array of objects.
+    Json,
+    /// One JSON text a line.
+    Lines,
+}
+
+/// What a body was found to hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checked {
+    /// Records that can be read.
+    pub(crate) accepted: u64,
+    /// Records that cannot.
+    pub(crate) rejected: u64,
+    /// The first of those, in order.
+    pub(crate) bad: Vec<Bad>,
+}
+
+/// A record that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bad {
+    /// Its place among the records of the body, from 0.
+    pub(crate) index: u64,
+    /// Why.
+    pub(crate) fault: Unreadable,
+}
+
+/// Why a record cannot be read. The words are those that its quarantined record will have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// Not RFC 8259, or not UTF-8.
+    NotJson {
+        /// Byte of the record.
+        offset: usize,
+    },
+    /// Nested too deeply.
+    TooDeep,
+    /// A number, a text, an array, or nothing.
+    NotAnObject,
+}
+
+impl Form {
+    /// The form that a media type names; parameters other than `charset=utf-8` have no meaning for it.
+    ///
+    /// # Errors
+    /// `unsupported_media_type`.
+    pub(crate) fn of(content_type: Option<&str>) -> Result<Self, Problem> {
+        let unsupported = |detail: &'static str| Problem::new(Code::UnsupportedMediaType, detail);
+        let Some(text) = content_type else {
+            return Err(unsupported("the Content-Type header stands not once"));
+        };
+        let mut parts = text.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        for parameter in parts {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let value = value.trim_matches('"');
+            if name.eq_ignore_ascii_case("charset")
+                && !["utf-8", "utf8", "us-ascii"]
+                    .iter()
+                    .any(|known| value.eq_ignore_ascii_case(known))
+            {
+                return Err(unsupported("the body must be UTF-8"));
+            }
+        }
+        match media.as_str() {
+            "application/json" => Ok(Self::Json),
+            "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/x-jsonl"
+            | "application/jsonlines" => Ok(Self::Lines),
+            _ => Err(unsupported(
+                "records are application/json or application/x-ndjson",
+            )),
+        }
+    }
+}
+
+/// Reads `body` as records within the limits of `push`.
+///
+/// An array that is not JSON to its end is no array at all; of a record in it that is, only depth, UTF-8 and kind are
+/// left to be wrong. That is how it will be read after it has landed.
+///
+/// # Errors
+/// `body_malformed`, `body_too_deep` if nothing of it can be read; `too_many_records`, `record_too_large`.
+pub(crate) fn check(form: Form, body: &[u8], push: &Push) -> Result<Checked, Problem> {
+    if body.starts_with(BYTE_ORDER_MARK) {
+        return Err(malformed("#", "the body begins with a byte order mark"));
+    }
+    let mut tally = Tally {
+        push,
+        checked: Checked::default(),
+        count: 0,
+        refused: None,
+    };
+    match form {
+        Form::Lines => lines(body, &mut |line| tally.take(&body[line])),
+        Form::Json => {
+            let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+            match first {
+                None => return Err(malformed("#", "the body is empty")),
+                Some(b'[') => array(body, &mut tally)?,
+                Some(_) => tally.take(body.trim_ascii()),
+            }
+        }
+    }
+    if let Some(refused) = tally.refused {
+        return Err(refused);
+    }
+    let checked = tally.checked;
+    match checked.bad.first() {
+        Some(bad) if checked.accepted == 0 => Err(unreadable(form, bad)),
+        None if checked.accepted == 0 && form == Form::Lines => {
+            Err(malformed("#", "the body has no records"))
+        }
+        _ => Ok(checked),
+    }
+}
+
+/// The problem of a body of which no record can be read.
+fn unreadable(form: Form, bad: &Bad) -> Problem {
+    let code = match bad.fault {
+        Unreadable::TooDeep => Code::BodyTooDeep,
+        _ => Code::BodyMalformed,
+    };
+    let detail = match form {
+        Form::Json => "nothing in the body can be read as a record",
+        Form::Lines => "no line of the body can be read as a record",
+    };
+    Problem::new(code, detail).at(bad.to_fault())
+}
+
+fn malformed(pointer: &str, detail: &str) -> Problem {
+    let fault = Fault {
+        pointer: pointer.to_owned(),
+        detail: detail.to_owned(),
+        code: Some("not_json".to_owned()),
+    };
+    Problem::new(Code::BodyMalformed, "the body cannot be parsed").at(fault)
+}
+
+fn array(body: &[u8], tally: &mut Tally<'_>) -> Result<(), Problem> {
+    let every = JsonPath::parse("$[*]").map_err(|_| Problem::new(Code::Internal, "the log has the cause"))?;
+    let found = every.select(body, &mut |range| tally.take(&body[range]));
+    match found {
+        Ok(_) => Ok(()),
+        Err(Defect::TooDeep { .. }) => Err(Problem::new(Code::BodyTooDeep, "the body is nested too deeply")),
+        Err(defect) => Err(malformed("#", &defect.to_string())),
+    }
+}
+
+/// Shows every line that is not blank, without its end.
+fn lines(body: &[u8], visit: &mut dyn FnMut(Range<usize>)) {
+    let mut from = 0;
+    while from < body.len() {
+        let length = body[from..].iter().position(|byte| *byte == b'\n');
+        let end = length.map_or(body.len(), |length| from + length);
+        let line = &body[from..end];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if !line.iter().all(u8::is_ascii_whitespace) {
+            visit(from..from + line.len());
+        }
+        from = end + 1;
+    }
+}
+
+struct Tally<'a> {
+    push: &'a Push,
+    checked: Checked,
+    count: u64,
+    /// Why the whole body is refused.
+    refused: Option<Problem>,
+}
+
+impl Tally<'_> {
+    fn take(&mut self, record: &[u8]) {
+        if self.refused.is_some() {
+            return;
+        }
+        let index = self.count;
+        self.count += 1;
+        if self.count > self.push.records_max {
+            let detail = format!(
+                "a request to this stream may have {} records (records_max)",
+                self.push.records_max
+            );
+            self.refused = Some(Problem::new(Code::TooManyRecords, detail));
+            return;
+        }
+        if record.len() as u64 > self.push.record_bytes_max {
+            let detail = format!(
+                "a record of this stream may have {} bytes (record_bytes_max)",
+                self.push.record_bytes_max
+            );
+            let fault = Fault {
+                pointer: format!("#/{index}"),
+                detail: "the record is larger".to_owned(),
+                code: Some("too_large".to_owned()),
+            };
+            self.refused = Some(Problem::new(Code::RecordTooLarge, detail).at(fault));
+            return;
+        }
+        match read(record) {
+            Ok(()) => self.checked.accepted += 1,
+            Err(fault) => {
+                self.checked.rejected += 1;
+                if self.checked.bad.len() < RESULTS_MAX {
+                    self.checked.bad.push(Bad { index, fault });
+                }
+            }
+        }
+    }
+}
+
+fn read(record: &[u8]) -> Result<(), Unreadable> {
+    let mut scanner = Scanner::new(record);
+    scanner.blank();
+    let is_object = scanner.peek() == b'{';
+    let read = scanner.skip().and_then(|_| scanner.end());
+    read.map_err(|defect| match defect {
+        Defect::TooDeep { .. } => Unreadable::TooDeep,
+        Defect::Syntax { offset } | Defect::NotUtf8 { offset } => Unreadable::NotJson { offset },
+    })?;
+    if let Err(error) = str::from_utf8(record) {
+        return Err(Unreadable::NotJson {
+            offset: error.valid_up_to(),
+        });
+    }
+    if is_object {
+        Ok(())
+    } else {
+        Err(Unreadable::NotAnObject)
+    }
+}
+
+impl Bad {
+    /// The place in the body and what is wrong there.
+    pub(crate) fn to_fault(self) -> Fault {
+        Fault {
+            pointer: format!("#/{}", self.index),
+            detail: self.fault.to_string(),
+            code: Some(self.fault.code().to_owned()),
+        }
+    }
+}
+
+impl Unreadable {
+    /// The name by which programs know it.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::NotJson { .. } => "not_json",
+            Self::TooDeep => "too_deep",
+            Self::NotAnObject => "not_an_object",
+        }
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotJson { offset } => write!(f, "not JSON at byte {offset} of the record"),
+            Self::TooDeep => f.write_str("nested too deeply"),
+            Self::NotAnObject => f.write_str("not an object"),
+        }
+    }
+}

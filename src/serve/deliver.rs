@@ -1,0 +1,315 @@
+//! From a body to a receipt: ledger, spool, ledger, in that order, and not given up in between.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    clock::Timestamp,
+    config::{Name, Stream, StreamName, push::Push},
+    error::ErrorKind,
+    raw::{Page, PageFacts},
+    receive::{
+        Delivery, ReceiptId,
+        idempotency::Key,
+        ledger::{
+            answer::{Answer, Begun, Scope},
+            event::{Duplicate, Seen},
+            receipt::{Receipt, Stage},
+            repair::{fingerprint, path},
+        },
+        spool::acknowledger::Acknowledger,
+    },
+    serve::{
+        app::App,
+        call::{Call, Received},
+        problem::{Problem, code::Code},
+    },
+};
+
+/// How long a repeat waits for the first request with its key or event id.
+const REPEAT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// When a repeat that did not wait long enough may come again.
+const REPEAT_AFTER: Duration = Duration::from_secs(1);
+
+/// Largest number of attempts that is believed.
+const ATTEMPTS_MAX: u32 = 1_000_000;
+
+/// How a request with an idempotency key, or without, ended.
+pub(crate) enum Kept {
+    /// Its body is durable, and this is its answer.
+    New(Answer),
+    /// It was answered before, with this.
+    Before(Answer),
+}
+
+/// How a webhook ended.
+pub(crate) enum Event {
+    /// Its body is durable.
+    New {
+        /// What it is asked for by.
+        receipt: ReceiptId,
+        /// Whether its id was known with another body.
+        is_reuse: bool,
+    },
+    /// It was received before, byte for byte.
+    Duplicate(Duplicate),
+}
+
+impl App {
+    /// `received` as a delivery to `stream`, which will be answered with `status`.
+    pub(crate) fn delivery(
+        &self,
+        call: &Call,
+        stream: &StreamName,
+        producer: Option<Name>,
+        received: &Received,
+        status: u16,
+    ) -> Delivery {
+        Delivery {
+            receipt: ReceiptId::new(received.at),
+            stream: stream.clone(),
+            producer,
+            page: Page {
+                body: received.bytes.clone(),
+                facts: PageFacts {
+                    fetched_at: received.at,
+                    method: call.method.to_string(),
+                    url: call.url(),
+                    status,
+                    headers: call.headers_kept(),
+                    attempts: attempts(call),
+                    token_used: None,
+                    token_returned: None,
+                    idempotency_key: None,
+                    event_id: None,
+                    trace_id: Some(call.trace.id()),
+                    receipt: None,
+                    producer: None,
+                    first_seen_at: Some(received.at),
+                    slice: None,
+                    partial: false,
+                    superseded: false,
+                    files: Vec::new(),
+                    part: None,
+                },
+            },
+        }
+    }
+
+    /// Keeps `delivery`, once for its idempotency key if it has one, and answers it with `answer`.
+    ///
+    /// # Errors
+    /// 409 and 422 for the key, 503 and 507 if it is not kept.
+    pub(crate) async fn keep(
+        self: Arc<Self>,
+        delivery: Delivery,
+        key: Option<Key>,
+        answer: Answer,
+    ) -> Result<Kept, Problem> {
+        let claim = match &key {
+            None => None,
+            Some(key) => {
+                let facts = &delivery.page.facts;
+                let scope = Scope::new(delivery.producer.as_ref(), &facts.method, path(&facts.url), key);
+                let begun = self
+                    .ledger
+                    .begin(scope, fingerprint(&delivery), REPEAT_PATIENCE)
+                    .await;
+                match begun.map_err(unknown)? {
+                    Begun::New(claim) => Some(claim),
+                    Begun::Replay(answer) => return Ok(Kept::Before(answer)),
+                    Begun::InFlight => {
+                        let detail = "a request with this key is being received";
+                        return Err(Problem::new(Code::IdempotencyKeyInUse, detail).retry_after(REPEAT_AFTER));
+                    }
+                    Begun::Mismatch => {
+                        let detail = "the key stands for a request with another body";
+                        return Err(Problem::new(Code::IdempotencyKeyReused, detail));
+                    }
+                }
+            }
+        };
+        let receipt = self.append(delivery).await?;
+        if let Some(claim) = claim
+            && let Err(error) = claim.complete(answer.clone()).await
+        {
+            // The spool has the key: it is put back at the next start.
+            tracing::warn!(error = error.chain(), "answer not in the ledger yet");
+        }
+        self.note(receipt).await;
+        Ok(Kept::New(answer))
+    }
+
+    /// Keeps the delivery of an event, once for its id if it has one.
+    ///
+    /// # Errors
+    /// 409 while another delivery of it is being received, 503 and 507 if it is not kept.
+    pub(crate) async fn keep_event(self: Arc<Self>, mut delivery: Delivery) -> Result<Event, Problem> {
+        let claim = match delivery.page.facts.event_id.clone() {
+            None => None,
+            Some(id) => {
+                let seen = self
+                    .ledger
+                    .see(&delivery.stream, &id, fingerprint(&delivery), REPEAT_PATIENCE)
+                    .await;
+                match seen.map_err(unknown)? {
+                    Seen::New(claim) => Some((claim, false)),
+                    Seen::IdReuse(claim) => Some((claim, true)),
+                    Seen::Duplicate(duplicate) => return Ok(Event::Duplicate(duplicate)),
+                    Seen::InFlight => {
+                        let detail = "another delivery of this event is being received";
+                        return Err(Problem::new(Code::Conflict, detail).retry_after(REPEAT_AFTER));
+                    }
+                }
+            }
+        };
+        if let Some((claim, _)) = &claim {
+            let facts = &mut delivery.page.facts;
+            facts.attempts = facts
+                .attempts
+                .max(u32::try_from(claim.attempt()).unwrap_or(ATTEMPTS_MAX));
+            facts.first_seen_at = Some(claim.first_seen_at());
+        }
+        let id = delivery.receipt;
+        let receipt = self.append(delivery).await?;
+        let mut is_reuse = false;
+        if let Some((claim, reuse)) = claim {
+            is_reuse = reuse;
+            if let Err(error) = claim.complete(id).await {
+                tracing::warn!(error = error.chain(), "event not in the ledger yet");
+            }
+        }
+        self.note(receipt).await;
+        Ok(Event::New {
+            receipt: id,
+            is_reuse,
+        })
+    }
+
+    /// Makes `delivery` durable, and nothing else: a claim on its key is given free if that fails.
+    async fn append(&self, delivery: Delivery) -> Result<Receipt, Problem> {
+        let receipt = Receipt::of(&delivery, Stage::Spooled);
+        let bytes = delivery.page.body.len() as u64;
+        let began = self.clock.steady();
+        let is_direct = matches!(&self.acknowledger, Acknowledger::Lake(_));
+        if is_direct {
+            // What is landed is noted before it is known here that it is, and must not be taken for another's.
+            self.note(receipt.clone()).await;
+        }
+        match self.acknowledger.append(delivery).await {
+            Ok(()) => {
+                let elapsed = (self.clock.steady() - began).to_std().unwrap_or_default();
+                self.metrics.kept(&receipt.stream, bytes, elapsed);
+                Ok(receipt)
+            }
+            Err(error) => {
+                self.metrics.refused("not_durable");
+                let is_full = error.kind() == ErrorKind::Limit;
+                let (code, detail) = match (&self.acknowledger, is_full) {
+                    (Acknowledger::Spool(_), true) => (
+                        Code::StorageFull,
+                        "the spool is full: too much waits for the lake",
+                    ),
+                    (Acknowledger::Lake(_), true) => (Code::BacklogFull, "too much waits for the lake"),
+                    (_, false) => (Code::Unavailable, "the body could not be made durable"),
+                };
+                tracing::error!(stream = %receipt.stream, error = error.chain(), "delivery not kept");
+                if is_direct {
+                    let stage = Stage::Refused {
+                        reason: detail.to_owned(),
+                    };
+                    self.note(Receipt { stage, ..receipt }).await;
+                }
+                Err(Problem::new(code, detail))
+            }
+        }
+    }
+
+    /// Has the receipt be known. The delivery is durable whatever comes of it.
+    async fn note(&self, receipt: Receipt) {
+        if let Err(error) = self.ledger.record(vec![receipt]).await {
+            tracing::warn!(error = error.chain(), "receipt not in the ledger");
+        }
+    }
+
+    /// Has every answer about `stream` say that it is going to end, if it is.
+    ///
+    /// # Errors
+    /// 410 if it has ended.
+    pub(crate) fn still_open(&self, call: &mut Call, stream: &Stream, push: &Push) -> Result<(), Problem> {
+        use axum::http::{HeaderName, header::LINK};
+
+        let page = format!(
+            "{}/v1/streams/{}/{}",
+            self.base_path(),
+            stream.name.source,
+            stream.name.stream
+        );
+        if let Some(since) = push.deprecated {
+            // RFC 9745: a date of structured fields.
+            call.tell(
+                HeaderName::from_static("deprecation"),
+                &format!("@{}", since.timestamp()),
+            );
+            call.tell(LINK, &format!("<{page}>; rel=\"deprecation\""));
+        }
+        let Some(sunset) = push.sunset else {
+            return Ok(());
+        };
+        call.tell(
+            HeaderName::from_static("sunset"),
+            &httpdate::fmt_http_date(sunset.into()),
+        );
+        call.tell(LINK, &format!("<{page}>; rel=\"sunset\""));
+        if sunset > self.clock.now() {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Code::StreamGone,
+            "the stream was withdrawn at the moment that Sunset says",
+        ))
+    }
+
+    /// The problem of a stream that is not there, with the way to those that are.
+    pub(crate) fn stream_not_found(&self, call: &mut Call, detail: &'static str) -> Problem {
+        self.tell_catalog(call);
+        Problem::new(Code::StreamNotFound, detail)
+    }
+
+    /// Has the answer lead to the catalog (RFC 9727, section 3).
+    pub(crate) fn tell_catalog(&self, call: &mut Call) {
+        let link = format!(
+            "<{}/.well-known/api-catalog>; rel=\"api-catalog\"",
+            self.base_path()
+        );
+        call.tell(axum::http::header::LINK, &link);
+    }
+}
+
+/// Which attempt of its sender this is, from 1.
+fn attempts(call: &Call) -> u32 {
+    let number = |name: &str| call.header(name)?.parse::<u32>().ok();
+    // Slack counts retries, our own client attempts.
+    let attempts =
+        number("landfall-attempt").or_else(|| Some(number("x-slack-retry-num")?.saturating_add(1)));
+    attempts.unwrap_or(1).clamp(1, ATTEMPTS_MAX)
+}
+
+/// Without the ledger nobody knows whether it is a repeat.
+fn unknown(error: crate::error::Error) -> Problem {
+    tracing::error!(error = error.chain(), "ledger not asked");
+    Problem::new(
+        Code::Unavailable,
+        "it cannot be found out now whether this is a repeat",
+    )
+}
+
+/// When a body was complete, cut to what is stored.
+pub(crate) fn received(app: &App, content: crate::serve::body::Content) -> Received {
+    let at: Timestamp = app.clock.now();
+    Received {
+        bytes: content.bytes,
+        hold: content.hold,
+        at,
+    }
+}

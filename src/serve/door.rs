@@ -1,0 +1,190 @@
+//! Who comes in, what it may do there, and how fast.
+
+use axum::http::{HeaderName, HeaderValue, header};
+
+use crate::{
+    config::{
+        StreamName,
+        producers::{San, Scope},
+    },
+    receive::{
+        producer::{
+            Caller, Credentials,
+            audit::{AuditEvent, Occasion},
+            bucket,
+            denial::{Denied, Told},
+            limit::{Admission, Ask, Reason, Who},
+        },
+        spool::{
+            acknowledger::Acknowledger,
+            level::{Level, Pressure, REFUSE_PERCENT, SLOW_PERCENT},
+        },
+    },
+    serve::{
+        app::App,
+        call::Call,
+        problem::{Problem, code::Code},
+        tls::identity::SubjectName,
+    },
+};
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+impl App {
+    /// Who sends `call`; none where nobody is asked.
+    ///
+    /// # Errors
+    /// 401, or 503 if it cannot be found out now.
+    pub(crate) async fn authenticate(&self, call: &Call) -> Result<Option<Caller>, Problem> {
+        if self.is_open {
+            return Ok(None);
+        }
+        let values = call.headers.get_all(header::AUTHORIZATION);
+        let values: Vec<&[u8]> = values.iter().map(HeaderValue::as_bytes).collect();
+        let names = certificate_names(call);
+        let credentials = Credentials {
+            authorization: &values,
+            certificate: names.as_deref(),
+        };
+        let known = self.producers.authenticate(&credentials).await;
+        known.map(Some).map_err(|denied| self.denied(call, None, &denied))
+    }
+
+    /// Whether `caller` may do what `scope` names, with `stream` if one is meant.
+    ///
+    /// # Errors
+    /// 403.
+    pub(crate) fn may(
+        &self,
+        call: &Call,
+        caller: Option<&Caller>,
+        scope: Scope,
+        stream: Option<&StreamName>,
+    ) -> Result<(), Problem> {
+        let allowed = caller.map_or(Ok(()), |caller| caller.may(scope, stream));
+        allowed.map_err(|denied| {
+            let known = stream.filter(|stream| self.pushed(stream).is_some());
+            self.denied(call, known, &denied)
+        })
+    }
+
+    /// Says who was turned away where it is written down, and to whoever it was.
+    pub(crate) fn denied(&self, call: &Call, stream: Option<&StreamName>, denied: &Denied) -> Problem {
+        let occasion = Occasion {
+            at: self.clock.now(),
+            request_id: call.request_id.as_str(),
+            scope: denied.scope,
+            stream,
+            remote: call.peer.as_ref().map(|peer| peer.address.ip()),
+        };
+        let event = AuditEvent::denied(&occasion, denied);
+        self.metrics.denied(&event);
+        if let Ok(line) = serde_json::to_string(&event) {
+            tracing::warn!(target: "audit", event = line, "turned away");
+        }
+        let code = match denied.denial.told() {
+            Told::Unauthenticated => Code::Unauthenticated,
+            Told::Expired => Code::CredentialsExpired,
+            Told::Forbidden => Code::Forbidden,
+            Told::Unavailable => Code::Unavailable,
+        };
+        let mut problem = Problem::new(code, denied.denial.detail());
+        if let Some(challenge) = denied
+            .challenge()
+            .and_then(|text| HeaderValue::try_from(text).ok())
+        {
+            problem = problem.with_header(header::WWW_AUTHENTICATE, challenge);
+        }
+        match denied.retry_after {
+            Some(wait) => problem.retry_after(wait),
+            None => problem,
+        }
+    }
+
+    /// Takes what `call` needs of the rates of `who`, for a body of `bytes`, and has its answer tell what is left.
+    ///
+    /// # Errors
+    /// 429 for what the producer did itself, 503 for what the server cannot take.
+    pub(crate) fn admit(
+        &self,
+        call: &mut Call,
+        who: Who<'_>,
+        stream: Option<&StreamName>,
+        bytes: u64,
+    ) -> Result<(), Problem> {
+        let ask = Ask { who, stream, bytes };
+        let pressure = pressure(&self.acknowledger.level());
+        let (standing, refusal) = match self.limiter.admit(&ask, self.clock.steady(), pressure) {
+            Admission::Granted(permit, standing) => {
+                call.permit = Some(permit);
+                (standing, None)
+            }
+            Admission::Refused(refusal) => (refusal.standing.clone(), Some(refusal)),
+        };
+        if !standing.0.is_empty() {
+            call.tell(RATE_LIMIT_POLICY, &standing.policy());
+            call.tell(RATE_LIMIT, &standing.limit());
+        }
+        let Some(refusal) = refusal else {
+            return Ok(());
+        };
+        self.metrics.refused(refusal.reason.as_str());
+        let (code, detail) = match refusal.reason {
+            Reason::AtOnce => (
+                Code::ConcurrencyLimited,
+                "as many requests are under way as may be",
+            ),
+            Reason::Bytes => (Code::RateLimited, "the bytes of the window are sent"),
+            Reason::Requests => (Code::RateLimited, "the requests of the window are sent"),
+            Reason::Pressure => (
+                Code::RateLimited,
+                "less is granted than usual: much waits for the lake",
+            ),
+            Reason::Capacity => (Code::Overloaded, "the server has as much under way as it can"),
+            Reason::Unknown => (Code::Forbidden, "no rates are declared for the producer"),
+        };
+        Err(Problem::new(code, detail).retry_after(refusal.retry_after))
+    }
+
+    /// Whether more can be kept now.
+    ///
+    /// # Errors
+    /// 507 if nothing more fits, 503 before that.
+    pub(crate) fn has_room(&self) -> Result<(), Problem> {
+        match (self.acknowledger.level().pressure(), &self.acknowledger) {
+            (Pressure::Calm | Pressure::Slow, _) => Ok(()),
+            (Pressure::Full, Acknowledger::Spool(_)) => {
+                self.metrics.refused("spool_full");
+                Err(Problem::new(
+                    Code::StorageFull,
+                    "the spool is full: too much waits for the lake",
+                ))
+            }
+            (Pressure::Refuse | Pressure::Full, _) => {
+                self.metrics.refused("backlog");
+                Err(Problem::new(Code::BacklogFull, "too much waits for the lake"))
+            }
+        }
+    }
+}
+
+/// How full what stands behind is, for what producers are granted.
+fn pressure(level: &Level) -> bucket::Pressure {
+    let part = |percent: u64| percent as f64 / 100.0;
+    bucket::Pressure::between(
+        level.bytes,
+        level.bytes_max,
+        part(SLOW_PERCENT),
+        part(REFUSE_PERCENT),
+    )
+}
+
+fn certificate_names(call: &Call) -> Option<Vec<San>> {
+    let identity = call.peer.as_ref()?.identity.as_ref()?;
+    let names = identity.names.iter().map(|name| match name {
+        SubjectName::Dns(name) => San::Dns(name.clone()),
+        SubjectName::Uri(uri) => San::Uri(uri.clone()),
+    });
+    Some(names.collect())
+}

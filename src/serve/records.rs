@@ -1,0 +1,168 @@
+//! `POST /v1/streams/{source}/{stream}/records`: records of a producer that we agreed with.
+
+use std::sync::Arc;
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use futures::future::BoxFuture;
+
+use crate::{
+    config::{
+        producers::Scope,
+        push::{Idempotency, Push, PushAuth},
+    },
+    receive::{idempotency::Key, producer::limit::Who},
+    serve::{
+        answer::{REPLAYED, accepted, response},
+        app::App,
+        call::Call,
+        check::{Checked, Form, check},
+        deliver::{Kept, received},
+        problem::{Problem, code::Code},
+    },
+};
+
+/// Bodies from this size on, in bytes, are read where they hold up nobody.
+const ASIDE_BYTES_MIN: usize = 64 << 10;
+
+/// What happens to a request with records that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// It is kept, and the answer names them.
+    Partial,
+    /// It is refused.
+    Atomic,
+}
+
+/// Takes one request.
+pub(crate) fn push<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Result<Response, Problem>> {
+    Box::pin(take(app, call))
+}
+
+async fn take(app: &Arc<App>, call: &mut Call) -> Result<Response, Problem> {
+    let caller = app.authenticate(call).await?;
+    let Some(name) = call.stream() else {
+        return Err(app.stream_not_found(call, "no stream has such a name"));
+    };
+    app.may(call, caller.as_ref(), Scope::Ingest, Some(&name))?;
+    let Some((stream, push)) = app.pushed(&name) else {
+        return Err(app.stream_not_found(call, "there is no such stream"));
+    };
+    if caller.is_none() && push.auth == PushAuth::None {
+        let detail = "the stream takes signed webhooks alone: no producer is declared";
+        return Err(Problem::new(Code::Unauthenticated, detail));
+    }
+    app.still_open(call, stream, push)?;
+    let who = match &caller {
+        Some(caller) => Who::Producer(&caller.producer.name),
+        None => Who::Sender(&name),
+    };
+    let bytes = call.body_bytes_declared().unwrap_or(push.bytes_max);
+    app.admit(call, who, Some(&name), bytes.min(push.bytes_max))?;
+    app.has_room()?;
+    let key = key(call, push)?;
+    let mode = mode(call)?;
+    let form = Form::of(call.header("content-type"))
+        .map_err(|problem| problem.with_header(header::ACCEPT, HeaderValue::from_static(ACCEPTED)))?;
+
+    let limits = app.body_limits(push);
+    let wire = call.receive(app, &limits).await?;
+    if let Some(permit) = &mut call.permit {
+        permit.settle(wire.bytes().len() as u64);
+    }
+    let content = wire.decode(&limits, &app.budget).await?;
+    let received = received(app, content);
+    let checked = check_aside(form, &received.bytes, push).await?;
+    if mode == Mode::Atomic && checked.rejected > 0 {
+        app.metrics.records(&name, 0, checked.rejected);
+        return Err(refused(&checked));
+    }
+
+    let producer = caller.map(|caller| caller.producer.name.clone());
+    let mut delivery = app.delivery(call, &name, producer, &received, 202);
+    delivery.page.facts.idempotency_key = key.as_ref().map(|key| key.as_str().to_owned());
+    let answer = accepted(delivery.receipt, &name, app.base_path(), &checked)?;
+    let (hold, permit) = (received.hold, call.permit.take());
+    let keeping = Arc::clone(app).keep(delivery, key, answer);
+    let kept = app.works.finish(async move {
+        let kept = keeping.await;
+        // Memory and place are free again when the body is, not when its sender hangs up.
+        drop((hold, permit));
+        kept
+    });
+    match kept.await? {
+        Kept::New(answer) => {
+            app.metrics.records(&name, checked.accepted, checked.rejected);
+            Ok(response(&answer))
+        }
+        Kept::Before(answer) => {
+            app.metrics.repeated(&name);
+            let mut response = response(&answer);
+            response
+                .headers_mut()
+                .insert(REPLAYED, HeaderValue::from_static("true"));
+            Ok(response)
+        }
+    }
+}
+
+/// The media types that are taken.
+const ACCEPTED: &str = "application/json, application/x-ndjson";
+
+async fn check_aside(form: Form, body: &bytes::Bytes, push: &Push) -> Result<Checked, Problem> {
+    if body.len() < ASIDE_BYTES_MIN {
+        return check(form, body, push);
+    }
+    let (body, push) = (body.clone(), push.clone());
+    let checked = tokio::task::spawn_blocking(move || check(form, &body, &push));
+    checked
+        .await
+        .map_err(|_| Problem::new(Code::Internal, "the log has the cause"))?
+}
+
+fn key(call: &Call, push: &Push) -> Result<Option<Key>, Problem> {
+    let values = call.headers.get_all("idempotency-key").iter();
+    let key = Key::from_headers(values.map(HeaderValue::as_bytes));
+    let key = key.map_err(|fault| Problem::new(Code::IdempotencyKeyInvalid, fault.to_string()))?;
+    if key.is_none() && push.idempotency == Idempotency::Required {
+        let detail = "requests to this stream have an Idempotency-Key header";
+        return Err(Problem::new(Code::IdempotencyKeyMissing, detail));
+    }
+    Ok(key)
+}
+
+/// The parameter `mode`, or the preference `handling` (RFC 7240, section 4.4).
+fn mode(call: &Call) -> Result<Mode, Problem> {
+    match call.query("mode")?.as_deref() {
+        Some("partial") => return Ok(Mode::Partial),
+        Some("atomic") => return Ok(Mode::Atomic),
+        Some(_) => {
+            let detail = "the parameter mode is `partial` or `atomic`";
+            return Err(Problem::new(Code::InvalidRequest, detail));
+        }
+        None => {}
+    }
+    let values = call.headers.get_all("prefer").iter();
+    let mut preferences = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    let strict = preferences.any(|preference| {
+        let preference = preference.split(';').next().unwrap_or_default();
+        let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+        name.trim().eq_ignore_ascii_case("handling")
+            && value.trim().trim_matches('"').eq_ignore_ascii_case("strict")
+    });
+    Ok(if strict { Mode::Atomic } else { Mode::Partial })
+}
+
+fn refused(checked: &Checked) -> Problem {
+    let detail = format!("{} records cannot be read; nothing was kept", checked.rejected);
+    let problem = Problem::new(Code::BatchRejected, detail);
+    debug_assert_eq!(problem.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    checked
+        .bad
+        .iter()
+        .fold(problem, |problem, bad| problem.at(bad.to_fault()))
+}

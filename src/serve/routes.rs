@@ -1,0 +1,408 @@
+//! Every route that producers see: one table, of which the router and its description are made.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{RawPathParams, State},
+    http::Request,
+    response::{IntoResponse as _, Response},
+    routing::{MethodFilter, on},
+};
+use futures::future::BoxFuture;
+
+use crate::{
+    config::producers::Scope,
+    serve::{
+        app::App,
+        call::Call,
+        catalog, openapi, problem,
+        problem::{Problem, code::Code},
+        receipts, records, webhook,
+    },
+};
+
+/// What answers a request; what it returns is sent with what the call tells.
+pub(crate) type Work = for<'a> fn(&'a Arc<App>, &'a mut Call) -> BoxFuture<'a, Result<Response, Problem>>;
+
+/// One way to ask for something.
+pub(crate) struct Route {
+    /// What it is called in metrics and in the description of the API.
+    pub(crate) name: &'static str,
+    /// The method.
+    pub(crate) method: Method,
+    /// The path, with what varies in braces.
+    pub(crate) path: &'static str,
+    /// What answers.
+    pub(crate) work: Work,
+    /// What it does, in a sentence.
+    pub(crate) summary: &'static str,
+    /// What the producer must be allowed; none where nobody is asked who it is.
+    pub(crate) scope: Option<Scope>,
+    /// Headers and parameters of the query.
+    pub(crate) parameters: &'static [Parameter],
+    /// The media types of its body; none if it has no body.
+    pub(crate) takes: &'static [&'static str],
+    /// What it answers when it can.
+    pub(crate) gives: Gives,
+    /// What it answers when it cannot.
+    pub(crate) fails: &'static [Code],
+}
+
+/// The methods there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    /// Reads.
+    Get,
+    /// Adds.
+    Post,
+}
+
+/// A header or a parameter of the query.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parameter {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Where it stands: `query` or `header`.
+    pub(crate) place: &'static str,
+    /// What it means.
+    pub(crate) meaning: &'static str,
+    /// Its JSON Schema.
+    pub(crate) schema: &'static str,
+}
+
+/// An answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gives {
+    /// The status.
+    pub(crate) status: u16,
+    /// The media type.
+    pub(crate) media: &'static str,
+    /// The name of its schema.
+    pub(crate) schema: &'static str,
+    /// What it says.
+    pub(crate) meaning: &'static str,
+}
+
+const JSON: &str = "application/json";
+
+const MODE: Parameter = Parameter {
+    name: "mode",
+    place: "query",
+    meaning: "`partial` keeps a batch of which some records cannot be read and names them; `atomic` refuses it.",
+    schema: r#"{"type":"string","enum":["partial","atomic"],"default":"partial"}"#,
+};
+
+const KEY: Parameter = Parameter {
+    name: "Idempotency-Key",
+    place: "header",
+    meaning: "One key for one batch, on every attempt: it is kept once, and repeats get the same answer for 24 hours.",
+    schema: r#"{"type":"string","minLength":1,"maxLength":600}"#,
+};
+
+const PREFER: Parameter = Parameter {
+    name: "Prefer",
+    place: "header",
+    meaning: "`handling=strict` is `mode=atomic` (RFC 7240).",
+    schema: r#"{"type":"string"}"#,
+};
+
+const CODING: Parameter = Parameter {
+    name: "Content-Encoding",
+    place: "header",
+    meaning: "How the body is packed, once.",
+    schema: r#"{"type":"string","enum":["gzip","zstd","deflate","identity"]}"#,
+};
+
+const CURSOR: Parameter = Parameter {
+    name: "cursor",
+    place: "query",
+    meaning: "`next` of the page before.",
+    schema: r#"{"type":"string","pattern":"^[0-9a-f]{48}$"}"#,
+};
+
+const LIMIT: Parameter = Parameter {
+    name: "limit",
+    place: "query",
+    meaning: "Most entries of a page.",
+    schema: r#"{"type":"integer","minimum":1,"maximum":1000,"default":100}"#,
+};
+
+const SINCE: Parameter = Parameter {
+    name: "updated_at_gte",
+    place: "query",
+    meaning: "Only what changed at this moment or later.",
+    schema: r#"{"type":"string","format":"date-time"}"#,
+};
+
+const OF_STREAM: Parameter = Parameter {
+    name: "stream",
+    place: "query",
+    meaning: "Only what concerns this stream, `source.stream`.",
+    schema: r#"{"type":"string","pattern":"^[a-z0-9][a-z0-9_-]{0,62}\\.[a-z0-9][a-z0-9_-]{0,62}$"}"#,
+};
+
+/// What every route for producers may answer.
+const ASKED: &[Code] = &[
+    Code::Unauthenticated,
+    Code::CredentialsExpired,
+    Code::Forbidden,
+    Code::InvalidRequest,
+    Code::StreamNotFound,
+    Code::ReceiptNotFound,
+    Code::RateLimited,
+    Code::ConcurrencyLimited,
+    Code::Overloaded,
+    Code::Unavailable,
+];
+
+const PUSHED: &[Code] = &[
+    Code::Unauthenticated,
+    Code::CredentialsExpired,
+    Code::Forbidden,
+    Code::InvalidRequest,
+    Code::IdempotencyKeyMissing,
+    Code::IdempotencyKeyInvalid,
+    Code::IdempotencyKeyInUse,
+    Code::IdempotencyKeyReused,
+    Code::BodyMalformed,
+    Code::BodyTooDeep,
+    Code::BodyTruncated,
+    Code::BodyUndecodable,
+    Code::BatchRejected,
+    Code::BodyTooLarge,
+    Code::BodyExpandsTooMuch,
+    Code::TooManyRecords,
+    Code::RecordTooLarge,
+    Code::BodyTooSlow,
+    Code::UnsupportedMediaType,
+    Code::UnsupportedEncoding,
+    Code::StreamNotFound,
+    Code::StreamGone,
+    Code::RateLimited,
+    Code::ConcurrencyLimited,
+    Code::Overloaded,
+    Code::BacklogFull,
+    Code::Unavailable,
+    Code::StorageFull,
+];
+
+const HOOKED: &[Code] = &[
+    Code::SignatureInvalid,
+    Code::Unauthenticated,
+    Code::Forbidden,
+    Code::Conflict,
+    Code::BodyTruncated,
+    Code::BodyUndecodable,
+    Code::BodyTooLarge,
+    Code::BodyExpandsTooMuch,
+    Code::BodyTooSlow,
+    Code::UnsupportedEncoding,
+    Code::StreamNotFound,
+    Code::StreamGone,
+    Code::RateLimited,
+    Code::ConcurrencyLimited,
+    Code::Overloaded,
+    Code::BacklogFull,
+    Code::Unavailable,
+    Code::StorageFull,
+];
+
+/// Every route, but for the pages about problems.
+pub(crate) static ROUTES: [Route; 8] = [
+    Route {
+        name: "push_records",
+        method: Method::Post,
+        path: "/v1/streams/{source}/{stream}/records",
+        work: records::push,
+        summary: "Sends records to a stream. They are durable when this is answered.",
+        scope: Some(Scope::Ingest),
+        parameters: &[MODE, KEY, PREFER, CODING],
+        takes: &[JSON, "application/x-ndjson"],
+        gives: Gives {
+            status: 202,
+            media: JSON,
+            schema: "Accepted",
+            meaning: "The body is durable and will be in the lake.",
+        },
+        fails: PUSHED,
+    },
+    Route {
+        name: "push_webhook",
+        method: Method::Post,
+        path: "/v1/webhooks/{source}/{stream}",
+        work: webhook::push,
+        summary: "Takes an event that an API signs and sends by itself.",
+        scope: None,
+        parameters: &[CODING],
+        takes: &["*/*"],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "Event",
+            meaning: "The event is durable, or was before.",
+        },
+        fails: HOOKED,
+    },
+    Route {
+        name: "get_receipt",
+        method: Method::Get,
+        path: "/v1/receipts/{id}",
+        work: receipts::one,
+        summary: "Says where a delivery is.",
+        scope: Some(Scope::Read),
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "Receipt",
+            meaning: "Where it is.",
+        },
+        fails: ASKED,
+    },
+    Route {
+        name: "list_receipts",
+        method: Method::Get,
+        path: "/v1/receipts",
+        work: receipts::list,
+        summary: "Lists receipts by the moment of their last change.",
+        scope: Some(Scope::Read),
+        parameters: &[SINCE, OF_STREAM, CURSOR, LIMIT],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "Receipts",
+            meaning: "A page. It may be short, or empty, although more follow.",
+        },
+        fails: ASKED,
+    },
+    Route {
+        name: "list_streams",
+        method: Method::Get,
+        path: "/v1/streams",
+        work: catalog::streams,
+        summary: "Lists the streams that may be seen.",
+        scope: Some(Scope::Read),
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "Streams",
+            meaning: "All of them.",
+        },
+        fails: ASKED,
+    },
+    Route {
+        name: "get_stream",
+        method: Method::Get,
+        path: "/v1/streams/{source}/{stream}",
+        work: catalog::stream,
+        summary: "Says how a stream takes records: limits, formats, promises.",
+        scope: Some(Scope::Read),
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "Stream",
+            meaning: "The stream.",
+        },
+        fails: ASKED,
+    },
+    Route {
+        name: "get_catalog",
+        method: Method::Get,
+        path: "/.well-known/api-catalog",
+        work: catalog::linkset,
+        summary: "The way to everything else (RFC 9727).",
+        scope: None,
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: "application/linkset+json",
+            schema: "Linkset",
+            meaning: "Links.",
+        },
+        fails: &[],
+    },
+    Route {
+        name: "get_openapi",
+        method: Method::Get,
+        path: "/openapi.json",
+        work: openapi::tell,
+        summary: "This description.",
+        scope: None,
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "OpenApi",
+            meaning: "OpenAPI 3.1.",
+        },
+        fails: &[],
+    },
+];
+
+impl Method {
+    fn filter(self) -> MethodFilter {
+        match self {
+            Self::Get => MethodFilter::GET,
+            Self::Post => MethodFilter::POST,
+        }
+    }
+}
+
+/// What answers producers.
+pub(crate) fn router(app: &Arc<App>) -> Router {
+    let mut routes = Router::new();
+    for route in &ROUTES {
+        let work = async |State(app): State<Arc<App>>, params: RawPathParams, request: Request<Body>| {
+            answer(&app, route, &params, request).await
+        };
+        routes = routes.route(route.path, on(route.method.filter(), work));
+    }
+    let routes = routes
+        .merge(problem::routes())
+        .fallback(nothing)
+        .with_state(Arc::clone(app));
+    match app.base_path() {
+        "" => routes,
+        base => Router::new().nest(base, routes),
+    }
+}
+
+async fn nothing(State(app): State<Arc<App>>, params: RawPathParams, request: Request<Body>) -> Response {
+    let mut call = Call::new(&app, &params, request);
+    app.tell_catalog(&mut call);
+    let problem = Problem::new(Code::NotFound, "no endpoint has this path");
+    tell(call, problem.into_response())
+}
+
+async fn answer(
+    app: &Arc<App>,
+    route: &'static Route,
+    params: &RawPathParams,
+    request: Request<Body>,
+) -> Response {
+    let began = app.clock.steady();
+    let mut call = Call::new(app, params, request);
+    let answered = (route.work)(app, &mut call).await;
+    let response = tell(call, answered.unwrap_or_else(Problem::into_response));
+    let elapsed = (app.clock.steady() - began).to_std().unwrap_or_default();
+    app.metrics.answered(route.name, response.status(), elapsed);
+    response
+}
+
+/// Adds what `call` tells.
+fn tell(call: Call, mut response: Response) -> Response {
+    for (name, value) in &call.told {
+        response.headers_mut().append(name, value.clone());
+    }
+    response
+}

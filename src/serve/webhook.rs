@@ -1,0 +1,189 @@
+//! `POST /v1/webhooks/{source}/{stream}`: what an API sends by itself, believed for its signature.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::Response,
+};
+use futures::future::BoxFuture;
+use serde::Serialize;
+
+use crate::{
+    clock::Timestamp,
+    config::{
+        StreamName,
+        producers::Scope,
+        push::{Push, PushAuth},
+    },
+    receive::{
+        ReceiptId,
+        producer::{
+            Caller,
+            denial::{Denial, Denied, Via},
+            limit::Who,
+        },
+        signature::{event, refusal::Refusal},
+    },
+    serve::{
+        answer::json,
+        app::App,
+        call::Call,
+        deliver::{Event, received},
+        problem::{Problem, code::Code},
+    },
+};
+
+#[derive(Serialize)]
+struct Taken {
+    receipt: ReceiptId,
+    stream: String,
+    duplicate: bool,
+    /// Whether the id was known with another body.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    id_reuse: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliveries: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_seen_at: Option<Timestamp>,
+}
+
+/// Takes one request.
+pub(crate) fn push<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Result<Response, Problem>> {
+    Box::pin(take(app, call))
+}
+
+async fn take(app: &Arc<App>, call: &mut Call) -> Result<Response, Problem> {
+    let name = call.stream();
+    let stream = name.as_ref().and_then(|name| app.pushed(name));
+    let caller = match stream {
+        Some((_, push)) if push.auth == PushAuth::None => None,
+        _ => app.authenticate(call).await?,
+    };
+    let Some(name) = name else {
+        return Err(app.stream_not_found(call, "no stream has such a name"));
+    };
+    app.may(call, caller.as_ref(), Scope::Ingest, Some(&name))?;
+    let Some((stream, push)) = stream.filter(|(stream, _)| stream.webhook.is_some()) else {
+        return Err(app.stream_not_found(call, "there is no such stream, or it takes no webhooks"));
+    };
+    app.still_open(call, stream, push)?;
+    let who = match &caller {
+        Some(caller) => Who::Producer(&caller.producer.name),
+        None => Who::Sender(&name),
+    };
+    let bytes = call.body_bytes_declared().unwrap_or(push.bytes_max);
+    app.admit(call, who, Some(&name), bytes.min(push.bytes_max))?;
+    app.has_room()?;
+    land(app, call, &name, push, caller.as_ref()).await
+}
+
+async fn land(
+    app: &Arc<App>,
+    call: &mut Call,
+    name: &StreamName,
+    push: &Push,
+    caller: Option<&Caller>,
+) -> Result<Response, Problem> {
+    let Some(verifier) = app.hooks.verifier(name).await? else {
+        return Err(app.stream_not_found(call, "the stream takes no webhooks"));
+    };
+    let limits = app.body_limits(push);
+    let wire = call.receive(app, &limits).await?;
+    if let Some(permit) = &mut call.permit {
+        permit.settle(wire.bytes().len() as u64);
+    }
+    // Over the bytes as they came, before anything of them is unpacked or parsed.
+    let proof = verifier
+        .verify(&call.headers, wire.bytes(), app.clock.now())
+        .map_err(|refusal| distrusted(app, call, name, &refusal))?;
+    let content = wire.decode(&limits, &app.budget).await?;
+    let verified = verifier
+        .read(proof, &call.headers, &content.bytes)
+        .map_err(|refusal| distrusted(app, call, name, &refusal))?;
+    if let Some(answer) = verified.handshake {
+        return Ok(handshake(answer));
+    }
+    let received = received(app, content);
+    let producer = caller.map(|caller| caller.producer.name.clone());
+    let mut delivery = app.delivery(call, name, producer, &received, 200);
+    delivery.page.facts.event_id = verified.event_id;
+    let (hold, permit) = (received.hold, call.permit.take());
+    let keeping = Arc::clone(app).keep_event(delivery);
+    let kept = app.works.finish(async move {
+        let kept = keeping.await;
+        drop((hold, permit));
+        kept
+    });
+    let taken = match kept.await? {
+        Event::New { receipt, is_reuse } => {
+            app.metrics.records(name, 1, 0);
+            if is_reuse {
+                app.metrics.refused("id_reuse");
+                tracing::warn!(stream = %name, %receipt, request_id = %call.request_id, "event id used for another body");
+            }
+            Taken {
+                receipt,
+                stream: name.to_string(),
+                duplicate: false,
+                id_reuse: is_reuse,
+                deliveries: None,
+                first_seen_at: None,
+            }
+        }
+        Event::Duplicate(duplicate) => {
+            app.metrics.repeated(name);
+            tracing::info!(
+                stream = %name, receipt = %duplicate.receipt, deliveries = duplicate.count,
+                request_id = %call.request_id, "event received again"
+            );
+            Taken {
+                receipt: duplicate.receipt,
+                stream: name.to_string(),
+                duplicate: true,
+                id_reuse: false,
+                deliveries: Some(duplicate.count),
+                first_seen_at: Some(duplicate.first_seen_at),
+            }
+        }
+    };
+    json(StatusCode::OK, &taken)
+}
+
+/// Every reason is the same 401 to the sender; which one it was is written down.
+fn distrusted(app: &App, call: &Call, stream: &StreamName, refusal: &Refusal) -> Problem {
+    tracing::warn!(
+        %stream, reason = %refusal, class = refusal.class(), request_id = %call.request_id,
+        "webhook not believed"
+    );
+    app.denied(
+        call,
+        Some(stream),
+        &Denied::new(Denial::SignatureInvalid, Via::Signature),
+    );
+    Problem::new(
+        Code::SignatureInvalid,
+        "the signature of the request does not hold",
+    )
+    .with_header(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static("Signature realm=\"landfall\""),
+    )
+}
+
+fn handshake(answer: event::Answer) -> Response {
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(answer.content_type),
+    );
+    // The text is the sender's; no browser shall take it for a page of ours.
+    headers.insert(
+        HeaderName::from_static("x-content-type-options"),
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
