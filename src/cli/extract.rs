@@ -10,7 +10,7 @@ use crate::{
         progress::{Board, Fetched},
         streams::Streams,
     },
-    config::StreamName,
+    config::{Project, StreamName},
     ops::{
         self, Workspace,
         extract::{Channels, Options, Outcome},
@@ -55,7 +55,15 @@ pub(super) struct Range {
 }
 
 impl Range {
-    pub(super) fn options(&self, streams: Vec<StreamName>) -> Options {
+    /// Of `streams` those that there is an API for.
+    pub(super) fn options(&self, project: &Project, mut streams: Vec<StreamName>) -> Options {
+        streams.retain(|name| {
+            let pulled = project.stream(name).is_ok_and(|(_, stream)| stream.is_pulled());
+            if !pulled {
+                say(&format!("{name}  is fed by producers: nothing to extract"));
+            }
+            pulled
+        });
         match (&self.from, &self.to) {
             (Some(from), Some(to)) => Options::backfill(streams, from.clone(), to.clone()),
             _ if self.complete => Options::complete(streams),
@@ -67,7 +75,7 @@ impl Range {
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let workspace = args.lineage.workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
-    let options = args.range.options(streams);
+    let options = args.range.options(&workspace.project, streams);
     if args.dry_run {
         return dry_run(&workspace, &options, args.format.unwrap_or(Format::Table)).await;
     }

@@ -22,9 +22,11 @@ mod quarantine;
 mod rebuild;
 mod run;
 mod schema;
+mod serve;
 mod sql;
 mod status;
 mod streams;
+mod token;
 mod transform;
 mod verify;
 
@@ -100,6 +102,8 @@ enum Command {
     Extract(extract::Args),
     Transform(transform::Args),
     Run(run::Args),
+    Serve(serve::Args),
+    Token(token::Args),
     Sql(sql::Args),
     Status(status::Args),
     Gaps(gaps::Args),
@@ -170,6 +174,8 @@ async fn run(command: Command, global: &Global) -> Ended {
         Command::Extract(args) => extract::run(&args, global).await,
         Command::Transform(args) => transform::run(&args, global).await,
         Command::Run(args) => run::run(&args, global).await,
+        Command::Serve(args) => serve::run(&args, global).await,
+        Command::Token(args) => token::run(&args),
         Command::Sql(args) => sql::run(&args, global).await,
         Command::Status(args) => status::run(&args, global).await,
         Command::Gaps(args) => gaps::run(&args, global).await,

@@ -70,7 +70,7 @@ async fn once(
     args: &Args,
     global: &Global,
 ) -> Ended {
-    let options = args.range.options(streams.clone());
+    let options = args.range.options(&workspace.project, streams.clone());
     let (extracted, transformed) = tokio::join!(
         extract::extract(workspace, channels, &options, global.verbose > 0),
         ops::transform::follow(workspace, &streams, &options.landings),

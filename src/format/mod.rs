@@ -21,6 +21,7 @@ mod delimited;
 mod lines;
 pub mod meter;
 pub mod part;
+pub mod pushed;
 mod text;
 mod write;
 mod xml;

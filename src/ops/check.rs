@@ -183,7 +183,12 @@ pub async fn connect(workspace: &Workspace) -> Vec<Finding> {
         ),
         Err(error) => findings.add(Level::Wrong, &"lake", error.chain()),
     }
-    for source in &workspace.project.sources {
+    for source in workspace
+        .project
+        .sources
+        .iter()
+        .filter(|source| source.is_pulled())
+    {
         let opened = Channel::open(
             source,
             &workspace.clock,
@@ -197,7 +202,7 @@ pub async fn connect(workspace: &Workspace) -> Vec<Finding> {
                 continue;
             }
         };
-        for stream in &source.streams {
+        for stream in source.streams.iter().filter(|stream| stream.is_pulled()) {
             match Box::pin(probe(workspace, source, stream, &channel)).await {
                 Ok(Looked::At(page)) => check_page(&mut findings, source, stream, &page),
                 Ok(Looked::Spared(request)) => findings.add(

@@ -24,6 +24,7 @@ pub mod release;
 pub mod schedule;
 pub mod sql;
 pub mod status;
+pub mod token;
 pub mod transform;
 pub mod verify;
 

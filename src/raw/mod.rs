@@ -255,7 +255,22 @@ pub struct Part {
     pub whole_sha256: Option<String>,
 }
 
+/// How the paths end that producers push records to.
+pub const PUSHED_RECORDS: &str = "/records";
+
 impl PageFacts {
+    /// Whether a producer pushed it as records, so that its content type says how they stand in it, and not the stream.
+    pub fn is_pushed_records(&self) -> bool {
+        let path = self.url.split('?').next().unwrap_or_default();
+        self.receipt.is_some() && path.ends_with(PUSHED_RECORDS)
+    }
+
+    /// The first of the kept headers that is called `name`, which is lowercase.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers.find_map(|(own, value)| (own == name).then_some(value.as_str()))
+    }
+
     /// Whether the body goes on in the next page, so that nothing stands between the two.
     pub(crate) fn goes_on(&self) -> bool {
         self.part.as_ref().is_some_and(|part| !part.last)

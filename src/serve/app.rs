@@ -1,6 +1,6 @@
 //! What all requests share.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
@@ -43,6 +43,8 @@ pub(crate) struct App {
     /// Whether nobody is asked who it is: no producer is declared, and only this machine can reach the server.
     pub(crate) is_open: bool,
     pub(crate) works: Works,
+    /// Where each stream stands in the project.
+    pub(crate) places: HashMap<StreamName, (usize, usize)>,
 }
 
 /// Work that is not given up when its sender hangs up.
@@ -57,8 +59,8 @@ impl App {
 
     /// The stream called `name` and how it takes what producers send, if it does.
     pub(crate) fn pushed(&self, name: &StreamName) -> Option<(&Stream, &Push)> {
-        let mut streams = self.project.streams();
-        let (_, stream) = streams.find(|(_, stream)| stream.name == *name)?;
+        let (source, stream) = self.places.get(name)?;
+        let stream = self.project.sources.get(*source)?.streams.get(*stream)?;
         Some((stream, stream.feed.push()?))
     }
 
@@ -112,4 +114,15 @@ impl Works {
         let _ = self.0.acquire_many(WORKS_MAX).await;
         self.0.close();
     }
+}
+
+/// Where each stream of `project` stands in it.
+pub(crate) fn places(project: &Project) -> HashMap<StreamName, (usize, usize)> {
+    let mut places = HashMap::new();
+    for (source_index, source) in project.sources.iter().enumerate() {
+        for (stream_index, stream) in source.streams.iter().enumerate() {
+            places.insert(stream.name.clone(), (source_index, stream_index));
+        }
+    }
+    places
 }

@@ -1,13 +1,19 @@
 //! One request, as the routes see it.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     body::Body,
     extract::RawPathParams,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header},
 };
 use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Body as _;
+use tokio::time::timeout;
 use url::form_urlencoded;
 
 use crate::{
@@ -26,6 +32,12 @@ use crate::{
 
 /// Longest value of a header that is kept with a body, in bytes.
 const HEADER_KEPT_BYTES_MAX: usize = 1024;
+
+/// What is read of a body that nobody asks for, in bytes.
+const REST_BYTES_MAX: usize = 64 << 10;
+
+/// How long that may take.
+const REST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Headers of a request that are kept with its body: what it is, and what its sender calls it. None that proves who sent it.
 const KEPT: [&str; 18] = [
@@ -72,6 +84,8 @@ pub(crate) struct Call {
     pub(crate) permit: Option<Permit>,
     query: Option<String>,
     params: Vec<(String, String)>,
+    /// Whether the connection can be used again only if the rest of the body is read.
+    is_serial: bool,
     /// Behind a lock only because a body alone cannot be shared between threads.
     body: Mutex<Option<Body>>,
 }
@@ -103,6 +117,7 @@ impl Call {
             headers: parts.headers,
             told: HeaderMap::new(),
             permit: None,
+            is_serial: parts.version < Version::HTTP_2,
             params: params
                 .iter()
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -185,7 +200,34 @@ impl Call {
     pub(crate) async fn receive(&mut self, app: &App, limits: &BodyLimits) -> Result<Wire, Problem> {
         let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let body = body.unwrap_or_default();
-        body::receive(&self.headers, body, limits, &app.budget).await
+        let received = body::receive(&self.headers, body, limits, &app.budget).await;
+        if received.is_err() {
+            self.part();
+        }
+        received
+    }
+
+    /// Reads what is left of a body that was not asked for, so that the connection can be used again; says that it
+    /// cannot if that is too much.
+    pub(crate) async fn finish(&mut self) {
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(body) = body.filter(|body| self.is_serial && !body.is_end_stream()) else {
+            return;
+        };
+        // Whoever waits to be asked for the body is not asked any more.
+        let is_held_back = self.headers.contains_key(header::EXPECT);
+        let rest = timeout(REST_TIMEOUT, Limited::new(body, REST_BYTES_MAX).collect());
+        if is_held_back || !matches!(rest.await, Ok(Ok(_))) {
+            self.part();
+        }
+    }
+
+    /// Says that the connection ends with the answer (RFC 9112, section 9.6): a sender that does not know it could send
+    /// its next request into it.
+    fn part(&mut self) {
+        if self.is_serial {
+            self.tell(header::CONNECTION, "close");
+        }
     }
 
     /// Has every answer carry `name`.

@@ -2,23 +2,29 @@
 
 use std::sync::Arc;
 
-use axum::{http::StatusCode, response::Response};
+use axum::{
+    http::{HeaderName, StatusCode, header::LINK},
+    response::Response,
+};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::{
+    clock::Timestamp,
     config::{
         Stream,
+        producers::Scope,
         push::{Push, PushAuth},
         spool::Ack,
     },
+    json::DEPTH_MAX,
     receive::{producer::Caller, spool::acknowledger::Acknowledger},
     serve::{
         answer::{json as answer, media},
         app::App,
         body::coding,
         call::Call,
-        problem::Problem,
+        problem::{Problem, code::Code},
         receipts::{reader, sees},
     },
 };
@@ -27,6 +33,59 @@ use crate::{
 const DELIVERY: &str = "At least once, in any order within a request to the next; once for a request with an \
                         Idempotency-Key (24 hours) and for a webhook with an event id (7 days). A 2xx is sent after the \
                         body is durable; it is in the lake some seconds later, and in the table after the next load.";
+
+impl App {
+    /// Has every answer about `stream` say that it is going to end, if it is.
+    ///
+    /// # Errors
+    /// 410 if it has ended.
+    pub(crate) fn still_open(&self, call: &mut Call, stream: &Stream, push: &Push) -> Result<(), Problem> {
+        let page = format!(
+            "{}/v1/streams/{}/{}",
+            self.base_path(),
+            stream.name.source,
+            stream.name.stream
+        );
+        if let Some(since) = push.deprecated {
+            // RFC 9745: a date of structured fields.
+            call.tell(
+                HeaderName::from_static("deprecation"),
+                &format!("@{}", since.timestamp()),
+            );
+            call.tell(LINK, &format!("<{page}>; rel=\"deprecation\""));
+        }
+        let Some(sunset) = push.sunset else {
+            return Ok(());
+        };
+        call.tell(
+            HeaderName::from_static("sunset"),
+            &httpdate::fmt_http_date(sunset.into()),
+        );
+        call.tell(LINK, &format!("<{page}>; rel=\"sunset\""));
+        if sunset > self.clock.now() {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Code::StreamGone,
+            "the stream was withdrawn at the moment that Sunset says",
+        ))
+    }
+
+    /// The problem of a stream that is not there, with the way to those that are.
+    pub(crate) fn stream_not_found(&self, call: &mut Call, detail: &'static str) -> Problem {
+        self.tell_catalog(call);
+        Problem::new(Code::StreamNotFound, detail)
+    }
+
+    /// Has the answer lead to the catalog (RFC 9727, section 3).
+    pub(crate) fn tell_catalog(&self, call: &mut Call) {
+        let link = format!(
+            "<{}/.well-known/api-catalog>; rel=\"api-catalog\"",
+            self.base_path()
+        );
+        call.tell(LINK, &link);
+    }
+}
 
 /// The catalog of this API (RFC 9727): a linkset (RFC 9264).
 pub(crate) fn linkset<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Result<Response, Problem>> {
@@ -71,8 +130,7 @@ pub(crate) fn stream<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a,
         let Some(name) = call.stream() else {
             return Err(app.stream_not_found(call, "no stream has such a name"));
         };
-        let scope = crate::config::producers::Scope::Read;
-        app.may(call, caller.as_ref(), scope, Some(&name))?;
+        app.may(call, caller.as_ref(), Scope::Read, Some(&name))?;
         let Some((stream, push)) = app.pushed(&name) else {
             return Err(app.stream_not_found(call, "there is no such stream"));
         };
@@ -114,7 +172,7 @@ fn describe(app: &App, stream: &Stream, push: &Push) -> Value {
             },
         })
     });
-    let moment = |at: crate::clock::Timestamp| at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let moment = |at: Timestamp| at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     json!({
         "stream": stream.name.to_string(),
         "href": format!("{base}/v1/streams/{path}"),
@@ -124,7 +182,7 @@ fn describe(app: &App, stream: &Stream, push: &Push) -> Value {
             "records_max": push.records_max,
             "bytes_max": push.bytes_max,
             "record_bytes_max": push.record_bytes_max,
-            "depth_max": crate::json::DEPTH_MAX,
+            "depth_max": DEPTH_MAX,
         },
         "on_mismatch": push.on_mismatch.as_str(),
         "delivery": {

@@ -282,3 +282,79 @@ impl fmt::Display for Unreadable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How many records can be read, and which cannot and why; or the code of the problem.
+    type Found = Result<(u64, Vec<(u64, &'static str)>), &'static str>;
+
+    fn found(form: Form, body: &[u8]) -> Found {
+        let checked = check(form, body, &Push::DEFAULT).map_err(|problem| problem.code().row().name)?;
+        let bad = checked.bad.iter().map(|bad| (bad.index, bad.fault.code()));
+        Ok((checked.accepted, bad.collect()))
+    }
+
+    #[test]
+    fn f099_nesting_costs_neither_stack_nor_more_than_its_record() {
+        let deep = |levels: usize| format!("{}{}", "{\"a\":".repeat(levels), "0").into_bytes();
+        let closed = |levels: usize| [deep(levels), b"}".repeat(levels)].concat();
+        assert_eq!(found(Form::Json, &closed(128)), Ok((1, vec![])));
+        assert_eq!(found(Form::Json, &closed(129)), Err("body_too_deep"));
+        assert_eq!(found(Form::Json, &closed(100_000)), Err("body_too_deep"));
+        let lines = [closed(100_000), b"\n{}".to_vec()].concat();
+        assert_eq!(found(Form::Lines, &lines), Ok((1, vec![(0, "too_deep")])));
+        let array = [b"[{},".to_vec(), closed(1000), b"]".to_vec()].concat();
+        assert_eq!(found(Form::Json, &array), Ok((1, vec![(1, "too_deep")])));
+        assert_eq!(found(Form::Json, &b"[".repeat(10_000_000)), Err("body_malformed"));
+    }
+
+    #[test]
+    fn media_types_are_read_without_regard_to_case_and_only_utf8_is_taken() {
+        for (text, form) in [
+            ("application/json", Some(Form::Json)),
+            ("Application/JSON;charset=\"UTF-8\"", Some(Form::Json)),
+            ("application/json; profile=x", Some(Form::Json)),
+            ("application/x-ndjson", Some(Form::Lines)),
+            ("application/jsonl ; charset=utf8", Some(Form::Lines)),
+            ("application/json; charset=utf-16", None),
+            ("text/plain", None),
+            ("application/json, application/json", None),
+            ("", None),
+        ] {
+            assert_eq!(Form::of(Some(text)).ok(), form, "{text}");
+        }
+        assert!(Form::of(None).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_line_counts_once_and_nothing_panics(
+            lines in prop::collection::vec("\\{\"a\":[0-9]{1,3}\\}|\\[\\]|\\{|[0-9]{1,2}|[^\n]{0,6}", 0..20),
+            ends in prop_oneof![Just("\n"), Just("\r\n")],
+        ) {
+            let body = lines.join(ends);
+            prop_assume!(!body.as_bytes().starts_with(BYTE_ORDER_MARK));
+            let count = body.split('\n').filter(|line| !line.bytes().all(|byte| byte.is_ascii_whitespace())).count();
+            if let Ok(checked) = check(Form::Lines, body.as_bytes(), &Push::DEFAULT) {
+                prop_assert_eq!(checked.accepted + checked.rejected, count as u64);
+                prop_assert_eq!(checked.rejected, checked.bad.len() as u64);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_counted_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (found(Form::Json, &body), found(Form::Lines, &body));
+        }
+
+        #[test]
+        fn what_is_accepted_is_json(body in "[\\[\\]{}\",:0-9a \\\\\n]{0,16}") {
+            if found(Form::Json, body.as_bytes()).is_ok_and(|(_, bad)| bad.is_empty()) {
+                prop_assert!(serde_json::from_str::<&serde_json::value::RawValue>(&body).is_ok());
+            }
+        }
+    }
+}

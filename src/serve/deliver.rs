@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     clock::Timestamp,
-    config::{Name, Stream, StreamName, push::Push},
-    error::ErrorKind,
+    config::{Name, StreamName},
+    error::{Error, ErrorKind},
     raw::{Page, PageFacts},
     receive::{
         Delivery, ReceiptId,
@@ -20,6 +20,7 @@ use crate::{
     },
     serve::{
         app::App,
+        body::Content,
         call::{Call, Received},
         problem::{Problem, code::Code},
     },
@@ -231,59 +232,6 @@ impl App {
             tracing::warn!(error = error.chain(), "receipt not in the ledger");
         }
     }
-
-    /// Has every answer about `stream` say that it is going to end, if it is.
-    ///
-    /// # Errors
-    /// 410 if it has ended.
-    pub(crate) fn still_open(&self, call: &mut Call, stream: &Stream, push: &Push) -> Result<(), Problem> {
-        use axum::http::{HeaderName, header::LINK};
-
-        let page = format!(
-            "{}/v1/streams/{}/{}",
-            self.base_path(),
-            stream.name.source,
-            stream.name.stream
-        );
-        if let Some(since) = push.deprecated {
-            // RFC 9745: a date of structured fields.
-            call.tell(
-                HeaderName::from_static("deprecation"),
-                &format!("@{}", since.timestamp()),
-            );
-            call.tell(LINK, &format!("<{page}>; rel=\"deprecation\""));
-        }
-        let Some(sunset) = push.sunset else {
-            return Ok(());
-        };
-        call.tell(
-            HeaderName::from_static("sunset"),
-            &httpdate::fmt_http_date(sunset.into()),
-        );
-        call.tell(LINK, &format!("<{page}>; rel=\"sunset\""));
-        if sunset > self.clock.now() {
-            return Ok(());
-        }
-        Err(Problem::new(
-            Code::StreamGone,
-            "the stream was withdrawn at the moment that Sunset says",
-        ))
-    }
-
-    /// The problem of a stream that is not there, with the way to those that are.
-    pub(crate) fn stream_not_found(&self, call: &mut Call, detail: &'static str) -> Problem {
-        self.tell_catalog(call);
-        Problem::new(Code::StreamNotFound, detail)
-    }
-
-    /// Has the answer lead to the catalog (RFC 9727, section 3).
-    pub(crate) fn tell_catalog(&self, call: &mut Call) {
-        let link = format!(
-            "<{}/.well-known/api-catalog>; rel=\"api-catalog\"",
-            self.base_path()
-        );
-        call.tell(axum::http::header::LINK, &link);
-    }
 }
 
 /// Which attempt of its sender this is, from 1.
@@ -296,7 +244,7 @@ fn attempts(call: &Call) -> u32 {
 }
 
 /// Without the ledger nobody knows whether it is a repeat.
-fn unknown(error: crate::error::Error) -> Problem {
+fn unknown(error: Error) -> Problem {
     tracing::error!(error = error.chain(), "ledger not asked");
     Problem::new(
         Code::Unavailable,
@@ -305,7 +253,7 @@ fn unknown(error: crate::error::Error) -> Problem {
 }
 
 /// When a body was complete, cut to what is stored.
-pub(crate) fn received(app: &App, content: crate::serve::body::Content) -> Received {
+pub(crate) fn received(app: &App, content: Content) -> Received {
     let at: Timestamp = app.clock.now();
     Received {
         bytes: content.bytes,

@@ -380,6 +380,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
 async fn nothing(State(app): State<Arc<App>>, params: RawPathParams, request: Request<Body>) -> Response {
     let mut call = Call::new(&app, &params, request);
     app.tell_catalog(&mut call);
+    call.finish().await;
     let problem = Problem::new(Code::NotFound, "no endpoint has this path");
     tell(call, problem.into_response())
 }
@@ -393,6 +394,7 @@ async fn answer(
     let began = app.clock.steady();
     let mut call = Call::new(app, params, request);
     let answered = (route.work)(app, &mut call).await;
+    call.finish().await;
     let response = tell(call, answered.unwrap_or_else(Problem::into_response));
     let elapsed = (app.clock.steady() - began).to_std().unwrap_or_default();
     app.metrics.answered(route.name, response.status(), elapsed);

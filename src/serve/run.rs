@@ -24,7 +24,7 @@ use crate::{
         spool::{WAITING_BYTES_MAX, acknowledger::Acknowledger, direct::Direct, pace::Pace, part::Lake},
     },
     serve::{
-        app::{App, BUDGET_WAIT_MAX, Works},
+        app::{App, BUDGET_WAIT_MAX, Works, places},
         body::budget::Budget,
         edge::EdgeLimits,
         health::Health,
@@ -65,12 +65,11 @@ impl Options {
     /// [`ErrorKind::Config`] if an address cannot be used, or the project has no `serve`.
     pub fn of(project: &Project) -> Result<Self> {
         let serve = settings(project)?;
-        let spool = spool::Spool::usual(&project.dir);
         Ok(Self {
             listener: listen::bind(serve.listen)?,
             admin_listener: listen::bind(serve.admin_listen)?,
             kept: Kept::in_folder(project.dir.join(LEDGER_DIR_DEFAULT)),
-            spool,
+            spool: serve.spool.clone(),
             pace: Pace::USUAL,
         })
     }
@@ -256,6 +255,7 @@ async fn open(
         health,
         is_open: is_loopback && project.producers.is_empty(),
         works: Works::new(),
+        places: places(&project),
         project,
         serve,
         clock,

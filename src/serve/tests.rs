@@ -58,6 +58,7 @@ struct Place {
     dir: TempDir,
     store: Arc<dyn ObjectStore>,
     spool: spool::Spool,
+    pace: Pace,
     /// Seconds that the clock is ahead of the machine's.
     ahead: Arc<AtomicI64>,
 }
@@ -94,6 +95,11 @@ impl Place {
             dir,
             store,
             spool,
+            pace: Pace {
+                backoff_start: Duration::from_millis(1),
+                backoff_max: Duration::from_millis(20),
+                ..Pace::USUAL
+            },
             ahead: Arc::default(),
         }
     }
@@ -124,11 +130,7 @@ impl Place {
             admin_listener: bind().await,
             spool: self.spool.clone(),
             kept: Kept::in_folder(ledger),
-            pace: Pace {
-                backoff_start: Duration::from_millis(1),
-                backoff_max: Duration::from_millis(20),
-                ..Pace::USUAL
-            },
+            pace: self.pace,
         };
         let (address, admin) = (
             options.listener.local_addr().unwrap(),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    format::{Defect, Piece, Recipe, additions::Additions, part::Section},
+    format::{Defect, Piece, Recipe, additions::Additions, part::Section, pushed},
     json::Found,
     raw::{FileFact, PageFacts, read::RawPage},
 };
@@ -90,6 +90,9 @@ pub fn read(
     body: &Bytes,
     visit: &mut dyn FnMut(Piece<'_>),
 ) -> Result<Found, Defect> {
+    if let Some(facts) = facts.filter(|facts| facts.is_pushed_records()) {
+        return pushed::read(facts.header("content-type"), body, &recipe.limits, visit);
+    }
     let Some(part) = facts.and_then(|facts| facts.part.as_ref()) else {
         return recipe.read(body, visit);
     };

@@ -67,7 +67,10 @@ const FOR_ALL: [&str; 4] = ["error", "json", "yaml", "failpoint"];
 /// Packages that only some paths below `src/` may name, so that each has one place to change.
 const HOMES: [(&str, &[&str]); 4] = [
     ("deltalake", &["table/", "table.rs"]),
-    ("reqwest", &["extract/", "receive/producer/fetch.rs"]),
+    (
+        "reqwest",
+        &["extract/", "receive/producer/fetch.rs", "serve/tests"],
+    ),
     ("axum", &["serve/", "ops/demo/"]),
     ("clap", &["cli/", "main.rs"]),
 ];

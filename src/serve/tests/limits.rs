@@ -285,3 +285,30 @@ async fn f096_f097_a_body_that_is_too_large_is_not_read_and_one_that_expands_is_
     server.stop().await;
     assert!(place.landed("shop.orders").await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f096_who_was_refused_early_can_go_on() {
+    let place = Place::new();
+    let text = OPEN.replacen(
+        "push: {}",
+        "push: { bytes_max: 100KiB, record_bytes_max: 1KiB }",
+        1,
+    );
+    let server = place.start(&text).await;
+    for _ in 0..30 {
+        let large = server
+            .send(server.records("application/json", vec![b' '; 102_401]))
+            .await;
+        assert_eq!(large.problem(), expected(413, "body_too_large"));
+        assert_eq!(large.header("connection"), Some("close"));
+        // What was not read of a small one does not cost the connection.
+        let small = server.send(server.records("text/plain", "{}")).await;
+        assert_eq!(small.problem(), expected(415, "unsupported_media_type"));
+        assert_eq!(small.header("connection"), None);
+        assert_eq!(
+            server.send(server.records("application/json", "{}")).await.status,
+            202
+        );
+    }
+    server.stop().await;
+}

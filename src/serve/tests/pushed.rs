@@ -143,7 +143,7 @@ async fn f098_f099_f101_what_is_no_batch_is_refused_and_nothing_lands() {
     let place = Place::new();
     let text = OPEN.replacen(
         "push: {}",
-        "push: { records_max: 3, bytes_max: 1MiB, record_bytes_max: 1KiB }",
+        "push: { records_max: 3, bytes_max: 100KiB, record_bytes_max: 1KiB }",
         1,
     );
     let server = place.start(&text).await;
@@ -207,7 +207,7 @@ async fn f098_f099_f101_what_is_no_batch_is_refused_and_nothing_lands() {
         ("application/x-ndjson", long.into(), 413, "record_too_large"),
         (
             "application/json",
-            vec![b' '; (1 << 20) + 1],
+            vec![b' '; (100 << 10) + 1],
             413,
             "body_too_large",
         ),

@@ -82,6 +82,7 @@ async fn f093_a_ledger_that_is_lost_is_made_again_from_the_spool() {
     let mut place = Place::new();
     // Nothing leaves the spool.
     place.spool.segment_age = Duration::from_secs(600);
+    place.pace.drain = Duration::from_millis(50);
     let store = Arc::new(super::limits::Gate::new());
     place.store = Arc::clone(&store) as Arc<dyn ObjectStore>;
     let [till, _] = tokens(&place);

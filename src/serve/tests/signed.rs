@@ -167,3 +167,19 @@ async fn f089_a_handshake_is_answered_and_not_landed() {
     server.stop().await;
     assert!(place.landed("shop.chat").await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r101_an_event_is_answered_while_nothing_reaches_the_lake() {
+    let mut place = place();
+    let store = Arc::new(super::limits::Gate::new());
+    place.store = Arc::clone(&store) as Arc<dyn ObjectStore>;
+    let server = place.start(HOOKED).await;
+    store.close();
+    for number in 0..20 {
+        let answer = server.send(signed(&server, &format!("msg_{number}"), "{}")).await;
+        assert_eq!(answer.status, 200);
+    }
+    store.open();
+    server.stop().await;
+    assert_eq!(place.landed("shop.orders").await.len(), 20);
+}

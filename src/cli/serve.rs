@@ -1,0 +1,60 @@
+//! `landfall serve`
+
+use std::sync::Arc;
+
+use crate::{
+    cli::{DONE, Ended, Global, output::say, workspace},
+    error::{Error, ErrorKind},
+    serve::{
+        listen::Drained,
+        run::{self, Options},
+        shutdown::Shutdown,
+    },
+};
+
+/// Receive records and webhooks over HTTP and land them raw
+///
+/// Listens where `serve` of the project says. What is acknowledged is safe on disk, and in the lake seconds later; a
+/// `landfall transform` or `landfall run --watch` beside it loads it. The first SIGTERM or SIGINT ends it in good order: requests
+/// under way are answered, and what was received is taken to the lake. The second closes what is still open.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Args {}
+
+pub(super) async fn run(_: &Args, global: &Global) -> Ended {
+    let workspace = workspace(global)?;
+    workspace.prove_store().await?;
+    let options = Options::of(&workspace.project)?;
+    let tls = workspace
+        .project
+        .serve
+        .as_ref()
+        .is_some_and(|serve| serve.tls.is_some());
+    // Port 0 is any free one: then only the socket knows.
+    for (listener, scheme, whom) in [
+        (&options.listener, if tls { "https" } else { "http" }, "producers"),
+        (&options.admin_listener, "http", "health and metrics"),
+    ] {
+        let address = listener
+            .local_addr()
+            .map_err(|source| Error::new(ErrorKind::Internal, "read own address").caused_by(source))?;
+        say(&format!("{whom}  {scheme}://{address}"));
+    }
+    let shutdown = Shutdown::new();
+    let signals = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { shutdown.follow_signals().await }
+    });
+    let (store, clock) = (Arc::clone(&workspace.store), workspace.clock.clone());
+    let drained = run::run(Arc::clone(&workspace.project), store, clock, options, shutdown).await?;
+    signals.abort();
+    Ok(match drained {
+        Drained::Finished => DONE,
+        Drained::Cut { connections } => {
+            say(&format!(
+                "{connections} connections were cut; what was acknowledged on them is safe"
+            ));
+            ErrorKind::Limit.exit_code()
+        }
+    })
+}
