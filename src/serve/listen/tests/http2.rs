@@ -143,8 +143,8 @@ async fn f096_an_http2_sender_is_told_before_its_stream_is_reset() {
     let mut stream = server
         .send(&[hello(), frame(HEADERS, END_HEADERS, 1, post), part].concat())
         .await;
-    let answered = until(&mut stream, "}").await;
-    assert!(answered.contains("body_too_large"), "{answered}");
+    // Headers are packed, and any byte of them may be a brace.
+    while !until(&mut stream, "}").await.contains("body_too_large") {}
     assert!(is_silent(&mut stream).await, "the answer has time to be read");
     let mut reset = [0; 13];
     timeout(PATIENCE, stream.read_exact(&mut reset))
