@@ -1,8 +1,9 @@
 //! Land API responses raw, transform them into Delta tables afterwards.
 //!
 //! ```text
+//! cli ─ serve   requests → deliveries                 what is acknowledged is durable
 //! cli ─ ops ─┬─ extract    API → pages                    one place sends; what next, how long, is it an error: pure functions
-//!            ├─ receive    producers → deliveries      signed, counted once, durable before they are acknowledged
+//!            ├─ receive    deliveries → raw pages          signed, taken once, in a spool until they are in the lake
 //!            ├─ raw        pages → log of raw batches     put-if-absent is the commit; the bookmark is inside the entry
 //!            ├─ transform  raw batches → judged rows      DataFusion scan, one pass per record
 //!            ├─ contract   what records should look like  pure: no I/O, no clock, bad data is a value

@@ -447,7 +447,7 @@ fn the_examples_of_the_readme_are_read_without_a_problem() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next());
     let files: Vec<&str> = blocks.filter(|block| block.contains("sources:")).collect();
-    assert_eq!(files.len(), 2);
+    assert_eq!(files.len(), 3);
     for file in files {
         let loaded = read(file).map_err(|problems| shown(&problems)).unwrap();
         assert_eq!(shown(&loaded.warnings), "");
