@@ -49,27 +49,18 @@ pub fn of(
     returned: Option<&str>,
 ) -> PageFacts {
     PageFacts {
-        fetched_at,
-        method: method(request.method).to_owned(),
-        url: masks.url(head.url.as_str()),
-        status: head.status,
         headers: headers(head, masks),
         attempts,
         token_used: Some(&request.token)
             .filter(|token| *token != START)
             .map(|token| masks.token(token)),
         token_returned: returned.map(|token| masks.token(token)),
-        idempotency_key: None,
-        event_id: None,
-        trace_id: None,
-        receipt: None,
-        producer: None,
-        first_seen_at: None,
-        slice: None,
-        partial: false,
-        superseded: false,
-        files: Vec::new(),
-        part: None,
+        ..PageFacts::new(
+            fetched_at,
+            method(request.method),
+            masks.url(head.url.as_str()),
+            head.status,
+        )
     }
 }
 

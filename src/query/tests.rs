@@ -196,27 +196,12 @@ impl Lake {
         )
         .await
         .unwrap();
-        let facts = PageFacts {
-            fetched_at: Timestamp::UNIX_EPOCH,
-            method: "GET".to_owned(),
-            url: "https://shop.example/v1/orders".to_owned(),
-            status: 200,
-            headers: Vec::new(),
-            attempts: 1,
-            token_used: None,
-            token_returned: None,
-            idempotency_key: None,
-            event_id: None,
-            trace_id: None,
-            receipt: None,
-            producer: None,
-            first_seen_at: None,
-            slice: None,
-            partial: false,
-            superseded: false,
-            files: Vec::new(),
-            part: None,
-        };
+        let facts = PageFacts::new(
+            Timestamp::UNIX_EPOCH,
+            "GET",
+            "https://shop.example/v1/orders",
+            200,
+        );
         landing
             .append(Page {
                 body: body.into(),

@@ -259,6 +259,45 @@ pub struct Part {
 pub const PUSHED_RECORDS: &str = "/records";
 
 impl PageFacts {
+    /// What the first answer to a request says by itself; everything else is set where it is known.
+    ///
+    /// ```
+    /// use landfall::{clock::Timestamp, raw::PageFacts};
+    /// let facts = PageFacts {
+    ///     event_id: Some("evt-1".to_owned()),
+    ///     ..PageFacts::new(Timestamp::UNIX_EPOCH, "GET", "https://shop.example/orders", 200)
+    /// };
+    /// assert_eq!((facts.attempts, facts.partial), (1, false));
+    /// ```
+    pub fn new(
+        fetched_at: Timestamp,
+        method: impl Into<String>,
+        url: impl Into<String>,
+        status: u16,
+    ) -> Self {
+        Self {
+            fetched_at,
+            method: method.into(),
+            url: url.into(),
+            status,
+            headers: Vec::new(),
+            attempts: 1,
+            token_used: None,
+            token_returned: None,
+            idempotency_key: None,
+            event_id: None,
+            trace_id: None,
+            receipt: None,
+            producer: None,
+            first_seen_at: None,
+            slice: None,
+            partial: false,
+            superseded: false,
+            files: Vec::new(),
+            part: None,
+        }
+    }
+
     /// Whether a producer pushed it as records, so that its content type says how they stand in it, and not the stream.
     pub fn is_pushed_records(&self) -> bool {
         let path = self.url.split('?').next().unwrap_or_default();

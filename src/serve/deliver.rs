@@ -73,25 +73,11 @@ impl App {
             page: Page {
                 body: received.bytes.clone(),
                 facts: PageFacts {
-                    fetched_at: received.at,
-                    method: call.method.to_string(),
-                    url: call.url(),
-                    status,
                     headers: call.headers_kept(),
                     attempts: attempts(call),
-                    token_used: None,
-                    token_returned: None,
-                    idempotency_key: None,
-                    event_id: None,
                     trace_id: Some(call.trace.id()),
-                    receipt: None,
-                    producer: None,
                     first_seen_at: Some(received.at),
-                    slice: None,
-                    partial: false,
-                    superseded: false,
-                    files: Vec::new(),
-                    part: None,
+                    ..PageFacts::new(received.at, call.method.to_string(), call.url(), status)
                 },
             },
         }

@@ -110,25 +110,8 @@ fn deliver(project: &TestProject, record: &Value) {
     let body = Bytes::from(json!({ "data": [record] }).to_string());
     let now = Clock::system().now();
     let facts = PageFacts {
-        fetched_at: now,
-        method: "POST".to_owned(),
-        url: "/v1/streams/shop.items".to_owned(),
-        status: 202,
-        attempts: 1,
-        headers: Vec::new(),
-        token_used: None,
-        token_returned: None,
-        idempotency_key: None,
         event_id: Some(format!("evt-{}-{}", record["id"], record["updated"])),
-        trace_id: None,
-        receipt: None,
-        producer: None,
-        first_seen_at: None,
-        slice: None,
-        partial: false,
-        superseded: false,
-        files: Vec::new(),
-        part: None,
+        ..PageFacts::new(now, "POST", "/v1/streams/shop.items", 202)
     };
     let landed = async {
         let store = landfall::raw::store::open(&lake).unwrap();

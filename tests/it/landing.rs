@@ -50,25 +50,14 @@ fn at(seconds: i64) -> Timestamp {
 
 fn page_at(body: &[u8], seconds: i64) -> Page {
     let facts = PageFacts {
-        fetched_at: at(seconds),
-        method: "GET".to_owned(),
-        url: "https://api.shop.example/v1/orders?key=****".to_owned(),
-        status: 200,
         headers: vec![("etag".to_owned(), "\"abc\"".to_owned())],
-        attempts: 1,
-        token_used: None,
         token_returned: Some("p2".to_owned()),
-        idempotency_key: None,
-        event_id: None,
-        trace_id: None,
-        receipt: None,
-        producer: None,
-        first_seen_at: None,
-        slice: None,
-        partial: false,
-        superseded: false,
-        files: Vec::new(),
-        part: None,
+        ..PageFacts::new(
+            at(seconds),
+            "GET",
+            "https://api.shop.example/v1/orders?key=****",
+            200,
+        )
     };
     Page {
         body: Bytes::copy_from_slice(body),

@@ -120,27 +120,7 @@ async fn land_named(project: &TestProject, records: usize, updated: usize, is_na
             json!({"id": id, "updated": updated, "name": is_named(*number).then_some(&name)})
         };
         let body = json!({"data": numbers.iter().map(told).collect::<Vec<_>>()}).to_string();
-        let facts = PageFacts {
-            fetched_at: Timestamp::UNIX_EPOCH,
-            method: "GET".to_owned(),
-            url: "http://127.0.0.1:9/items".to_owned(),
-            status: 200,
-            headers: Vec::new(),
-            attempts: 1,
-            token_used: None,
-            token_returned: None,
-            idempotency_key: None,
-            event_id: None,
-            trace_id: None,
-            receipt: None,
-            producer: None,
-            first_seen_at: None,
-            slice: None,
-            partial: false,
-            superseded: false,
-            files: Vec::new(),
-            part: None,
-        };
+        let facts = PageFacts::new(Timestamp::UNIX_EPOCH, "GET", "http://127.0.0.1:9/items", 200);
         let body = Bytes::from(body);
         landing.append(Page { body, facts }).await.unwrap();
     }

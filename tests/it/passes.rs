@@ -109,27 +109,7 @@ impl Lake {
 }
 
 fn facts() -> PageFacts {
-    PageFacts {
-        fetched_at: Timestamp::UNIX_EPOCH,
-        method: "GET".to_owned(),
-        url: "http://127.0.0.1:9/items".to_owned(),
-        status: 200,
-        headers: Vec::new(),
-        attempts: 1,
-        token_used: None,
-        token_returned: None,
-        idempotency_key: None,
-        event_id: None,
-        trace_id: None,
-        receipt: None,
-        producer: None,
-        first_seen_at: None,
-        slice: None,
-        partial: false,
-        superseded: false,
-        files: Vec::new(),
-        part: None,
-    }
+    PageFacts::new(Timestamp::UNIX_EPOCH, "GET", "http://127.0.0.1:9/items", 200)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,25 +43,8 @@ fn page(body: &str, slice: Option<Value>) -> Page {
     Page {
         body: body.to_owned().into(),
         facts: PageFacts {
-            fetched_at: now(),
-            method: "GET".to_owned(),
-            url: "https://a.example/v1/orders".to_owned(),
-            status: 200,
-            headers: Vec::new(),
-            attempts: 1,
-            token_used: None,
-            token_returned: None,
-            idempotency_key: None,
-            event_id: None,
-            trace_id: None,
-            receipt: None,
-            producer: None,
-            first_seen_at: None,
             slice: slice.map(|slice| slice.as_object().unwrap().clone()),
-            partial: false,
-            superseded: false,
-            files: Vec::new(),
-            part: None,
+            ..PageFacts::new(now(), "GET", "https://a.example/v1/orders", 200)
         },
     }
 }

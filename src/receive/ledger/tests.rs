@@ -133,25 +133,13 @@ fn delivery(
         page: Page {
             body: Bytes::copy_from_slice(body.as_bytes()),
             facts: PageFacts {
-                fetched_at: at,
-                method: "POST".to_owned(),
-                url: "/v1/streams/shop/orders/records?mode=****".to_owned(),
-                status: 202,
                 headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-                attempts: 1,
-                token_used: None,
-                token_returned: None,
                 idempotency_key: key.map(str::to_owned),
                 event_id: event_id.map(str::to_owned),
-                trace_id: None,
                 receipt: Some(receipt.to_string()),
                 producer: Some("till".to_owned()),
                 first_seen_at: Some(at),
-                slice: None,
-                partial: false,
-                superseded: false,
-                files: Vec::new(),
-                part: None,
+                ..PageFacts::new(at, "POST", "/v1/streams/shop/orders/records?mode=****", 202)
             },
         },
     }

@@ -66,25 +66,11 @@ impl Hand {
 
 fn facts(at: Timestamp) -> PageFacts {
     PageFacts {
-        fetched_at: at,
-        method: "POST".to_owned(),
-        url: "/v1/streams/shop/orders/records".to_owned(),
-        status: 202,
         headers: vec![("content-type".to_owned(), "application/json".to_owned())],
         attempts: 2,
-        token_used: None,
-        token_returned: None,
         idempotency_key: Some("key".to_owned()),
-        event_id: None,
-        trace_id: None,
-        receipt: None,
-        producer: None,
         first_seen_at: Some(at),
-        slice: None,
-        partial: false,
-        superseded: false,
-        files: Vec::new(),
-        part: None,
+        ..PageFacts::new(at, "POST", "/v1/streams/shop/orders/records", 202)
     }
 }
 
