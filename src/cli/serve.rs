@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     cli::{DONE, Ended, Global, output::say, workspace},
+    config::spool::Ack,
     error::{Error, ErrorKind},
     serve::{
         listen::Drained,
@@ -23,7 +24,21 @@ pub(super) struct Args {}
 
 pub(super) async fn run(_: &Args, global: &Global) -> Ended {
     let workspace = workspace(global)?;
-    workspace.prove_store().await?;
+    if let Err(error) = workspace.prove_store().await {
+        // What a spool is for: it is taken to the lake when that is back.
+        let spooled = workspace
+            .project
+            .serve
+            .as_ref()
+            .is_some_and(|serve| serve.spool.ack == Ack::Spool);
+        if error.kind() != ErrorKind::Unavailable || !spooled {
+            return Err(error.into());
+        }
+        say(&format!(
+            "warning: {}; what comes is kept until the lake is back",
+            error.chain()
+        ));
+    }
     let options = Options::of(&workspace.project)?;
     let tls = workspace
         .project

@@ -18,8 +18,6 @@ pub enum Feed {
 pub struct Push {
     /// Whether a signed webhook needs a token too.
     pub auth: PushAuth,
-    /// What happens to a request with records that the contract does not accept.
-    pub on_mismatch: EdgePolicy,
     /// Whether a request must have an `Idempotency-Key`.
     pub idempotency: Idempotency,
     /// Most records of one request. Default 10,000.
@@ -44,17 +42,6 @@ pub enum PushAuth {
     Token,
     /// The signature is enough. What holds for a stream with a signed `webhook` and no `push`.
     None,
-}
-
-/// What happens to a request with records that the contract does not accept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EdgePolicy {
-    /// It is landed; the contract judges later. The default.
-    Accept,
-    /// It is landed, and the answer says what the contract will not accept.
-    Tag,
-    /// Such records are refused.
-    Reject,
 }
 
 /// Whether a request must have an `Idempotency-Key`.
@@ -85,7 +72,6 @@ impl Push {
     /// Used unless the file says otherwise.
     pub const DEFAULT: Self = Self {
         auth: PushAuth::Token,
-        on_mismatch: EdgePolicy::Accept,
         idempotency: Idempotency::Optional,
         records_max: 10_000,
         bytes_max: 16 * 1024 * 1024,
@@ -94,17 +80,6 @@ impl Push {
         sunset: None,
         delivery: None,
     };
-}
-
-impl EdgePolicy {
-    /// The word for it in files.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::Tag => "tag",
-            Self::Reject => "reject",
-        }
-    }
 }
 
 impl Idempotency {

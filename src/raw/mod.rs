@@ -255,9 +255,6 @@ pub struct Part {
     pub whole_sha256: Option<String>,
 }
 
-/// How the paths end that producers push records to.
-pub const PUSHED_RECORDS: &str = "/records";
-
 impl PageFacts {
     /// What the first answer to a request says by itself; everything else is set where it is known.
     ///
@@ -301,7 +298,9 @@ impl PageFacts {
     /// Whether a producer pushed it as records, so that its content type says how they stand in it, and not the stream.
     pub fn is_pushed_records(&self) -> bool {
         let path = self.url.split('?').next().unwrap_or_default();
-        self.receipt.is_some() && path.ends_with(PUSHED_RECORDS)
+        let mut parts = path.rsplit('/');
+        // …/streams/SOURCE/STREAM/records; a stream of webhooks may be called `records`.
+        self.receipt.is_some() && parts.next() == Some("records") && parts.nth(2) == Some("streams")
     }
 
     /// The first of the kept headers that is called `name`, which is lowercase.

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Longest value of a header that is kept with a body, in bytes.
-const HEADER_KEPT_BYTES_MAX: usize = 1024;
+pub(crate) const HEADER_KEPT_BYTES_MAX: usize = 1024;
 
 /// What is read of a body that nobody asks for, in bytes.
 const REST_BYTES_MAX: usize = 64 << 10;

@@ -184,7 +184,6 @@ fn describe(app: &App, stream: &Stream, push: &Push) -> Value {
             "record_bytes_max": push.record_bytes_max,
             "depth_max": DEPTH_MAX,
         },
-        "on_mismatch": push.on_mismatch.as_str(),
         "delivery": {
             "semantics": push.delivery.as_deref().unwrap_or(DELIVERY),
             "acknowledged": match ack {

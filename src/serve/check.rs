@@ -4,8 +4,12 @@ use std::{fmt, ops::Range};
 
 use crate::{
     config::push::Push,
+    format::pushed,
     json::{Defect, JsonPath, scan::Scanner},
-    serve::problem::{Fault, Problem, code::Code},
+    serve::{
+        call::HEADER_KEPT_BYTES_MAX,
+        problem::{Fault, Problem, code::Code},
+    },
 };
 
 /// Most records that are reported one by one; the answer says how many more there are.
@@ -67,6 +71,10 @@ impl Form {
         let Some(text) = content_type else {
             return Err(unsupported("the Content-Type header stands not once"));
         };
+        if text.len() > HEADER_KEPT_BYTES_MAX {
+            // It is kept with the body: by it the records are read later.
+            return Err(unsupported("the Content-Type header is too long"));
+        }
         let mut parts = text.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default().to_ascii_lowercase();
         for parameter in parts {
@@ -82,11 +90,7 @@ impl Form {
         }
         match media.as_str() {
             "application/json" => Ok(Self::Json),
-            "application/x-ndjson"
-            | "application/ndjson"
-            | "application/jsonl"
-            | "application/x-jsonl"
-            | "application/jsonlines" => Ok(Self::Lines),
+            lines if pushed::is_lines(lines) => Ok(Self::Lines),
             _ => Err(unsupported(
                 "records are application/json or application/x-ndjson",
             )),

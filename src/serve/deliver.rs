@@ -123,6 +123,7 @@ impl App {
             // The spool has the key: it is put back at the next start.
             tracing::warn!(error = error.chain(), "answer not in the ledger yet");
         }
+        self.remember().await;
         self.note(receipt).await;
         Ok(Kept::New(answer))
     }
@@ -166,11 +167,21 @@ impl App {
                 tracing::warn!(error = error.chain(), "event not in the ledger yet");
             }
         }
+        self.remember().await;
         self.note(receipt).await;
         Ok(Event::New {
             receipt: id,
             is_reuse,
         })
+    }
+
+    /// Makes the ledger durable where no spool would put back what it forgets.
+    async fn remember(&self) {
+        if matches!(&self.acknowledger, Acknowledger::Lake(_))
+            && let Err(error) = self.ledger.flush().await
+        {
+            tracing::warn!(error = error.chain(), "ledger not on disk yet");
+        }
     }
 
     /// Makes `delivery` durable, and nothing else: a claim on its key is given free if that fails.

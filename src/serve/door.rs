@@ -62,23 +62,36 @@ impl App {
         scope: Scope,
         stream: Option<&StreamName>,
     ) -> Result<(), Problem> {
-        let allowed = caller.map_or(Ok(()), |caller| caller.may(scope, stream));
-        allowed.map_err(|denied| {
-            let known = stream.filter(|stream| self.pushed(stream).is_some());
-            self.denied(call, known, &denied)
-        })
+        let Some(caller) = caller else { return Ok(()) };
+        let known = stream.filter(|stream| self.pushed(stream).is_some());
+        caller
+            .may(scope, stream)
+            .map_err(|denied| self.denied(call, known, &denied))?;
+        let event = AuditEvent::granted(&self.occasion(call, Some(scope), known), caller);
+        if let Ok(line) = serde_json::to_string(&event) {
+            tracing::info!(target: "audit", event = line, "let in");
+        }
+        Ok(())
+    }
+
+    fn occasion<'a>(
+        &self,
+        call: &'a Call,
+        scope: Option<Scope>,
+        stream: Option<&'a StreamName>,
+    ) -> Occasion<'a> {
+        Occasion {
+            at: self.clock.now(),
+            request_id: call.request_id.as_str(),
+            scope,
+            stream,
+            remote: call.peer.as_ref().map(|peer| peer.address.ip()),
+        }
     }
 
     /// Says who was turned away where it is written down, and to whoever it was.
     pub(crate) fn denied(&self, call: &Call, stream: Option<&StreamName>, denied: &Denied) -> Problem {
-        let occasion = Occasion {
-            at: self.clock.now(),
-            request_id: call.request_id.as_str(),
-            scope: denied.scope,
-            stream,
-            remote: call.peer.as_ref().map(|peer| peer.address.ip()),
-        };
-        let event = AuditEvent::denied(&occasion, denied);
+        let event = AuditEvent::denied(&self.occasion(call, denied.scope, stream), denied);
         self.metrics.denied(&event);
         if let Ok(line) = serde_json::to_string(&event) {
             tracing::warn!(target: "audit", event = line, "turned away");

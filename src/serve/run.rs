@@ -198,6 +198,21 @@ async fn serve_producers(
     Ok(drained)
 }
 
+/// What was acknowledged from a spool is not to be left in it.
+fn refuse_left(spool: &spool::Spool) -> Result<()> {
+    let Ok(files) = std::fs::read_dir(&spool.dir) else {
+        return Ok(());
+    };
+    let mut files = files.flatten();
+    if files.any(|file| file.path().extension().is_some_and(|kind| kind == "segment")) {
+        return Err(Error::new(ErrorKind::Conflict, "acknowledge from the lake")
+            .with("spool", spool.dir.display())
+            .with("problem", "it holds deliveries that are not in the lake yet")
+            .with("hint", "serve once more with `ack: spool` until it is empty"));
+    }
+    Ok(())
+}
+
 /// Opens everything that remembers. With a spool also what takes it into the lake.
 async fn open(
     parts: Parts,
@@ -225,7 +240,10 @@ async fn open(
         landed: note_landed(ledger.clone(), runtime.clone(), seen),
     };
     let (acknowledger, lake) = match spool.ack {
-        Ack::Lake => (Acknowledger::Lake(Direct::new(lake, WAITING_BYTES_MAX)), None),
+        Ack::Lake => {
+            refuse_left(&spool)?;
+            (Acknowledger::Lake(Direct::new(lake, WAITING_BYTES_MAX)), None)
+        }
         Ack::Spool => {
             let (opening, known) = (Arc::clone(&project), ledger.clone());
             let now = clock.clone();

@@ -151,6 +151,10 @@ impl Gathered {
         self.held.append(&mut other.held);
         self.held_bytes += other.held_bytes;
         self.runs.append(&mut other.runs);
+        // Each of many parts may have held too little to put it down by itself.
+        if self.spill.held_bytes.load(Ordering::Relaxed) > self.spill.held_bytes_max {
+            return self.put_down();
+        }
         Ok(())
     }
 

@@ -78,7 +78,7 @@ impl Run {
                 offset: file.append(&stored).map_err(|cause| undone(dir, cause))?,
                 stored: stored.len() as u64,
                 encoded: encoded.len(),
-                bytes: bytes / count.max(1) * batch.num_rows(),
+                bytes: encoded.len(),
                 first: first.into(),
                 last: last.into(),
             });

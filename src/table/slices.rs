@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use super::{
-    latest::{GATHER_ROWS, Latest},
+    latest::{GATHER_ROWS, Latest, arrow_error},
     merge::Shape,
 };
 use crate::{
@@ -108,7 +108,7 @@ impl LoadSlices {
         let (mut rows, mut bytes, mut beaten) = (Vec::new(), 0_usize, 0);
         for read in self.slices.rows(number) {
             let read = self.shape.of(&read?)?;
-            bytes += read.get_array_memory_size();
+            bytes += own_bytes(&read)?;
             rows.push(read);
             if bytes <= room {
                 continue;
@@ -119,7 +119,7 @@ impl LoadSlices {
             for winners in winners.chunks(GATHER_ROWS) {
                 rows.push(latest.gather(winners)?);
             }
-            bytes = rows.iter().map(RecordBatch::get_array_memory_size).sum();
+            bytes = rows.iter().map(own_bytes).sum::<Result<usize>>()?;
             if self.keep == Keep::Versions && bytes > bytes_max {
                 return Err(Error::new(ErrorKind::Limit, "hold all versions of a key")
                     .with("bytes", bytes)
@@ -133,4 +133,12 @@ impl LoadSlices {
             beaten,
         })
     }
+}
+
+/// What the rows of `batch` take. Columns that are read back share one allocation, which each of them would count whole.
+fn own_bytes(batch: &RecordBatch) -> Result<usize> {
+    let sizes = batch.columns().iter();
+    sizes
+        .map(|column| column.to_data().get_slice_memory_size().map_err(arrow_error))
+        .sum()
 }

@@ -54,7 +54,9 @@ const MODULES: [(&str, &[&str]); 21] = [
     ),
     (
         "serve",
-        &["ops", "receive", "query", "report", "raw", "config", "clock"],
+        &[
+            "ops", "receive", "query", "report", "format", "raw", "config", "clock",
+        ],
     ),
     ("cli", &["ops", "serve", "report", "config", "clock"]),
     ("main", &["cli", "ops", "serve", "config", "clock"]),

@@ -114,11 +114,6 @@ pub(super) fn explain_push(lines: &mut Lines, push: &Push) {
     };
     lines.value("auth", auth, "token");
     lines.value(
-        "on_mismatch",
-        push.on_mismatch.as_str(),
-        usual.on_mismatch.as_str(),
-    );
-    lines.value(
         "idempotency",
         push.idempotency.as_str(),
         usual.idempotency.as_str(),

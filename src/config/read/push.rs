@@ -6,7 +6,7 @@ use crate::{
     clock::Timestamp,
     config::{
         parse_timestamp,
-        push::{EdgePolicy, Feed, Idempotency, Push, PushAuth},
+        push::{Feed, Idempotency, Push, PushAuth},
         read::values::size,
         webhook::{Scheme, Webhook},
     },
@@ -23,7 +23,7 @@ use crate::{
 /// Most records of one request.
 const RECORDS_MAX: u64 = 10_000_000;
 
-/// Largest body that one request carries; what is larger comes by reference.
+/// Largest body that one request carries.
 const BYTES_MAX: u64 = 1 << 30;
 
 /// Keys that say how an API is asked: without a request they mean nothing.
@@ -56,17 +56,6 @@ pub(super) static PUSH: Section = Section::new(
         .doc("Whether a request to the `webhook` of the stream needs the token of a producer too. With `webhook` and without `push` it does not.")
         .example("none"),
         key(
-            "on_mismatch",
-            Choice(&[
-                ("accept", "the request is landed, and the contract judges its records at the next load"),
-                ("tag", "the request is landed, and the answer says which of its records the contract will not accept"),
-                ("reject", "records that the contract does not accept are refused"),
-            ]),
-        )
-        .default("accept")
-        .doc("What happens to a request with records that the contract does not accept.")
-        .example("reject"),
-        key(
             "idempotency",
             Choice(&[
                 ("optional", "an `Idempotency-Key` counts where there is one"),
@@ -82,7 +71,7 @@ pub(super) static PUSH: Section = Section::new(
             .example("500"),
         key("bytes_max", Size)
             .default("16MiB")
-            .doc("Largest body of a request after decoding; at most 1GiB. What is larger is sent by reference.")
+            .doc("Largest body of a request after decoding; at most 1GiB.")
             .example("4MiB"),
         key("record_bytes_max", Size)
             .default("1MiB")
@@ -102,14 +91,12 @@ pub(super) static PUSH: Section = Section::new(
             .example("At least once, in any order; settled by five in the morning."),
     ],
 )
-.example("{ on_mismatch: tag }");
+.example("{ records_max: 500 }");
 
 /// Reads `push`.
 pub(super) fn push(value: Value<'_>) -> Option<Push> {
     let fields = value.fields(&PUSH)?;
     let usual = Push::DEFAULT;
-    let policies =
-        [EdgePolicy::Accept, EdgePolicy::Tag, EdgePolicy::Reject].map(|policy| (policy.as_str(), policy));
     let keys = [Idempotency::Optional, Idempotency::Required].map(|key| (key.as_str(), key));
     let bytes = |key, most: u64, usual: u64| {
         let given = fields.optional(key, |value| size(value, 1..=most));
@@ -121,9 +108,6 @@ pub(super) fn push(value: Value<'_>) -> Option<Push> {
         auth: fields
             .optional("auth", |value| value.choice(&ways, &[]))
             .unwrap_or(usual.auth),
-        on_mismatch: fields
-            .optional("on_mismatch", |value| value.choice(&policies, &[]))
-            .unwrap_or(usual.on_mismatch),
         idempotency: fields
             .optional("idempotency", |value| value.choice(&keys, &[]))
             .unwrap_or(usual.idempotency),

@@ -5,7 +5,7 @@ use crate::config::{
     Project,
     explain::explain,
     producers::{Rates, San, Scope, Scopes},
-    push::{EdgePolicy, Feed, Idempotency, Push, PushAuth},
+    push::{Feed, Idempotency, Push, PushAuth},
     serve::{Serve, ServeLimits, ServeTimeouts},
 };
 
@@ -46,15 +46,12 @@ fn a_stream_may_be_pushed_alone() {
     assert!(explained.contains("push.bytes_max"), "{explained}");
     assert!(project.serve.is_none() && project.producers.is_empty());
 
-    let both = STREAMS.replace(
-        "push: {}",
-        "request: { path: /orders }, push: { on_mismatch: tag }",
-    );
+    let both = STREAMS.replace("push: {}", "request: { path: /orders }, push: { records_max: 5 }");
     let both = both.replace("    streams:", "    base_url: https://shop.example\n    streams:");
     let (project, _) = read(&both).unwrap();
     let (source, stream) = project.streams().next().unwrap();
     assert!(source.is_pulled() && stream.is_pulled());
-    assert_eq!(stream.feed.push().unwrap().on_mismatch, EdgePolicy::Tag);
+    assert_eq!(stream.feed.push().unwrap().records_max, 5);
 }
 
 #[test]
@@ -277,14 +274,11 @@ fn r054_a_token_in_the_file_is_a_warning_and_is_not_shown() {
 
 #[test]
 fn every_setting_of_a_push_reaches_the_stream() {
-    let push = "push: { on_mismatch: reject, idempotency: required, records_max: 5, bytes_max: 1MiB, deprecated: 2026-12-01, \
+    let push = "push: { idempotency: required, records_max: 5, bytes_max: 1MiB, deprecated: 2026-12-01, \
                 delivery: At least once. }";
     let (project, _) = read(&STREAMS.replace("push: {}", push)).unwrap();
     let push = project.sources[0].streams[0].feed.push().unwrap().clone();
-    assert_eq!(
-        (push.on_mismatch, push.idempotency),
-        (EdgePolicy::Reject, Idempotency::Required)
-    );
+    assert_eq!(push.idempotency, Idempotency::Required);
     assert_eq!(
         (push.records_max, push.bytes_max, push.record_bytes_max),
         (5, 1 << 20, 1 << 20)

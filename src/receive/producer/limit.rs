@@ -211,8 +211,11 @@ impl Limiter {
         let stream = ask
             .stream
             .filter(|stream| self.pushed.contains(*stream) && lane.rates.stream_share < 1.0);
+        // More than a bucket ever holds could never be granted: such a request empties it.
+        let stream_bytes = stream.map_or(u64::MAX, |_| lane.rates.stream_bytes());
+        let bytes = ask.bytes.min(lane.rates.bytes).min(stream_bytes);
         let mut counters = lane.lock();
-        let outcome = self.decide(&mut counters, &lane.rates, stream, ask.bytes, now, pressure);
+        let outcome = self.decide(&mut counters, &lane.rates, stream, bytes, now, pressure);
         let standing = counters.standing(stream, pressure);
         match outcome {
             Ok(()) => {
@@ -220,7 +223,7 @@ impl Limiter {
                     limiter: Arc::clone(self),
                     lane: number,
                     stream: stream.cloned(),
-                    bytes: ask.bytes,
+                    bytes,
                 };
                 Admission::Granted(permit, standing)
             }

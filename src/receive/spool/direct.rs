@@ -237,5 +237,9 @@ async fn land(
         receipts,
     };
     let told = Arc::clone(lake);
-    blocking(move || (told.landed)(&landed)).await.map(|()| batch)
+    // It is landed whatever becomes of the telling: an error here would have it sent again.
+    if let Err(error) = blocking(move || (told.landed)(&landed)).await {
+        tracing::warn!(error = error.chain(), batch = batch.get(), "landed and not noted");
+    }
+    Ok(batch)
 }

@@ -247,13 +247,22 @@ impl Writer {
             bytes: open.bytes,
             since: open.since,
         };
-        self.ended.push(sealed.ended());
+        let empty = open.bytes == 0;
+        let mut gone = false;
+        if empty {
+            match self.folder.remove(&open.name.file()) {
+                Ok(()) => gone = true,
+                Err(error) => {
+                    tracing::warn!(%error, segment = open.name.file(), "spool segment without deliveries not removed");
+                }
+            }
+        }
+        // Where a file ended that is gone says nothing, and would take the place of one that is not.
+        if !gone {
+            self.ended.push(sealed.ended());
+        }
         if self.ended.len() > ENDED_MAX {
             self.ended.remove(0);
-        }
-        let empty = open.bytes == 0;
-        if empty && let Err(error) = self.folder.remove(&open.name.file()) {
-            tracing::warn!(%error, segment = open.name.file(), "spool segment without deliveries not removed");
         }
         self.backlog.closed((!empty).then_some(sealed));
     }

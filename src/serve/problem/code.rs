@@ -150,7 +150,7 @@ codes! {
         "In mode `atomic` one bad record refuses the batch. Nothing was kept. Mend the records `errors` points at, or use mode `partial`.";
 
     BodyTooLarge "body_too_large" Limit PAYLOAD_TOO_LARGE Never, "The body is too large",
-        "Split the batch, or use a job by reference for large payloads. The limits of a stream are in the catalog.";
+        "Split the batch. The limits of a stream are in the catalog.";
     BodyExpandsTooMuch "body_expands_too_much" Limit PAYLOAD_TOO_LARGE Never, "The body expands too much",
         "The decoded body is larger than allowed, absolutely or in proportion to what was sent. Split the batch.";
     TooManyRecords "too_many_records" Limit PAYLOAD_TOO_LARGE Never, "The batch has too many records",
