@@ -143,6 +143,10 @@ impl Run {
                     .receipts
                     .retain(|_, (at, _)| *at + Kept::RECEIPTS_FOR >= now);
                 self.durable = self.now.clone();
+                // Gone from the file; whoever holds a claim still has what it saw.
+                self.durable
+                    .events
+                    .retain(|_, known| live(known.last, Kept::EVENTS_FOR, now));
             }
             Step::Ship => {
                 let batch = crate::raw::BatchNumber::FIRST;
