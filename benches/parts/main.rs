@@ -17,9 +17,12 @@ mod judge;
 mod merge;
 mod orders;
 
-/// Counts allocations, so that those of each record would be seen.
+use divan::AllocProfiler;
+use tikv_jemallocator::Jemalloc;
+
+/// The program's allocator, with a count, so that allocations of each record would be seen.
 #[global_allocator]
-static ALLOCATIONS: divan::AllocProfiler = divan::AllocProfiler::system();
+static ALLOCATIONS: AllocProfiler<Jemalloc> = AllocProfiler::new(Jemalloc);
 
 fn main() {
     // Cargo adds a word of its own.

@@ -2,11 +2,13 @@
 //!
 //! Each measurement is a process of its own on a fresh copy of the table, so that its peak memory is its own. Each side
 //! merges into files that it wrote itself, sorted by key, a million rows an append. Ours are durable when the commit is.
+//! `benches/scaling.py` draws how that follows the table, the batch and the number of files.
 
 use std::{
-    env, fs,
+    env, fmt, fs,
     path::{Path as FilePath, PathBuf},
     process::Command,
+    str::FromStr,
     sync::Arc,
     time::Instant,
 };
@@ -41,29 +43,51 @@ const WORDS: [&str; 10] = [
     "alpha", "beta", "gamma", "delta", "street", "north", "customer", "order", "paid", "shipped",
 ];
 
-/// What a batch of rows does to a table of `rows` rows.
+/// Which keys a batch has, of a table with the keys 0 to its number of rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Shape {
-    Spread,
-    Few,
-    Newest,
-    New,
+    /// So many, evenly over the table.
+    Spread(i64),
+    /// So many, the greatest.
+    Newest(i64),
+    /// So many that the table does not have.
+    New(i64),
 }
 
 impl Shape {
-    const ALL: [(Self, &'static str); 4] = [
-        (Self::Spread, "a tenth of the rows, spread"),
-        (Self::Few, "20 rows, spread"),
-        (Self::Newest, "the newest 100,000 rows"),
-        (Self::New, "100,000 new keys"),
-    ];
-
     fn keys(self, rows: i64) -> Vec<i64> {
         match self {
-            Self::Spread => (0..rows).step_by(10).collect(),
-            Self::Few => (0..20).map(|at| at * rows / 20 + rows / 41).collect(),
-            Self::Newest => (rows - 100_000.min(rows)..rows).collect(),
-            Self::New => (rows..rows + 100_000).collect(),
+            Self::Spread(count) => (0..count)
+                .map(|at| at * rows / count + rows / count / 2)
+                .collect(),
+            Self::Newest(count) => (rows - count.min(rows)..rows).collect(),
+            Self::New(count) => (rows..rows + count).collect(),
+        }
+    }
+}
+
+impl FromStr for Shape {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unknown = || format!("no shape of a batch: {text}");
+        let (kind, count) = text.split_once(':').ok_or_else(unknown)?;
+        let count = count.parse().map_err(|_| unknown())?;
+        match kind {
+            "spread" => Ok(Self::Spread(count)),
+            "newest" => Ok(Self::Newest(count)),
+            "new" => Ok(Self::New(count)),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spread(count) => write!(f, "spread:{count}"),
+            Self::Newest(count) => write!(f, "newest:{count}"),
+            Self::New(count) => write!(f, "new:{count}"),
         }
     }
 }
@@ -73,11 +97,17 @@ pub(crate) fn main(words: &[String]) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     match words {
         [one, side, shape, dir, rows] if one == "one" => {
-            let shape = Shape::ALL[shape.parse::<usize>().unwrap()].0;
+            let shape = shape.parse().unwrap();
             runtime.block_on(measure(side, shape, FilePath::new(dir), rows.parse().unwrap()));
         }
-        [make, side, dir, rows] if make == "make" => {
-            runtime.block_on(make_table(side, FilePath::new(dir), rows.parse().unwrap()));
+        [make, side, dir, rows, files] if make == "make" => {
+            let (rows, files) = (rows.parse::<i64>().unwrap(), files.parse::<i64>().unwrap());
+            runtime.block_on(make_table(
+                side,
+                FilePath::new(dir),
+                rows,
+                (rows + files - 1) / files,
+            ));
         }
         rest => compare(rest.first().map_or(1_000_000, |rows| rows.parse().unwrap())),
     }
@@ -87,7 +117,9 @@ fn compare(rows: i64) {
     let dir = tempfile::tempdir().unwrap();
     let base = |side: &str| dir.path().join(format!("base-{side}"));
     for side in ["landfall", "delta-rs"] {
-        again(&["make", side, base(side).to_str().unwrap(), &rows.to_string()]);
+        let appends = (rows + APPEND_ROWS - 1) / APPEND_ROWS;
+        let (rows, appends) = (rows.to_string(), appends.to_string());
+        again(&["make", side, base(side).to_str().unwrap(), &rows, &appends]);
         println!(
             "{side}: {} files, {} MiB",
             files(&base(side)).0,
@@ -95,18 +127,24 @@ fn compare(rows: i64) {
         );
     }
     println!("| {rows} rows | landfall | delta-rs | ratio | CPU | memory |\n|---|---|---|---|---|---|");
-    for (number, (shape, name)) in Shape::ALL.into_iter().enumerate() {
+    let shapes = [
+        (Shape::Spread(rows / 10), "a tenth of the rows, spread"),
+        (Shape::Spread(20), "20 rows, spread"),
+        (Shape::Newest(100_000), "the newest 100,000 rows"),
+        (Shape::New(100_000), "100,000 new keys"),
+    ];
+    for (shape, name) in shapes {
         let mut best = Vec::new();
-        let sides: &[&str] = if shape == Shape::New {
+        let sides: &[&str] = if matches!(shape, Shape::New(_)) {
             &["landfall", "delta-rs", "landfall-append", "delta-rs-append"]
         } else {
-            &["landfall", "delta-rs", "landfall-marked"]
+            &["landfall", "delta-rs", "landfall-on-read"]
         };
         let mut rounds: Vec<Vec<(f64, f64, u64)>> = vec![Vec::new(); sides.len()];
         for _ in 0..ROUNDS {
             for (of_side, side) in rounds.iter_mut().zip(sides) {
                 let copy = dir.path().join("copy");
-                let from = base(side.trim_end_matches("-append").trim_end_matches("-marked"));
+                let from = base(side.trim_end_matches("-append").trim_end_matches("-on-read"));
                 let linked = Command::new("cp")
                     .arg("-al")
                     .arg(&from)
@@ -117,7 +155,7 @@ fn compare(rows: i64) {
                 let words = [
                     "one",
                     side,
-                    &number.to_string(),
+                    &shape.to_string(),
                     copy.to_str().unwrap(),
                     &rows.to_string(),
                 ]
@@ -295,10 +333,11 @@ fn batches(ids: &[i64], sequence: i64) -> Vec<RecordBatch> {
         .collect()
 }
 
-async fn make_table(side: &str, dir: &FilePath, rows: i64) {
+/// A table of `rows` rows, `each` of them with an append.
+async fn make_table(side: &str, dir: &FilePath, rows: i64, each: i64) {
     fs::create_dir_all(dir.join("orders")).unwrap();
-    for (number, start) in (0..rows).step_by(APPEND_ROWS as usize).enumerate() {
-        let ids: Vec<i64> = (start..rows.min(start + APPEND_ROWS)).collect();
+    for (number, start) in (0..rows).step_by(each as usize).enumerate() {
+        let ids: Vec<i64> = (start..rows.min(start + each)).collect();
         let batches = batches(&ids, 0);
         match side {
             "landfall" => {
@@ -316,12 +355,14 @@ async fn make_table(side: &str, dir: &FilePath, rows: i64) {
 }
 
 async fn measure(side: &str, shape: Shape, dir: &FilePath, rows: i64) {
+    // Later than any append of the table.
+    let number = 1_000_000;
     let batches = batches(&shape.keys(rows), 1);
     let (before, begun) = (cpu_seconds(), Instant::now());
     match side {
-        "landfall" => landfall(dir, batches, 1_000, (ScdType::Upsert, WriteMode::CopyOnWrite)).await,
-        "landfall-marked" => landfall(dir, batches, 1_000, (ScdType::Upsert, WriteMode::MergeOnRead)).await,
-        "landfall-append" => landfall(dir, batches, 1_000, (ScdType::Append, WriteMode::CopyOnWrite)).await,
+        "landfall" => landfall(dir, batches, number, (ScdType::Upsert, WriteMode::CopyOnWrite)).await,
+        "landfall-on-read" => landfall(dir, batches, number, (ScdType::Upsert, WriteMode::MergeOnRead)).await,
+        "landfall-append" => landfall(dir, batches, number, (ScdType::Append, WriteMode::CopyOnWrite)).await,
         "delta-rs" => merge(dir, batches).await,
         _ => append(dir, batches).await,
     }

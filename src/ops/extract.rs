@@ -28,6 +28,7 @@ use crate::{
         extract::{adopt::adopt, groups::Groups},
         landings::Landings,
         lineage,
+        transform::load::load_bytes,
     },
     raw::{
         Backfill, Bookmark,
@@ -463,6 +464,8 @@ impl Run<'_> {
 
     async fn land(&self, extraction: &mut Extraction, committer: &mut Committer<'_>) -> Result<()> {
         let every = &self.stream.commit;
+        // A load takes one raw batch at least: no larger one than it has memory for.
+        let bytes_max = every.bytes.min(load_bytes(self.workspace));
         // Ends with the window: the extraction itself is bounded by `pages_max`.
         while let Some(fetched) = extraction.next().await? {
             let begun = Instant::now();
@@ -479,7 +482,7 @@ impl Run<'_> {
             let now = self.workspace.clock.now();
             let elapsed = (now - committer.since).to_std().unwrap_or(Duration::ZERO);
             let due = committer.landing.pages_pending() >= u64::from(every.pages).min(PAGES_PENDING_MAX)
-                || committer.landing.body_bytes_pending() >= every.bytes
+                || committer.landing.body_bytes_pending() >= bytes_max
                 || elapsed >= every.elapsed;
             if let Position::Evidence(reason) = &fetched.position {
                 warn!(stream = %self.stream.name, reason, "answer landed as evidence");

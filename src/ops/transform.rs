@@ -127,7 +127,10 @@ async fn load_while_landed(
 ) -> Result<Transformed> {
     let mut loading = Loading::of(workspace, name)?;
     if let Some(mut watched) = landings.watch(name) {
-        let mut wanted = load_bytes(workspace);
+        // Half of what a load may take is enough to begin: what lands meanwhile makes the next one whole where the table is
+        // the slower side, and where it is not, this core would have nothing to do.
+        let enough = load_bytes(workspace) / 2;
+        let mut wanted = enough;
         // Ends with the extraction.
         while let Ok(landed) = watched
             .wait_for(move |landed| landed.over || landed.bytes >= wanted)
@@ -137,7 +140,7 @@ async fn load_while_landed(
             if landed.over {
                 break;
             }
-            wanted = landed.bytes + load_bytes(workspace);
+            wanted = landed.bytes + enough;
             let mine = turn.lock().await;
             let loaded = loading.advance(Amount::Whole).await;
             drop(mine);

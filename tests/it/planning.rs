@@ -206,7 +206,7 @@ async fn the_first_raw_records_are_read_without_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn loads_of_one_program_read_only_what_was_committed_since_the_one_before() {
+async fn r151_loads_of_one_program_read_only_what_was_committed_since_the_one_before() {
     let lake = Lake::new();
     // Files that were written just now are not put together.
     let counted = lake.open().later();

@@ -103,7 +103,7 @@ pub(super) static COMMIT: Section = Section::new(
             .example("10"),
         key("bytes", Size)
             .default("64MiB")
-            .doc("Body bytes; at most 4GiB.")
+            .doc("Body bytes; at most 4GiB, and in effect at most an eighth of `memory`, which is what a load takes at a time.")
             .example("8MiB"),
         key("elapsed", Takes::Duration)
             .default("60s")

@@ -702,8 +702,8 @@ fn accepted(before: Vec<Change>, now: &[Change], growth: Growth) -> Vec<Change> 
     accepted
 }
 
-/// Raw bodies that one load of `workspace` takes at most, in bytes.
-pub(super) fn load_bytes(workspace: &Workspace) -> u64 {
+/// Raw bodies that one load of `workspace` takes at most, in bytes, unless one raw batch has more.
+pub(in crate::ops) fn load_bytes(workspace: &Workspace) -> u64 {
     workspace.project.memory_bytes_max / LOAD_MEMORY_SHARE
 }
 
