@@ -6,6 +6,7 @@
 
 use std::{
     env, fmt, fs,
+    num::NonZeroU64,
     path::{Path as FilePath, PathBuf},
     process::Command,
     str::FromStr,
@@ -25,7 +26,7 @@ use deltalake::{DeltaTable, kernel::StructType, kernel::engine::arrow_conversion
 use landfall::{
     config::{Deletes, ScdType, StreamName, WriteMode},
     raw::{BatchNumber, durable::DurableLocal},
-    table::{AppId, CommitNote, RulesNote, Tables, merge::MergeOptions},
+    table::{AppId, CommitNote, RulesNote, Table, Tables, merge::MergeOptions},
 };
 use object_store::path::Path;
 use url::Url;
@@ -99,6 +100,10 @@ pub(crate) fn main(words: &[String]) {
         [one, side, shape, dir, rows] if one == "one" => {
             let shape = shape.parse().unwrap();
             runtime.block_on(measure(side, shape, FilePath::new(dir), rows.parse().unwrap()));
+        }
+        [make, side, dir, rows, files] if make == "make" && side == "files" => {
+            let (rows, files) = (rows.parse::<i64>().unwrap(), files.parse::<i64>().unwrap());
+            runtime.block_on(make_files(FilePath::new(dir), rows, (rows + files - 1) / files));
         }
         [make, side, dir, rows, files] if make == "make" => {
             let (rows, files) = (rows.parse::<i64>().unwrap(), files.parse::<i64>().unwrap());
@@ -336,22 +341,30 @@ fn batches(ids: &[i64], sequence: i64) -> Vec<RecordBatch> {
 /// A table of `rows` rows, `each` of them with an append.
 async fn make_table(side: &str, dir: &FilePath, rows: i64, each: i64) {
     fs::create_dir_all(dir.join("orders")).unwrap();
+    let mut table = None;
     for (number, start) in (0..rows).step_by(each as usize).enumerate() {
         let ids: Vec<i64> = (start..rows.min(start + each)).collect();
         let batches = batches(&ids, 0);
-        match side {
-            "landfall" => {
-                landfall(
-                    dir,
-                    batches,
-                    number as i64,
-                    (ScdType::Append, WriteMode::CopyOnWrite),
-                )
-                .await
-            }
-            _ => append(dir, batches).await,
+        if side == "landfall" && table.is_none() {
+            table = Some(open(dir, &batches).await);
+        }
+        match &mut table {
+            Some(table) => load(table, batches, number as i64, APPEND).await,
+            None => append(dir, batches).await,
         }
     }
+}
+
+/// A table of `rows` rows, `each` of them in a file of its own, all written with one commit of delta-rs.
+async fn make_files(dir: &FilePath, rows: i64, each: i64) {
+    fs::create_dir_all(dir.join("orders")).unwrap();
+    let ids: Vec<i64> = (0..rows).collect();
+    let batches: Vec<RecordBatch> = ids.chunks(each as usize).map(|ids| self::rows(ids, 0)).collect();
+    let table = created(dir, &batches).await;
+    let written = table.write(batches).with_target_file_size(Some(NonZeroU64::MIN));
+    written.await.unwrap();
+    let made = files(dir).0 as i64;
+    assert_eq!(made, (rows + each - 1) / each);
 }
 
 async fn measure(side: &str, shape: Shape, dir: &FilePath, rows: i64) {
@@ -360,9 +373,15 @@ async fn measure(side: &str, shape: Shape, dir: &FilePath, rows: i64) {
     let batches = batches(&shape.keys(rows), 1);
     let (before, begun) = (cpu_seconds(), Instant::now());
     match side {
-        "landfall" => landfall(dir, batches, number, (ScdType::Upsert, WriteMode::CopyOnWrite)).await,
-        "landfall-on-read" => landfall(dir, batches, number, (ScdType::Upsert, WriteMode::MergeOnRead)).await,
-        "landfall-append" => landfall(dir, batches, number, (ScdType::Append, WriteMode::CopyOnWrite)).await,
+        "landfall" => {
+            let how = (ScdType::Upsert, WriteMode::CopyOnWrite);
+            load(&mut open(dir, &batches).await, batches, number, how).await
+        }
+        "landfall-on-read" => {
+            let how = (ScdType::Upsert, WriteMode::MergeOnRead);
+            load(&mut open(dir, &batches).await, batches, number, how).await
+        }
+        "landfall-append" => load(&mut open(dir, &batches).await, batches, number, APPEND).await,
         "delta-rs" => merge(dir, batches).await,
         _ => append(dir, batches).await,
     }
@@ -370,18 +389,23 @@ async fn measure(side: &str, shape: Shape, dir: &FilePath, rows: i64) {
     println!("{seconds} {} {}", cpu_seconds() - before, peak_mib());
 }
 
-async fn landfall(
-    dir: &FilePath,
+const APPEND: (ScdType, WriteMode) = (ScdType::Append, WriteMode::CopyOnWrite);
+
+async fn open(dir: &FilePath, batches: &[RecordBatch]) -> Table {
+    let tables = Tables::new(Arc::new(DurableLocal::new(dir).unwrap())).unwrap();
+    let orders = Path::from("orders");
+    tables
+        .open_or_create(&orders, &batches[0].schema(), &[])
+        .await
+        .unwrap()
+}
+
+async fn load(
+    table: &mut Table,
     batches: Vec<RecordBatch>,
     number: i64,
     (scd_type, write_mode): (ScdType, WriteMode),
 ) {
-    let tables = Tables::new(Arc::new(DurableLocal::new(dir).unwrap())).unwrap();
-    let schema = batches[0].schema();
-    let mut table = tables
-        .open_or_create(&Path::from("orders"), &schema, &[])
-        .await
-        .unwrap();
     let options = MergeOptions {
         keys: vec!["id".to_owned()],
         sequence_by: vec!["sequence".to_owned()],
@@ -398,6 +422,7 @@ async fn landfall(
         batch,
         load_id: format!("load-{number}"),
         rules: RulesNote::default(),
+        traces: Vec::new(),
     };
     table.commit_merge(planned, &note).await.unwrap();
 }
@@ -406,7 +431,8 @@ fn place(dir: &FilePath) -> Url {
     Url::from_directory_path(PathBuf::from(dir).join("orders")).unwrap()
 }
 
-async fn append(dir: &FilePath, batches: Vec<RecordBatch>) {
+/// The table of delta-rs, made if it is not there.
+async fn created(dir: &FilePath, batches: &[RecordBatch]) -> DeltaTable {
     let table = DeltaTable::try_from_url(place(dir)).await.unwrap();
     if table.version().is_none() {
         let kernel: StructType = batches[0].schema().as_ref().try_into_kernel().unwrap();
@@ -417,8 +443,11 @@ async fn append(dir: &FilePath, batches: Vec<RecordBatch>) {
             .await
             .unwrap();
     }
-    let table = DeltaTable::try_from_url(place(dir)).await.unwrap();
-    table.write(batches).await.unwrap();
+    DeltaTable::try_from_url(place(dir)).await.unwrap()
+}
+
+async fn append(dir: &FilePath, batches: Vec<RecordBatch>) {
+    created(dir, &batches).await.write(batches).await.unwrap();
 }
 
 async fn merge(dir: &FilePath, batches: Vec<RecordBatch>) {

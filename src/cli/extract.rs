@@ -57,13 +57,7 @@ pub(super) struct Range {
 impl Range {
     /// Of `streams` those that there is an API for.
     pub(super) fn options(&self, project: &Project, mut streams: Vec<StreamName>) -> Options {
-        streams.retain(|name| {
-            let pulled = project.stream(name).is_ok_and(|(_, stream)| stream.is_pulled());
-            if !pulled {
-                say(&format!("{name}  is fed by producers: nothing to extract"));
-            }
-            pulled
-        });
+        streams.retain(|name| is_pulled(project, name));
         match (&self.from, &self.to) {
             (Some(from), Some(to)) => Options::backfill(streams, from.clone(), to.clone()),
             _ if self.complete => Options::complete(streams),
@@ -72,9 +66,21 @@ impl Range {
     }
 }
 
+fn is_pulled(project: &Project, name: &StreamName) -> bool {
+    project.stream(name).is_ok_and(|(_, stream)| stream.is_pulled())
+}
+
+/// Says of which of `streams` there is no API to ask.
+pub(super) fn tell_pushed(project: &Project, streams: &[StreamName]) {
+    for name in streams.iter().filter(|name| !is_pulled(project, name)) {
+        say(&format!("{name}  is fed by producers: nothing to extract"));
+    }
+}
+
 pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let workspace = args.lineage.workspace(global)?;
     let streams = args.streams.of(&workspace.project)?;
+    tell_pushed(&workspace.project, &streams);
     let options = args.range.options(&workspace.project, streams);
     if args.dry_run {
         return dry_run(&workspace, &options, args.format.unwrap_or(Format::Table)).await;

@@ -53,9 +53,9 @@ pub(super) fn start(verbose: u8, quiet: bool, format: LogFormat) -> Result<()> {
 fn usual(verbose: u8, quiet: bool) -> &'static str {
     match verbose {
         0 if quiet => "error,buoyant_kernel=off",
-        0 => "off,landfall=warn",
-        1 => "off,landfall=info",
-        2 => "off,landfall=debug",
+        0 => "off,landfall=warn,audit=warn",
+        1 => "off,landfall=info,audit=info",
+        2 => "off,landfall=debug,audit=info",
         _ => "info,landfall=trace",
     }
 }

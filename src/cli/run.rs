@@ -53,6 +53,7 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     let streams = args.streams.of(&workspace.project)?;
     workspace.prove_store().await?;
     let channels = Channels::open(&workspace);
+    extract::tell_pushed(&workspace.project, &streams);
     if args.watch {
         return watch(&workspace, &channels, &streams, args, global).await;
     }

@@ -40,15 +40,14 @@ pub(super) async fn run(_: &Args, global: &Global) -> Ended {
         ));
     }
     let options = Options::of(&workspace.project)?;
-    let tls = workspace
-        .project
-        .serve
-        .as_ref()
-        .is_some_and(|serve| serve.tls.is_some());
+    let serve = workspace.project.serve.as_ref();
+    let scheme = |tls: bool| if tls { "https" } else { "http" };
+    let producers = scheme(serve.is_some_and(|serve| serve.tls.is_some()));
+    let admin = scheme(serve.is_some_and(|serve| serve.admin_tls().is_some()));
     // Port 0 is any free one: then only the socket knows.
     for (listener, scheme, whom) in [
-        (&options.listener, if tls { "https" } else { "http" }, "producers"),
-        (&options.admin_listener, "http", "health and metrics"),
+        (&options.listener, producers, "producers"),
+        (&options.admin_listener, admin, "health and metrics"),
     ] {
         let address = listener
             .local_addr()

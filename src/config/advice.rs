@@ -7,6 +7,7 @@ use crate::{
         OnMismatch, OnUnknown, ScdType, Source, Stream,
         incremental::{CursorFormat, Filter, Incremental},
         paginate::Paginate,
+        push::OnViolation,
         read::values::show_duration,
         slice::SliceState,
     },
@@ -41,11 +42,12 @@ impl fmt::Display for Advice {
 
 /// The list for `stream`: pagination, rate limit, stable ids, incremental parameter, state, retries, schema plan, mode
 /// with its known limits. At least one line each, always in this order. Of a stream that is only pushed no more than its
-/// ids and its schema.
+/// ids and its schema, and whether its webhooks are refused.
 pub fn advice(source: &Source, stream: &Stream) -> Vec<Advice> {
     if !stream.is_pulled() {
         let mut lines = stable_ids(stream);
         lines.push(schema(stream));
+        lines.extend(refused_webhooks(stream));
         return lines;
     }
     let mut lines = vec![pagination(stream), rate_limit(source)];
@@ -54,6 +56,17 @@ pub fn advice(source: &Source, stream: &Stream) -> Vec<Advice> {
     lines.extend([state(stream), retries(stream), schema(stream)]);
     lines.extend(mode(stream));
     lines
+}
+
+/// Whoever sends webhooks seldom mends one: it comes again and again, and then none come any more.
+fn refused_webhooks(stream: &Stream) -> Option<Advice> {
+    let push = stream.feed.push().filter(|_| stream.webhook.is_some())?;
+    (push.on_violation == OnViolation::Reject).then(|| {
+        missing(
+            "webhook",
+            "on_violation: reject refuses webhooks that senders repeat for days and then stop sending for; tag keeps them",
+        )
+    })
 }
 
 fn present(topic: &'static str, text: impl Into<String>) -> Advice {

@@ -96,6 +96,11 @@ impl Format {
         key_as: None,
     };
 
+    /// Whether bodies are JSON, whatever they are packed in.
+    pub fn is_json(&self) -> bool {
+        self.syntax == Syntax::Json
+    }
+
     /// Where the records are unless the file says otherwise.
     pub fn records_default(&self) -> &'static str {
         match (&self.syntax, &self.key_as) {

@@ -73,7 +73,7 @@ pub enum Scope {
     Ingest,
     /// Ask what became of records: catalog, receipts, quarantine, drift.
     Read,
-    /// Metrics and what changes the server.
+    /// Metrics, samples of records that others sent, and what changes the server.
     Admin,
 }
 

@@ -1,5 +1,7 @@
 //! What producers send to a stream: the settings.
 
+use url::Url;
+
 use crate::clock::Timestamp;
 
 /// Where the records of a stream come from.
@@ -20,6 +22,8 @@ pub struct Push {
     pub auth: PushAuth,
     /// Whether a request must have an `Idempotency-Key`.
     pub idempotency: Idempotency,
+    /// What happens to records that do not fit the contract, before they are acknowledged.
+    pub on_violation: OnViolation,
     /// Most records of one request. Default 10,000.
     pub records_max: u64,
     /// Largest body, in bytes after decoding. Default 16 MiB.
@@ -30,6 +34,8 @@ pub struct Push {
     pub deprecated: Option<Timestamp>,
     /// From when on nothing is taken any more (RFC 8594).
     pub sunset: Option<Timestamp>,
+    /// The page that tells producers what to use instead; what is told to those who still send.
+    pub migration: Option<Url>,
     /// What is said about delivery in the catalog and the documentation; none for what holds for every stream.
     pub delivery: Option<String>,
 }
@@ -53,6 +59,17 @@ pub enum Idempotency {
     Required,
 }
 
+/// What happens to records that do not fit the contract of the stream, before they are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnViolation {
+    /// Nothing: they are not judged before they are loaded. The default.
+    Accept,
+    /// They are landed, and named in the answer and beside the body.
+    Tag,
+    /// They are not landed, and named in the answer.
+    Reject,
+}
+
 impl Feed {
     /// How it takes what producers send, if it does.
     pub fn push(&self) -> Option<&Push> {
@@ -73,11 +90,13 @@ impl Push {
     pub const DEFAULT: Self = Self {
         auth: PushAuth::Token,
         idempotency: Idempotency::Optional,
+        on_violation: OnViolation::Accept,
         records_max: 10_000,
         bytes_max: 16 * 1024 * 1024,
         record_bytes_max: 1024 * 1024,
         deprecated: None,
         sunset: None,
+        migration: None,
         delivery: None,
     };
 }
@@ -88,6 +107,17 @@ impl Idempotency {
         match self {
             Self::Optional => "optional",
             Self::Required => "required",
+        }
+    }
+}
+
+impl OnViolation {
+    /// The word for it in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Tag => "tag",
+            Self::Reject => "reject",
         }
     }
 }

@@ -35,6 +35,18 @@ impl RecordPaths {
         (!paths.is_empty()).then_some(Self { paths, several })
     }
 
+    /// Where they are in what APIs send by themselves, unless the file says otherwise: the elements of an array, or the one
+    /// object.
+    ///
+    /// ```
+    /// use landfall::config::records::RecordPaths;
+    /// assert_eq!(RecordPaths::of_events().unwrap().to_string(), "$[*], else $");
+    /// ```
+    pub fn of_events() -> Option<Self> {
+        let elements = JsonPath::parse("$[*]").ok()?;
+        Self::several(Several::FirstMatch, vec![elements, JsonPath::ROOT])
+    }
+
     /// What `read` finds at the paths that count, in their order.
     ///
     /// # Errors

@@ -22,7 +22,8 @@ use crate::{
 pub struct Serve {
     /// Where producers reach it. Default 127.0.0.1:8080.
     pub listen: SocketAddr,
-    /// Where metrics and what administers are. Default 127.0.0.1:9090.
+    /// Where health and metrics are: with the certificate of the server, if it has one, unless only this machine can
+    /// reach it. Default 127.0.0.1:9090.
     pub admin_listen: SocketAddr,
     /// What producers call it, if something stands between; its path is before that of every route.
     pub public_url: Option<Url>,
@@ -34,6 +35,8 @@ pub struct Serve {
     pub timeouts: ServeTimeouts,
     /// Where deliveries are kept until they are in the lake.
     pub spool: Spool,
+    /// The file that who came is appended to; none for the program's own log alone.
+    pub audit_log: Option<PathBuf>,
     /// How long requests under way may take to end when it is told to stop. Default 30 s.
     pub shutdown_grace: Duration,
     /// Rates by the name of the tier; `standard` is always there.
@@ -51,6 +54,8 @@ pub struct ServeTls {
     pub key: PathBuf,
     /// A PEM file of the authorities that sign clients' certificates.
     pub client_ca: Option<PathBuf>,
+    /// A PEM file of their revocation lists; read again when it changes.
+    pub client_crl: Option<PathBuf>,
     /// Whether clients must have one.
     pub client_cert: ClientCert,
 }
@@ -82,7 +87,7 @@ pub struct ServeLimits {
 pub struct ServeTimeouts {
     /// Until the headers of a request are there. Default 10 s.
     pub header: Duration,
-    /// Between two parts of a body. Default 30 s.
+    /// The longest pause in a body. Default 30 s.
     pub read: Duration,
     /// For one whole request. Default 5 min.
     pub request: Duration,
@@ -151,6 +156,19 @@ impl Serve {
     pub const ADMIN_LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
     /// What [`Serve::shutdown_grace`] is unless the file says otherwise.
     pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(30);
+
+    /// What stands before the path of a link: what producers call the server, without a slash behind, or nothing.
+    pub fn base_url(&self) -> &str {
+        let url = self.public_url.as_ref().map_or("", Url::as_str);
+        url.trim_end_matches('/')
+    }
+
+    /// The certificate of the admin listener, if it has one. On this machine alone probes and agents go without.
+    pub fn admin_tls(&self) -> Option<&ServeTls> {
+        self.tls
+            .as_ref()
+            .filter(|_| !self.admin_listen.ip().is_loopback())
+    }
 
     /// What stands before every path: empty, or with a slash in front and none behind.
     pub fn base_path(&self) -> &str {

@@ -171,6 +171,31 @@ impl Scheme {
         }
     }
 
+    /// The headers by which a request proves who sent it, the one with the proof first.
+    pub fn headers(&self) -> Vec<&str> {
+        match self {
+            Self::StandardWebhooks => vec!["webhook-signature", "webhook-id", "webhook-timestamp"],
+            Self::Github => vec!["x-hub-signature-256"],
+            Self::Stripe => vec!["stripe-signature"],
+            Self::Shopify => vec!["x-shopify-hmac-sha256"],
+            Self::Slack => vec!["x-slack-signature", "x-slack-request-timestamp"],
+            Self::Hmac(hmac) => {
+                let moment = hmac.timestamp.iter().map(|moment| moment.header.as_str());
+                let signed = hmac.signed.iter().filter_map(|part| match part {
+                    SignedPart::Header(name) => Some(name.as_str()),
+                    SignedPart::Text(_) | SignedPart::Timestamp | SignedPart::Body => None,
+                });
+                [hmac.header.as_str()]
+                    .into_iter()
+                    .chain(moment)
+                    .chain(signed)
+                    .collect()
+            }
+            Self::SharedSecret { header, .. } => vec![header],
+            Self::None => Vec::new(),
+        }
+    }
+
     /// Where its senders put the id of an event.
     pub fn event_id(&self) -> Option<Place> {
         match self {

@@ -26,7 +26,7 @@ const SECONDS: [i64; 2] = [-62_135_596_800, 253_402_300_799];
 /// described, because validators do not agree on them. So are patterns that not every validator reads, or not alike; they
 /// stand in a `$comment`. In those that are described `\d` and `\w` are ASCII. Bounds are written as the nearest double.
 /// Members that are not described are allowed; what becomes of them is up to the stream's `on_unknown`. Columns of the
-/// primary key have to be there.
+/// primary key have to be there. What the contract classifies is marked by `x-classification`; the example is made up.
 ///
 /// ```
 /// use landfall::contract::{export::json_schema, infer::infer};
@@ -151,6 +151,9 @@ fn of_column(column: &Column) -> Value {
         of_rules(&rules, &column.kind, nullable, members);
         if let Some(description) = &column.description {
             members.insert("description".to_owned(), description.clone().into());
+        }
+        if let Some(classification) = &column.classification {
+            members.insert("x-classification".to_owned(), classification.clone().into());
         }
     }
     schema

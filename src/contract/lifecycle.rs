@@ -47,6 +47,28 @@ impl Lifecycle {
         }
     }
 
+    /// Where in its life the contract is on the day `today`: `active`, `deprecated` or `sunset`. One that is only drafted or
+    /// proposed is active as soon as it judges.
+    ///
+    /// ```
+    /// use landfall::contract::lifecycle::Lifecycle;
+    /// let phase = |status: &str| Lifecycle::read(&format!("status: {status}\n")).phase("2026-12-01".parse().unwrap());
+    /// assert_eq!(["draft", "active", "deprecated", "retired"].map(phase), ["active", "active", "deprecated", "sunset"]);
+    /// ```
+    pub fn phase(&self, today: NaiveDate) -> &'static str {
+        match (self.status.as_str(), self.ends) {
+            ("retired", _) => "sunset",
+            (_, Some(end)) if end <= today => "sunset",
+            ("deprecated", _) => "deprecated",
+            _ => "active",
+        }
+    }
+
+    /// The day from which its time is over, if it says one.
+    pub fn ends(&self) -> Option<NaiveDate> {
+        self.ends
+    }
+
     /// What whoever uses the contract should hear on the day `today`, if anything.
     ///
     /// ```

@@ -153,7 +153,7 @@ fn hide_record(explained: &mut Explained, classified: &Classified) {
 }
 
 /// The load and the contract that brought a raw batch into the table.
-async fn load_of(session: &Session, stream: &StreamName, batch: i64) -> Result<Values> {
+pub(in crate::ops) async fn load_of(session: &Session, stream: &StreamName, batch: i64) -> Result<Values> {
     let params = vec![
         ("source", ScalarValue::from(stream.source.as_str())),
         ("stream", ScalarValue::from(stream.stream.as_str())),
@@ -585,6 +585,25 @@ fn request(facts: &PageFacts) -> Vec<(&'static str, String)> {
             .into_iter()
             .filter_map(|(name, value)| Some((name, value.clone()?))),
     );
+    if facts.id_reuse {
+        lines.push(("event id used", "before, for another body".to_owned()));
+    }
+    lines.extend(facts.judged.iter().map(|judged| {
+        let codes: Vec<String> = judged
+            .codes
+            .iter()
+            .map(|(code, count)| format!("{code} ×{count}"))
+            .collect();
+        let found = if codes.is_empty() {
+            "all records fit".to_owned()
+        } else {
+            codes.join(", ")
+        };
+        (
+            "judged on arrival",
+            format!("by contract {}: {found}", judged.contract),
+        )
+    }));
     lines.extend(
         facts
             .headers

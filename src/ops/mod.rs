@@ -12,8 +12,10 @@ pub mod demo;
 pub mod drift;
 pub mod explain;
 pub mod extract;
+pub mod fate;
 pub mod gaps;
 pub mod init;
+pub mod inspect;
 pub mod landings;
 pub mod lineage;
 pub mod maintain;
@@ -65,6 +67,14 @@ impl Workspace {
     /// [`ErrorKind::Config`](crate::error::ErrorKind::Config) if the storage options make no store.
     pub fn open(project: Project, clock: Clock) -> Result<Self> {
         let store = raw::store::open(&project.lake)?;
+        Self::over(project, store, clock)
+    }
+
+    /// As [`Workspace::open`], over a lake that is open.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) if no URL can be made for its tables.
+    pub fn over(project: Project, store: Arc<dyn ObjectStore>, clock: Clock) -> Result<Self> {
         Ok(Self {
             project: Arc::new(project),
             tables: Tables::new(Arc::clone(&store))?,

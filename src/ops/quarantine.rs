@@ -1,13 +1,18 @@
 //! `landfall quarantine list` and `show`: what was set aside, without what a contract classifies.
 
 use crate::{
+    clock::Timestamp,
     config::StreamName,
     contract::{classified::Classified, sample::MASK},
     error::Result,
     ops::{Workspace, contract, explain},
     report::{
         evidence::{Explained, Position},
-        quarantine::{Reason, reasons},
+        quarantine::{
+            Reason,
+            kinds::{self, Kind},
+            reasons,
+        },
     },
 };
 
@@ -38,15 +43,50 @@ pub async fn list(
             if classified.covers(&reason.place) && !reason.found.is_empty() {
                 MASK.clone_into(&mut reason.found);
             }
-            // A record whose text was cut is not JSON any more.
-            reason.record = reason.record.take().map(|record| {
-                classified
-                    .mask(record.as_bytes())
-                    .unwrap_or_else(|| MASK.to_owned())
-            });
+            reason.record = reason.record.take().map(|record| masked(&classified, &record));
         }
     }
     Ok(reasons)
+}
+
+/// The kinds of trouble in the quarantine of `stream` that were seen at `since` or later, the last seen at the end, without
+/// records. What the contract classifies is masked.
+///
+/// # Errors
+/// Those of reading the lake and the contracts.
+pub async fn kinds(
+    workspace: &Workspace,
+    stream: &StreamName,
+    since: Option<Timestamp>,
+) -> Result<Vec<Kind>> {
+    let classified = classified(workspace, stream)?;
+    let mut kinds = kinds::kinds(&workspace.session()?, stream, since).await?;
+    for kind in &mut kinds {
+        if classified.covers(&kind.place) && !kind.found.is_empty() {
+            MASK.clone_into(&mut kind.found);
+        }
+    }
+    Ok(kinds)
+}
+
+/// Fills in the sample of each of `kinds`. What the contract classifies is masked.
+///
+/// # Errors
+/// As [`kinds`].
+pub async fn read_samples(workspace: &Workspace, stream: &StreamName, kinds: &mut [Kind]) -> Result<()> {
+    let classified = classified(workspace, stream)?;
+    kinds::read_samples(&workspace.session()?, stream, kinds).await?;
+    for record in kinds.iter_mut().filter_map(|kind| kind.record.as_mut()) {
+        *record = masked(&classified, record);
+    }
+    Ok(())
+}
+
+/// A record with what is classified in it masked. One whose text was cut is not JSON any more.
+fn masked(classified: &Classified, record: &str) -> String {
+    classified
+        .mask(record.as_bytes())
+        .unwrap_or_else(|| MASK.to_owned())
 }
 
 /// The record of `stream` that was set aside at `position`, `None` if none was.

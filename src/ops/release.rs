@@ -438,6 +438,7 @@ impl Release<'_> {
             batch: watermark,
             load_id: last.map_or_else(|| release_id.to_owned(), |last| last.load_id.clone()),
             rules: self.workspace.rules(&self.loader.contracts),
+            traces: Vec::new(),
         };
         let buried = buried
             .batches()

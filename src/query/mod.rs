@@ -34,7 +34,7 @@ use object_store::ObjectStore;
 use crate::{
     config::{Project, StreamName},
     error::{Error, ErrorKind, Result},
-    query::tables::{Lake, Names},
+    query::tables::{Lake, Names, QUARANTINE_SUFFIX},
     table::Tables,
 };
 
@@ -146,6 +146,22 @@ impl Session {
         self.context
             .read_table(provider)
             .map_err(|source| self.plan_error(source))
+    }
+
+    /// As [`Session::with_params`], for a statement that reads the quarantine of `stream` as `stream_quarantine`. That of no
+    /// other stream is opened.
+    ///
+    /// # Errors
+    /// As [`Session::sql`].
+    pub async fn of_quarantine(
+        &self,
+        stream: &StreamName,
+        sql: &str,
+        params: Vec<(&str, ScalarValue)>,
+    ) -> Result<DataFrame> {
+        let name = format!("\"{}\".\"{}{QUARANTINE_SUFFIX}\"", stream.source, stream.stream);
+        self.with_params(&sql.replace("stream_quarantine", &name), params)
+            .await
     }
 
     fn plan_error(&self, source: DataFusionError) -> Error {

@@ -46,7 +46,8 @@ const SYSTEM_TABLES: [&str; 6] = [
     "quarantine",
 ];
 
-const QUARANTINE_SUFFIX: &str = "__quarantine";
+/// Behind the name of a stream the name of its quarantine.
+pub(super) const QUARANTINE_SUFFIX: &str = "__quarantine";
 const RAW_SUFFIX: &str = "__raw";
 
 /// What every schema of one session shares.

@@ -122,6 +122,7 @@ impl Lake {
             batch: BatchNumber::new(batch).unwrap(),
             load_id: format!("load-{batch}"),
             rules: RulesNote::default(),
+            traces: Vec::new(),
         };
         table.commit_merge(planned, &note).await.unwrap();
     }

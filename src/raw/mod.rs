@@ -10,6 +10,7 @@ pub mod check;
 pub mod durable;
 pub mod expire;
 pub mod frame;
+pub mod judged;
 pub mod layout;
 pub mod links;
 pub mod log;
@@ -31,7 +32,10 @@ use uuid::{NoContext, Uuid};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    raw::pass::{Pass, SliceMark, Tally},
+    raw::{
+        judged::Judged,
+        pass::{Pass, SliceMark, Tally},
+    },
 };
 
 /// Position of a batch in its stream's raw log, counted from 0 without gaps.
@@ -176,6 +180,9 @@ pub struct PageFacts {
     /// The sender's event id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
+    /// Whether that id had come before with another body: the sender gave it twice, or somebody else did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub id_reuse: bool,
     /// W3C trace id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
@@ -188,6 +195,9 @@ pub struct PageFacts {
     /// When the sender first tried to deliver it, as far as is known: not later than `fetched_at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen_at: Option<Timestamp>,
+    /// What a contract said of its records before it was acknowledged, if it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged: Option<Judged>,
     /// The values of the slice it was asked for, if its stream is sliced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<serde_json::Map<String, serde_json::Value>>,
@@ -283,10 +293,12 @@ impl PageFacts {
             token_returned: None,
             idempotency_key: None,
             event_id: None,
+            id_reuse: false,
             trace_id: None,
             receipt: None,
             producer: None,
             first_seen_at: None,
+            judged: None,
             slice: None,
             partial: false,
             superseded: false,

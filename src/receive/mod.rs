@@ -35,6 +35,17 @@ impl ReceiptId {
         Self(Uuid::new_v7(time))
     }
 
+    /// When its delivery was complete, to the millisecond.
+    pub fn received_at(self) -> Timestamp {
+        let mut milliseconds = [0; 8];
+        // A version 7 UUID begins with 48 bits of milliseconds (RFC 9562, section 5.7).
+        milliseconds[2..].copy_from_slice(&self.to_bytes()[..6]);
+        i64::try_from(u64::from_be_bytes(milliseconds))
+            .ok()
+            .and_then(Timestamp::from_timestamp_millis)
+            .unwrap_or_default()
+    }
+
     /// The id as it is kept in tables of bytes; sorts as the text does.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.into_bytes()
@@ -105,6 +116,7 @@ mod tests {
         let text = receipt.to_string();
         assert_eq!(text.parse::<ReceiptId>().unwrap(), receipt);
         assert_eq!(ReceiptId::from_bytes(receipt.to_bytes()), receipt);
+        assert_eq!(receipt.received_at().timestamp(), 1_795_309_506);
         for other in [text.to_uppercase(), text.replace('-', ""), format!("{{{text}}}")] {
             assert_eq!(other.parse::<ReceiptId>().unwrap_err().kind(), ErrorKind::Corrupt);
         }

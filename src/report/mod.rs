@@ -132,11 +132,16 @@ fn seconds(text: &str) -> String {
 
 /// The names of `streams` as a list parameter.
 pub fn names(streams: &[StreamName]) -> ScalarValue {
-    let names: Vec<ScalarValue> = streams
-        .iter()
-        .map(|name| ScalarValue::from(name.to_string()))
+    texts(streams.iter().map(StreamName::to_string))
+}
+
+/// A list of texts for a query.
+pub fn texts(texts: impl IntoIterator<Item = impl Into<String>>) -> ScalarValue {
+    let texts: Vec<ScalarValue> = texts
+        .into_iter()
+        .map(|text| ScalarValue::from(text.into()))
         .collect();
-    ScalarValue::List(ScalarValue::new_list_nullable(&names, &DataType::Utf8))
+    ScalarValue::List(ScalarValue::new_list_nullable(&texts, &DataType::Utf8))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What was set aside, and why.
 
+pub mod kinds;
+
 use arrow::array::RecordBatch;
 use datafusion::scalar::ScalarValue;
 use serde_json::{Map, Value};

@@ -1,5 +1,7 @@
 //! What a sender is answered when its records are kept, made again the same from what was kept.
 
+use std::borrow::Cow;
+
 use axum::{
     body::Body,
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -7,30 +9,80 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     config::StreamName,
     error::{Error, ErrorKind, Result},
+    ops::inspect::Inspected,
+    raw::judged::Judged,
     receive::{ReceiptId, ledger::answer::Answer},
     serve::{
+        call::Call,
         check::Checked,
         problem::{Problem, code::Code},
+        ruling::place,
     },
 };
 
 /// Says that an answer is that of an earlier request with the same key.
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// Said of records that cannot be read, as they are kept all the same.
-const NOTE: &str = "the body is kept whole: records that cannot be read are quarantined with their bytes; send mended ones again";
+/// Said of records that are kept although they will not come into the table as they are.
+const KEPT: &str = "the body is kept whole: records that cannot be read or do not fit are quarantined with their bytes; send mended ones again";
+
+/// Said of records that are not kept.
+const LEFT_OUT: &str =
+    "records that are rejected are not kept: send mended ones again, under another Idempotency-Key";
+
+/// Said while there is no contract.
+const ABSENT: &str = "the stream has no contract yet: no record was judged";
+
+/// Said while the contract cannot be read.
+const UNREAD: &str = "the contract of the stream cannot be read now: no record was judged";
+
+/// Said of what was judged before this process began.
+const AS_JUDGED: &str = "as it was judged when it was received";
+
+/// Longest results of an answer, in bytes: well within [`Answer::BYTES_MAX`].
+const RESULTS_BYTES_MAX: usize = 48 << 10;
+
+/// How the contract of a stream stands towards a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standpoint {
+    /// Records are not judged before they are loaded.
+    NotAsked,
+    /// There is none yet.
+    Absent,
+    /// It cannot be read now.
+    Unread,
+    /// It judged by this version.
+    Judged(String),
+}
+
+/// What came of the records of a body.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Records that are kept and, as far as is known, fit.
+    pub(crate) accepted: u64,
+    /// Records that cannot be read, or are not kept.
+    pub(crate) rejected: u64,
+    /// Records that are kept and do not fit.
+    pub(crate) tagged: u64,
+    standpoint: Standpoint,
+    results: Vec<Told>,
+    note: Option<&'static str>,
+}
 
 #[derive(Serialize)]
 struct Accepted<'a> {
     receipt: ReceiptId,
     stream: String,
     records: Records,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    results: Vec<Told<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contract: Option<Option<&'a str>>,
+    #[serde(skip_serializing_if = "<[Told]>::is_empty")]
+    results: &'a [Told],
     #[serde(skip_serializing_if = "is_zero")]
     results_omitted: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,20 +93,175 @@ struct Accepted<'a> {
 struct Records {
     accepted: u64,
     rejected: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    tagged: u64,
 }
 
-/// One record that cannot be read.
-#[derive(Serialize)]
-struct Told<'a> {
+/// One record that is not as it should be.
+#[derive(Debug, Serialize)]
+struct Told {
     index: u64,
-    code: &'a str,
-    detail: String,
+    #[serde(flatten)]
+    why: Why,
     retryable: bool,
+    /// Whether it is kept all the same.
+    landed: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    further: Vec<Why>,
 }
 
+/// One thing that is wrong with a record.
+#[derive(Debug, Serialize)]
+struct Why {
+    code: Cow<'static, str>,
+    pointer: String,
+    detail: Cow<'static, str>,
+}
+
+/// Whether a count need not be told.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(count: &u64) -> bool {
+pub(crate) fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+impl Standpoint {
+    /// The version of the contract that judged.
+    pub(crate) fn version(&self) -> Option<&str> {
+        match self {
+            Self::Judged(version) => Some(version),
+            Self::NotAsked | Self::Absent | Self::Unread => None,
+        }
+    }
+
+    /// What an answer says of the contract: nothing, none, or its version.
+    pub(crate) fn told(&self) -> Option<Option<&str>> {
+        (*self != Self::NotAsked).then(|| self.version())
+    }
+
+    fn note(&self) -> Option<&'static str> {
+        match self {
+            Self::NotAsked | Self::Judged(_) => None,
+            Self::Absent => Some(ABSENT),
+            Self::Unread => Some(UNREAD),
+        }
+    }
+}
+
+impl Outcome {
+    /// What came of records that were not judged.
+    pub(crate) fn of(checked: &Checked, standpoint: Standpoint) -> Self {
+        let told = checked.bad.iter().map(|bad| {
+            let why = Why {
+                code: bad.fault.code().into(),
+                pointer: place(false, Some(bad.index), ""),
+                detail: bad.fault.to_string().into(),
+            };
+            Told::new(bad.index, true, why)
+        });
+        Self {
+            accepted: checked.accepted,
+            rejected: checked.rejected,
+            tagged: 0,
+            note: (checked.rejected > 0).then_some(KEPT).or(standpoint.note()),
+            standpoint,
+            results: short(told),
+        }
+    }
+
+    /// What came of records that are all kept. `is_single` says whether the body is one record.
+    pub(crate) fn tagged(
+        checked: &Checked,
+        inspected: &Inspected,
+        is_single: bool,
+        standpoint: Standpoint,
+    ) -> Self {
+        Self {
+            accepted: checked.accepted,
+            rejected: checked.rejected,
+            // Whatever cannot be read does not fit either.
+            tagged: inspected.misfits.saturating_sub(checked.rejected),
+            standpoint,
+            results: results(inspected, is_single, true),
+            note: (inspected.misfits > 0).then_some(KEPT),
+        }
+    }
+
+    /// What came of records of which those are kept that fit.
+    pub(crate) fn rejected(inspected: &Inspected, is_single: bool, standpoint: Standpoint) -> Self {
+        Self {
+            accepted: (inspected.fits.len() as u64).saturating_sub(inspected.misfits),
+            rejected: inspected.misfits,
+            tagged: 0,
+            standpoint,
+            results: results(inspected, is_single, false),
+            note: (inspected.misfits > 0).then_some(LEFT_OUT),
+        }
+    }
+
+    /// What came of records that were judged before this process began, by what is known beside their body, of which
+    /// `checked` was found: the same, but for places and words.
+    pub(crate) fn remembered(checked: &Checked, judged: &Judged) -> Self {
+        let landed = judged.sent.is_none();
+        let told = judged.named.iter().map(|(index, code)| {
+            let why = Why {
+                code: code.clone().into(),
+                pointer: place(false, Some(*index), ""),
+                detail: AS_JUDGED.into(),
+            };
+            Told::new(*index, landed, why)
+        });
+        let note = if landed { KEPT } else { LEFT_OUT };
+        Self {
+            accepted: checked.accepted,
+            rejected: if landed { checked.rejected } else { judged.misfits },
+            tagged: if landed {
+                judged.misfits.saturating_sub(checked.rejected)
+            } else {
+                0
+            },
+            standpoint: Standpoint::Judged(judged.contract.clone()),
+            results: short(told),
+            note: (judged.misfits > 0).then_some(note),
+        }
+    }
+}
+
+impl Told {
+    fn new(index: u64, landed: bool, why: Why) -> Self {
+        Self {
+            index,
+            why,
+            retryable: false,
+            landed,
+            further: Vec::new(),
+        }
+    }
+}
+
+fn results(inspected: &Inspected, is_single: bool, landed: bool) -> Vec<Told> {
+    let told = inspected.told.iter().filter_map(|misfit| {
+        let mut why = misfit.reasons.iter().map(|reason| Why {
+            code: reason.code.into(),
+            pointer: place(is_single, misfit.index, &reason.pointer),
+            detail: reason.detail.clone().into(),
+        });
+        let first = Told::new(misfit.index.unwrap_or(0), landed, why.next()?);
+        Some(Told {
+            further: why.collect(),
+            ..first
+        })
+    });
+    short(told)
+}
+
+/// The first of `told`, as many as an answer has room for.
+fn short(told: impl Iterator<Item = Told>) -> Vec<Told> {
+    let mut bytes = 0;
+    told.take_while(|told| {
+        bytes += serde_json::to_vec(told).map_or(usize::MAX / 2, |told| told.len() + 1);
+        bytes <= RESULTS_BYTES_MAX
+    })
+    .collect()
 }
 
 /// The answer to records that are kept under `receipt`: 202.
@@ -65,24 +272,20 @@ pub(crate) fn accepted(
     receipt: ReceiptId,
     stream: &StreamName,
     base_path: &str,
-    checked: &Checked,
+    outcome: &Outcome,
 ) -> Result<Answer> {
-    let results = checked.bad.iter().map(|bad| Told {
-        index: bad.index,
-        code: bad.fault.code(),
-        detail: bad.fault.to_string(),
-        retryable: false,
-    });
     let body = Accepted {
         receipt,
         stream: stream.to_string(),
         records: Records {
-            accepted: checked.accepted,
-            rejected: checked.rejected,
+            accepted: outcome.accepted,
+            rejected: outcome.rejected,
+            tagged: outcome.tagged,
         },
-        results: results.collect(),
-        results_omitted: checked.rejected - checked.bad.len() as u64,
-        note: (checked.rejected > 0).then_some(NOTE),
+        contract: outcome.standpoint.told(),
+        results: &outcome.results,
+        results_omitted: (outcome.rejected + outcome.tagged).saturating_sub(outcome.results.len() as u64),
+        note: outcome.note,
     };
     let body = serde_json::to_vec(&body)
         .map_err(|source| Error::new(ErrorKind::Internal, "write answer").caused_by(source))?;
@@ -115,6 +318,40 @@ pub(crate) fn response(answer: &Answer) -> Response {
 /// `internal` if it cannot be written as JSON.
 pub(crate) fn json(status: StatusCode, document: &impl Serialize) -> Result<Response, Problem> {
     media(status, "application/json", document)
+}
+
+/// `document` as JSON, or word that it is the one that `call` has already (RFC 9110, section 13.1.2).
+///
+/// # Errors
+/// As [`json`].
+pub(crate) fn tagged(call: &Call, document: &impl Serialize) -> Result<Response, Problem> {
+    let body =
+        serde_json::to_vec(document).map_err(|_| Problem::new(Code::Internal, "the log has the cause"))?;
+    let digest = Sha256::digest(&body);
+    let digits: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    let tag = format!("\"{digits}\"");
+    let known = call.headers.get_all(header::IF_NONE_MATCH).iter();
+    let mut known = known
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    let is_known =
+        known.any(|known| matches!(known.trim(), "*") || known.trim().trim_start_matches("W/") == tag);
+    let mut response = Response::new(if is_known { Body::empty() } else { Body::from(body) });
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::try_from(tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    // Whoever asks may not be whoever asked before.
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, no-cache"),
+    );
+    if is_known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    Ok(response)
 }
 
 /// As [`json`], under another media type.

@@ -13,11 +13,15 @@ use crate::{
         spool::acknowledger::Acknowledger,
     },
     serve::{
+        audit::Audit,
         body::{BodyLimits, budget::Budget},
         health::Health,
         hooks::Hooks,
+        inspectors::Inspectors,
+        lake::Lake,
         metrics::Metrics,
         problem::{Problem, code::Code},
+        unusual::Unusual,
     },
 };
 
@@ -37,8 +41,12 @@ pub(crate) struct App {
     pub(crate) budget: Budget,
     pub(crate) acknowledger: Acknowledger,
     pub(crate) ledger: Ledger,
+    pub(crate) lake: Lake,
     pub(crate) hooks: Hooks,
+    pub(crate) inspectors: Inspectors,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) audit: Audit,
+    pub(crate) unusual: Unusual,
     pub(crate) health: Arc<Health>,
     /// Whether nobody is asked who it is: no producer is declared, and only this machine can reach the server.
     pub(crate) is_open: bool,
@@ -55,6 +63,11 @@ impl App {
     /// What stands before every path: empty, or with a slash in front and none behind.
     pub(crate) fn base_path(&self) -> &str {
         self.serve.base_path()
+    }
+
+    /// What stands before the path of a link: what producers call the server, without a slash behind, or nothing.
+    pub(crate) fn base_url(&self) -> &str {
+        self.serve.base_url()
     }
 
     /// The stream called `name` and how it takes what producers send, if it does.

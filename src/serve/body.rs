@@ -45,7 +45,8 @@ pub struct BodyLimits {
     pub ratio_max: usize,
     /// Up to this size, in bytes, the ratio is not looked at: short repetitive batches pack very well.
     pub ratio_free_bytes: usize,
-    /// How long a body may fall behind its rate: the time for the first bytes, and for any pause.
+    /// Longest pause between two parts of a body, that before the first one included; and how long a body may be behind
+    /// its least rate.
     pub grace: Duration,
     /// Least mean rate of arrival after the grace, in bytes per second.
     pub bytes_per_second_min: u32,
@@ -65,11 +66,11 @@ impl BodyLimits {
         body_timeout: Duration::from_secs(60),
     };
 
-    /// When the next bytes must be there, if `received` bytes came since `began`.
-    fn due(&self, began: Instant, received: usize) -> Instant {
+    /// When the next bytes must be there, if `received` bytes came since `began`, and the last of them at `last`.
+    fn due(&self, began: Instant, last: Instant, received: usize) -> Instant {
         let earned = received as u64 * 1000 / u64::from(self.bytes_per_second_min.max(1));
         let kept_up = self.grace.saturating_add(Duration::from_millis(earned));
-        began + kept_up.min(self.body_timeout)
+        (last + self.grace).min(began + kept_up.min(self.body_timeout))
     }
 }
 
@@ -90,16 +91,17 @@ pub struct Content {
     pub hold: Hold,
 }
 
-/// Reads the body of a request with these headers.
+/// Reads the body of a request with these headers. `count` is told how many bytes have come before more are kept.
 ///
 /// # Errors
 /// `unsupported_encoding`, `body_too_large` (declared: before anything is read; else when the limit is passed),
-/// `body_too_slow`, `body_truncated`, `overloaded`.
+/// `body_too_slow`, `body_truncated`, `overloaded`; what `count` says.
 pub async fn receive(
     headers: &HeaderMap,
     body: Body,
     limits: &BodyLimits,
     budget: &Budget,
+    count: &mut (dyn FnMut(u64) -> Result<(), Problem> + Send),
 ) -> Result<Wire, Problem> {
     let coding = Coding::of(headers)?;
     let declared = body.size_hint();
@@ -112,15 +114,14 @@ pub async fn receive(
     let mut buffer = Buffer::open(known.unwrap_or(Buffer::STEP_BYTES), bytes_max, budget).await?;
 
     let mut began = Instant::now();
+    let mut last = began;
     let mut body = pin!(body);
     loop {
-        let due = limits.due(began, buffer.len());
+        let due = limits.due(began, last, buffer.len());
         let frame = match timeout_at(due, body.frame()).await {
             Err(_) => {
-                return Err(Problem::new(
-                    Code::BodyTooSlow,
-                    "the body did not keep up the least rate",
-                ));
+                let detail = "the body paused for too long, or did not keep up the least rate";
+                return Err(Problem::new(Code::BodyTooSlow, detail));
             }
             Ok(None) => break,
             Ok(Some(Err(_))) => {
@@ -138,10 +139,12 @@ pub async fn receive(
         if chunk.len() > limits.wire_bytes_max - buffer.len() {
             return Err(too_large(limits));
         }
+        count((buffer.len() + chunk.len()) as u64)?;
         let asked = Instant::now();
         buffer.reserve(chunk.len(), budget).await?;
         // The sender is not slow while it waits for our memory.
-        began += asked.elapsed();
+        last = Instant::now();
+        began += last - asked;
         buffer.bytes_mut().extend_from_slice(&chunk);
     }
     let (bytes, hold) = buffer.finish();

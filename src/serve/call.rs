@@ -140,6 +140,22 @@ impl Call {
         })
     }
 
+    /// What stands before the path of a link that is to be copied: what producers call the server, else what this one does.
+    pub(crate) fn origin(&self, app: &App) -> String {
+        let base = app.base_url();
+        if !base.is_empty() {
+            return base.to_owned();
+        }
+        let scheme = if app.serve.tls.is_some() { "https" } else { "http" };
+        // It will stand in commands: nothing that a shell reads is taken over.
+        let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+        let named = self.header(header::HOST.as_str());
+        match named.filter(|host| !host.is_empty() && host.bytes().all(harmless)) {
+            Some(host) => format!("{scheme}://{host}"),
+            None => format!("{scheme}://{}", app.serve.listen),
+        }
+    }
+
     /// The value of the query parameter `name`, which may stand once.
     ///
     /// # Errors
@@ -196,11 +212,16 @@ impl Call {
     /// Reads the body, once.
     ///
     /// # Errors
-    /// Those of [`body::receive`].
+    /// Those of [`body::receive`] and [`App::go_on`].
     pub(crate) async fn receive(&mut self, app: &App, limits: &BodyLimits) -> Result<Wire, Problem> {
         let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let body = body.unwrap_or_default();
-        let received = body::receive(&self.headers, body, limits, &app.budget).await;
+        let permit = &mut self.permit;
+        let mut count = |bytes| match permit {
+            Some(permit) => app.go_on(permit, bytes),
+            None => Ok(()),
+        };
+        let received = body::receive(&self.headers, body, limits, &app.budget, &mut count).await;
         if received.is_err() {
             self.part();
         }

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use axum::{
-    http::{HeaderName, StatusCode, header::LINK},
+    http::{
+        HeaderName, StatusCode,
+        header::{AUTHORIZATION, CACHE_CONTROL, LINK, VARY},
+    },
     response::Response,
 };
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::{
     clock::Timestamp,
@@ -15,24 +19,19 @@ use crate::{
         Stream,
         producers::Scope,
         push::{Push, PushAuth},
-        spool::Ack,
     },
-    json::DEPTH_MAX,
-    receive::{producer::Caller, spool::acknowledger::Acknowledger},
+    receive::producer::{Caller, limit::Who},
     serve::{
         answer::{json as answer, media},
         app::App,
         body::coding,
         call::Call,
-        problem::{Problem, code::Code},
+        offer,
+        problem::{self, Problem, code::Code},
         receipts::{reader, sees},
+        schemas,
     },
 };
-
-/// What holds for every stream whose settings do not say otherwise.
-const DELIVERY: &str = "At least once, in any order within a request to the next; once for a request with an \
-                        Idempotency-Key (24 hours) and for a webhook with an event id (7 days). A 2xx is sent after the \
-                        body is durable; it is in the lake some seconds later, and in the table after the next load.";
 
 impl App {
     /// Has every answer about `stream` say that it is going to end, if it is.
@@ -40,12 +39,10 @@ impl App {
     /// # Errors
     /// 410 if it has ended.
     pub(crate) fn still_open(&self, call: &mut Call, stream: &Stream, push: &Push) -> Result<(), Problem> {
-        let page = format!(
-            "{}/v1/streams/{}/{}",
-            self.base_path(),
-            stream.name.source,
-            stream.name.stream
-        );
+        let page = match &push.migration {
+            Some(url) => url.as_str().to_owned(),
+            None => href(self.base_path(), stream),
+        };
         if let Some(since) = push.deprecated {
             // RFC 9745: a date of structured fields.
             call.tell(
@@ -87,20 +84,60 @@ impl App {
     }
 }
 
+/// What is shown to whoever asks, also without saying who it is.
+pub(crate) struct Shown<'a> {
+    /// Who asks, if that is known and it may read.
+    pub(crate) caller: Option<Caller>,
+    /// The streams it may see: all where nobody is asked who it is, and otherwise none for a stranger.
+    pub(crate) streams: Vec<(&'a Stream, &'a Push)>,
+}
+
+/// What is shown to whoever sends `call`, on a page that anybody may ask for.
+///
+/// # Errors
+/// 401 if it says who it is and is not believed, 429 if it asks too often.
+pub(crate) async fn shown<'a>(app: &'a Arc<App>, call: &mut Call) -> Result<Shown<'a>, Problem> {
+    // One answer for one caller is not to be given to another.
+    call.tell(CACHE_CONTROL, "private, no-cache");
+    call.tell(VARY, "Authorization");
+    let is_named = call.headers.contains_key(AUTHORIZATION)
+        || call.peer.as_ref().is_some_and(|peer| peer.identity.is_some());
+    let mut shown = Shown {
+        caller: None,
+        streams: Vec::new(),
+    };
+    if is_named || app.is_open {
+        let caller = app.authenticate(call).await?;
+        if let Some(caller) = &caller {
+            app.admit(call, Who::Producer(&caller.producer.name), None, 0)?;
+            if !caller.scopes.has(Scope::Read) {
+                return Ok(shown);
+            }
+            app.may(call, Some(caller), Scope::Read, None)?;
+        }
+        let streams = app.all_pushed();
+        let streams = streams.filter(|(stream, _)| sees(caller.as_ref(), &stream.name));
+        shown.streams = streams.collect();
+        shown.caller = caller;
+    }
+    Ok(shown)
+}
+
 /// The catalog of this API (RFC 9727): a linkset (RFC 9264).
 pub(crate) fn linkset<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Result<Response, Problem>> {
-    let _ = call;
     Box::pin(async move {
-        let base = base(app);
+        let base = app.base_url();
+        let shown = shown(app, call).await?;
+        let items = ["streams", "receipts"].map(|name| format!("{base}/v1/{name}"));
+        let streams = shown.streams.iter().map(|(stream, _)| href(base, stream));
+        let items = items.into_iter().chain(streams);
+        let json = |href: String| json!({ "href": href, "type": "application/json" });
         let document = json!({
             "linkset": [{
                 "anchor": format!("{base}/v1/"),
-                "item": [
-                    { "href": format!("{base}/v1/streams"), "type": "application/json" },
-                    { "href": format!("{base}/v1/receipts"), "type": "application/json" },
-                ],
-                "service-desc": [{ "href": format!("{base}/openapi.json"), "type": "application/json" }],
-                "service-doc": [{ "href": format!("{base}/problems"), "type": "text/plain" }],
+                "item": items.map(json).collect::<Vec<_>>(),
+                "service-desc": (["openapi", "asyncapi"].map(|name| json(format!("{base}/{name}.json")))),
+                "service-doc": [{ "href": format!("{base}{}", problem::PAGE), "type": "text/html" }],
             }]
         });
         media(
@@ -118,7 +155,10 @@ pub(crate) fn streams<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a
         let seen = app
             .all_pushed()
             .filter(|(stream, _)| sees(caller.as_ref(), &stream.name));
-        let streams: Vec<Value> = seen.map(|(stream, push)| describe(app, stream, push)).collect();
+        let mut streams = Vec::new();
+        for (stream, push) in seen {
+            streams.push(describe(app, caller.as_ref(), stream, push).await);
+        }
         answer(StatusCode::OK, &json!({ "streams": streams }))
     })
 }
@@ -126,36 +166,56 @@ pub(crate) fn streams<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a
 /// One stream.
 pub(crate) fn stream<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Result<Response, Problem>> {
     Box::pin(async move {
-        let caller: Option<Caller> = reader(app, call).await?;
-        let Some(name) = call.stream() else {
-            return Err(app.stream_not_found(call, "no stream has such a name"));
-        };
-        app.may(call, caller.as_ref(), Scope::Read, Some(&name))?;
-        let Some((stream, push)) = app.pushed(&name) else {
-            return Err(app.stream_not_found(call, "there is no such stream"));
-        };
-        // A stream that has ended is still told about.
-        let _ = app.still_open(call, stream, push);
-        answer(StatusCode::OK, &describe(app, stream, push))
+        let (caller, stream, push) = asked_about(app, call).await?;
+        answer(
+            StatusCode::OK,
+            &describe(app, caller.as_ref(), stream, push).await,
+        )
     })
 }
 
-fn base(app: &App) -> String {
-    match &app.serve.public_url {
-        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
-        None => String::new(),
+/// Who asks, and the stream that the path names, if that may be told.
+///
+/// # Errors
+/// 401, 403, 404.
+pub(crate) async fn asked_about<'a>(
+    app: &'a Arc<App>,
+    call: &mut Call,
+) -> Result<(Option<Caller>, &'a Stream, &'a Push), Problem> {
+    let caller = reader(app, call).await?;
+    let Some(name) = call.stream() else {
+        return Err(app.stream_not_found(call, "no stream has such a name"));
+    };
+    app.may(call, caller.as_ref(), Scope::Read, Some(&name))?;
+    let Some((stream, push)) = app.pushed(&name) else {
+        return Err(app.stream_not_found(call, "there is no such stream"));
+    };
+    // A stream that has ended is still told about.
+    let _ = app.still_open(call, stream, push);
+    Ok((caller, stream, push))
+}
+
+/// Where in its life a stream is at `now`, in the words of its contracts.
+fn phase(push: &Push, now: Timestamp) -> &'static str {
+    let has_come = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+    match (has_come(push.sunset), has_come(push.deprecated)) {
+        (true, _) => "sunset",
+        (false, true) => "deprecated",
+        (false, false) => "active",
     }
 }
 
-fn describe(app: &App, stream: &Stream, push: &Push) -> Value {
-    let base = base(app);
+fn href(base: &str, stream: &Stream) -> String {
+    format!("{base}/v1/streams/{}/{}", stream.name.source, stream.name.stream)
+}
+
+/// Everything that whoever sends to a stream, as `caller`, needs to know.
+pub(crate) async fn describe(app: &App, caller: Option<&Caller>, stream: &Stream, push: &Push) -> Value {
+    let base = app.base_url();
     let path = format!("{}/{}", stream.name.source, stream.name.stream);
-    let ack = match &app.acknowledger {
-        Acknowledger::Spool(_) => Ack::Spool,
-        Acknowledger::Lake(_) => Ack::Lake,
-    };
+    let records_href = format!("{base}/v1/streams/{path}/records");
     let records = json!({
-        "href": format!("{base}/v1/streams/{path}/records"),
+        "href": records_href,
         "auth": if app.is_open { "none" } else { "bearer token or client certificate" },
         "content_types": ["application/json", "application/x-ndjson"],
         "content_encodings": coding::ACCEPTED,
@@ -176,22 +236,22 @@ fn describe(app: &App, stream: &Stream, push: &Push) -> Value {
     json!({
         "stream": stream.name.to_string(),
         "href": format!("{base}/v1/streams/{path}"),
+        "documentation": format!("{base}{}#{}", problem::PAGE, stream.name),
+        "status": phase(push, app.clock.now()),
+        "contracts": format!("{base}/v1/streams/{path}/contracts"),
+        "quarantine": format!("{base}/v1/streams/{path}/quarantine"),
+        "drift": format!("{base}/v1/streams/{path}/drift"),
         "records": records,
+        "contract": schemas::contract_of(app, stream, push).await,
         "webhook": webhook,
-        "limits": {
-            "records_max": push.records_max,
-            "bytes_max": push.bytes_max,
-            "record_bytes_max": push.record_bytes_max,
-            "depth_max": DEPTH_MAX,
-        },
-        "delivery": {
-            "semantics": push.delivery.as_deref().unwrap_or(DELIVERY),
-            "acknowledged": match ack {
-                Ack::Spool => "when it is on a disk of the server",
-                Ack::Lake => "when it is in the lake",
-            },
-        },
+        "limits": offer::limits(app, push),
+        "rate": offer::rate(app, caller, stream),
+        "timeouts": offer::timeouts(app, push),
+        "recommended": offer::recommended(app, caller, stream, push),
+        "delivery": offer::delivery(app, stream, push),
+        "examples": offer::examples(&records_href, push),
         "deprecated": push.deprecated.map(moment),
         "sunset": push.sunset.map(moment),
+        "migration": push.migration.as_ref().map(Url::as_str),
     })
 }

@@ -2,9 +2,11 @@
 
 use std::{fmt, ops::Range};
 
+use bytes::Bytes;
+
 use crate::{
-    config::push::Push,
-    format::pushed,
+    config::{format::Format, push::Push, records::RecordPaths},
+    format::{self, Limits, pushed},
     json::{Defect, JsonPath, scan::Scanner},
     serve::{
         call::HEADER_KEPT_BYTES_MAX,
@@ -139,6 +141,62 @@ pub(crate) fn check(form: Form, body: &[u8], push: &Push) -> Result<Checked, Pro
     }
 }
 
+/// Whether the records that a webhook's body will be read as, by the settings of its stream, are within the limits of
+/// `push`. A body that cannot be read is: it is landed, and judged later.
+///
+/// # Errors
+/// `too_many_records`, `record_too_large`.
+pub(crate) fn within(
+    format: &Format,
+    records: &RecordPaths,
+    body: &Bytes,
+    push: &Push,
+) -> Result<(), Problem> {
+    // What is packed within the body is of no more use than what it is packed in.
+    let limits = Limits {
+        decoded_bytes_max: push.bytes_max,
+        held_bytes_max: push.bytes_max,
+        record_bytes_max: push.record_bytes_max,
+        ..Limits::DEFAULT
+    };
+    let (mut count, mut refused) = (0, None);
+    let found = format::records(format, records, body, &limits, &mut |piece| {
+        if refused.is_none() {
+            refused = over(push, count, piece.bytes(body).len() as u64);
+            count += 1;
+        }
+    });
+    match (refused, found) {
+        (Some(problem), _) => Err(problem),
+        (None, Err(format::Defect::RecordTooLarge { .. })) => over(push, count, u64::MAX).map_or(Ok(()), Err),
+        (None, _) => Ok(()),
+    }
+}
+
+/// Why the record at `index`, from 0, with so many bytes is not within the limits of `push`.
+fn over(push: &Push, index: u64, bytes: u64) -> Option<Problem> {
+    if index >= push.records_max {
+        let detail = format!(
+            "a request to this stream may have {} records (records_max)",
+            push.records_max
+        );
+        return Some(Problem::new(Code::TooManyRecords, detail));
+    }
+    if bytes <= push.record_bytes_max {
+        return None;
+    }
+    let detail = format!(
+        "a record of this stream may have {} bytes (record_bytes_max)",
+        push.record_bytes_max
+    );
+    let fault = Fault {
+        pointer: format!("#/{index}"),
+        detail: "the record is larger".to_owned(),
+        code: Some("too_large".to_owned()),
+    };
+    Some(Problem::new(Code::RecordTooLarge, detail).at(fault))
+}
+
 /// The problem of a body of which no record can be read.
 fn unreadable(form: Form, bad: &Bad) -> Problem {
     let code = match bad.fault {
@@ -201,25 +259,8 @@ impl Tally<'_> {
         }
         let index = self.count;
         self.count += 1;
-        if self.count > self.push.records_max {
-            let detail = format!(
-                "a request to this stream may have {} records (records_max)",
-                self.push.records_max
-            );
-            self.refused = Some(Problem::new(Code::TooManyRecords, detail));
-            return;
-        }
-        if record.len() as u64 > self.push.record_bytes_max {
-            let detail = format!(
-                "a record of this stream may have {} bytes (record_bytes_max)",
-                self.push.record_bytes_max
-            );
-            let fault = Fault {
-                pointer: format!("#/{index}"),
-                detail: "the record is larger".to_owned(),
-                code: Some("too_large".to_owned()),
-            };
-            self.refused = Some(Problem::new(Code::RecordTooLarge, detail).at(fault));
+        self.refused = over(self.push, index, record.len() as u64);
+        if self.refused.is_some() {
             return;
         }
         match read(record) {

@@ -11,8 +11,8 @@ use crate::{
         Delivery, ReceiptId,
         idempotency::Key,
         ledger::{
-            answer::{Answer, Begun, Scope},
-            event::{Duplicate, Seen},
+            answer::{Answer, Begun, Fingerprint, KeyClaim, Scope},
+            event::{Duplicate, EventClaim, Seen},
             receipt::{Receipt, Stage},
             repair::{fingerprint, path},
         },
@@ -20,6 +20,7 @@ use crate::{
     },
     serve::{
         app::App,
+        aside::aside,
         body::Content,
         call::{Call, Received},
         problem::{Problem, code::Code},
@@ -35,20 +36,20 @@ const REPEAT_AFTER: Duration = Duration::from_secs(1);
 /// Largest number of attempts that is believed.
 const ATTEMPTS_MAX: u32 = 1_000_000;
 
-/// How a request with an idempotency key, or without, ended.
-pub(crate) enum Kept {
-    /// Its body is durable, and this is its answer.
-    New(Answer),
+/// How a request with an idempotency key, or without, is met.
+pub(crate) enum Claimed {
+    /// As a new one. Dropped, the claim on its key is given free.
+    New(Option<KeyClaim>),
     /// It was answered before, with this.
     Before(Answer),
 }
 
-/// How a webhook ended.
-pub(crate) enum Event {
-    /// Its body is durable.
+/// How a webhook is met.
+pub(crate) enum ClaimedEvent {
+    /// As a new one.
     New {
-        /// What it is asked for by.
-        receipt: ReceiptId,
+        /// Dropped, its id is given free.
+        claim: Option<EventClaim>,
         /// Whether its id was known with another body.
         is_reuse: bool,
     },
@@ -66,6 +67,10 @@ impl App {
         received: &Received,
         status: u16,
     ) -> Delivery {
+        if let Some(kind) = self.unusual.kind(stream, call.header("content-type")) {
+            let detail = format!("the first body of the kind {kind:?} since the start");
+            self.notice(call, Some(stream), producer.as_ref(), "content_type", detail);
+        }
         Delivery {
             receipt: ReceiptId::new(received.at),
             stream: stream.clone(),
@@ -83,39 +88,44 @@ impl App {
         }
     }
 
-    /// Keeps `delivery`, once for its idempotency key if it has one, and answers it with `answer`.
+    /// Asks whether the request of `delivery` was met before, if it has a `key`: its body is the one that was sent.
     ///
     /// # Errors
-    /// 409 and 422 for the key, 503 and 507 if it is not kept.
+    /// 409 and 422 for the key.
+    pub(crate) async fn claim(&self, delivery: &Delivery, key: Option<&Key>) -> Result<Claimed, Problem> {
+        let Some(key) = key else {
+            return Ok(Claimed::New(None));
+        };
+        let facts = &delivery.page.facts;
+        let scope = Scope::new(delivery.producer.as_ref(), &facts.method, path(&facts.url), key);
+        let begun = self
+            .ledger
+            .begin(scope, fingerprint_aside(delivery).await?, REPEAT_PATIENCE)
+            .await;
+        match begun.map_err(unknown)? {
+            Begun::New(claim) => Ok(Claimed::New(Some(claim))),
+            Begun::Replay(answer) => Ok(Claimed::Before(answer)),
+            Begun::InFlight => {
+                let detail = "a request with this key is being received";
+                Err(Problem::new(Code::IdempotencyKeyInUse, detail).retry_after(REPEAT_AFTER))
+            }
+            Begun::Mismatch => {
+                let detail = "the key stands for a request with another body";
+                Err(Problem::new(Code::IdempotencyKeyReused, detail))
+            }
+        }
+    }
+
+    /// Keeps `delivery`, and has repeats of its `claim` answered with `answer`.
+    ///
+    /// # Errors
+    /// 503 and 507 if it is not kept.
     pub(crate) async fn keep(
         self: Arc<Self>,
         delivery: Delivery,
-        key: Option<Key>,
+        claim: Option<KeyClaim>,
         answer: Answer,
-    ) -> Result<Kept, Problem> {
-        let claim = match &key {
-            None => None,
-            Some(key) => {
-                let facts = &delivery.page.facts;
-                let scope = Scope::new(delivery.producer.as_ref(), &facts.method, path(&facts.url), key);
-                let begun = self
-                    .ledger
-                    .begin(scope, fingerprint(&delivery), REPEAT_PATIENCE)
-                    .await;
-                match begun.map_err(unknown)? {
-                    Begun::New(claim) => Some(claim),
-                    Begun::Replay(answer) => return Ok(Kept::Before(answer)),
-                    Begun::InFlight => {
-                        let detail = "a request with this key is being received";
-                        return Err(Problem::new(Code::IdempotencyKeyInUse, detail).retry_after(REPEAT_AFTER));
-                    }
-                    Begun::Mismatch => {
-                        let detail = "the key stands for a request with another body";
-                        return Err(Problem::new(Code::IdempotencyKeyReused, detail));
-                    }
-                }
-            }
-        };
+    ) -> Result<Answer, Problem> {
         let receipt = self.append(delivery).await?;
         if let Some(claim) = claim
             && let Err(error) = claim.complete(answer.clone()).await
@@ -125,54 +135,69 @@ impl App {
         }
         self.remember().await;
         self.note(receipt).await;
-        Ok(Kept::New(answer))
+        Ok(answer)
     }
 
-    /// Keeps the delivery of an event, once for its id if it has one.
+    /// Asks whether the event of `delivery` was met before, if it has an id, and notes in it what is known of that.
     ///
     /// # Errors
-    /// 409 while another delivery of it is being received, 503 and 507 if it is not kept.
-    pub(crate) async fn keep_event(self: Arc<Self>, mut delivery: Delivery) -> Result<Event, Problem> {
-        let claim = match delivery.page.facts.event_id.clone() {
-            None => None,
-            Some(id) => {
-                let seen = self
-                    .ledger
-                    .see(&delivery.stream, &id, fingerprint(&delivery), REPEAT_PATIENCE)
-                    .await;
-                match seen.map_err(unknown)? {
-                    Seen::New(claim) => Some((claim, false)),
-                    Seen::IdReuse(claim) => Some((claim, true)),
-                    Seen::Duplicate(duplicate) => return Ok(Event::Duplicate(duplicate)),
-                    Seen::InFlight => {
-                        let detail = "another delivery of this event is being received";
-                        return Err(Problem::new(Code::Conflict, detail).retry_after(REPEAT_AFTER));
-                    }
-                }
+    /// 409 while another delivery of it is being received.
+    pub(crate) async fn claim_event(&self, delivery: &mut Delivery) -> Result<ClaimedEvent, Problem> {
+        let Some(id) = delivery.page.facts.event_id.clone() else {
+            return Ok(ClaimedEvent::New {
+                claim: None,
+                is_reuse: false,
+            });
+        };
+        let seen = self
+            .ledger
+            .see(
+                &delivery.stream,
+                &id,
+                fingerprint_aside(delivery).await?,
+                REPEAT_PATIENCE,
+            )
+            .await;
+        let (claim, is_reuse) = match seen.map_err(unknown)? {
+            Seen::New(claim) => (claim, false),
+            Seen::IdReuse(claim) => (claim, true),
+            Seen::Duplicate(duplicate) => return Ok(ClaimedEvent::Duplicate(duplicate)),
+            Seen::InFlight => {
+                let detail = "another delivery of this event is being received";
+                return Err(Problem::new(Code::Conflict, detail).retry_after(REPEAT_AFTER));
             }
         };
-        if let Some((claim, _)) = &claim {
-            let facts = &mut delivery.page.facts;
-            facts.attempts = facts
-                .attempts
-                .max(u32::try_from(claim.attempt()).unwrap_or(ATTEMPTS_MAX));
-            facts.first_seen_at = Some(claim.first_seen_at());
-        }
+        let facts = &mut delivery.page.facts;
+        facts.attempts = facts
+            .attempts
+            .max(u32::try_from(claim.attempt()).unwrap_or(ATTEMPTS_MAX));
+        facts.first_seen_at = Some(claim.first_seen_at());
+        facts.id_reuse = is_reuse;
+        Ok(ClaimedEvent::New {
+            claim: Some(claim),
+            is_reuse,
+        })
+    }
+
+    /// Keeps the delivery of an event that is claimed, if it has an id.
+    ///
+    /// # Errors
+    /// 503 and 507 if it is not kept.
+    pub(crate) async fn keep_event(
+        self: Arc<Self>,
+        delivery: Delivery,
+        claim: Option<EventClaim>,
+    ) -> Result<ReceiptId, Problem> {
         let id = delivery.receipt;
         let receipt = self.append(delivery).await?;
-        let mut is_reuse = false;
-        if let Some((claim, reuse)) = claim {
-            is_reuse = reuse;
-            if let Err(error) = claim.complete(id).await {
-                tracing::warn!(error = error.chain(), "event not in the ledger yet");
-            }
+        if let Some(claim) = claim
+            && let Err(error) = claim.complete(id).await
+        {
+            tracing::warn!(error = error.chain(), "event not in the ledger yet");
         }
         self.remember().await;
         self.note(receipt).await;
-        Ok(Event::New {
-            receipt: id,
-            is_reuse,
-        })
+        Ok(id)
     }
 
     /// Makes the ledger durable where no spool would put back what it forgets.
@@ -229,6 +254,13 @@ impl App {
             tracing::warn!(error = error.chain(), "receipt not in the ledger");
         }
     }
+}
+
+/// As [`fingerprint`].
+async fn fingerprint_aside(delivery: &Delivery) -> Result<Fingerprint, Problem> {
+    // Bodies are shared, not copied.
+    let (bytes, delivery) = (delivery.page.body.len(), delivery.clone());
+    aside(bytes, move || fingerprint(&delivery)).await
 }
 
 /// Which attempt of its sender this is, from 1.

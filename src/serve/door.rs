@@ -4,7 +4,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 
 use crate::{
     config::{
-        StreamName,
+        Name, StreamName,
         producers::{San, Scope},
     },
     receive::{
@@ -13,7 +13,7 @@ use crate::{
             audit::{AuditEvent, Occasion},
             bucket,
             denial::{Denied, Told},
-            limit::{Admission, Ask, Reason, Who},
+            limit::{Admission, Ask, Permit, Reason, Refusal, STEP_BYTES, Who},
         },
         spool::{
             acknowledger::Acknowledger,
@@ -24,7 +24,8 @@ use crate::{
         app::App,
         call::Call,
         problem::{Problem, code::Code},
-        tls::identity::SubjectName,
+        tls::identity::{Identity, SubjectName},
+        unusual::Spike,
     },
 };
 
@@ -68,9 +69,7 @@ impl App {
             .may(scope, stream)
             .map_err(|denied| self.denied(call, known, &denied))?;
         let event = AuditEvent::granted(&self.occasion(call, Some(scope), known), caller);
-        if let Ok(line) = serde_json::to_string(&event) {
-            tracing::info!(target: "audit", event = line, "let in");
-        }
+        self.audit.tell(&event);
         Ok(())
     }
 
@@ -86,6 +85,7 @@ impl App {
             scope,
             stream,
             remote: call.peer.as_ref().map(|peer| peer.address.ip()),
+            certificate: identity(call).map(|identity| identity.fingerprint.as_str()),
         }
     }
 
@@ -93,9 +93,7 @@ impl App {
     pub(crate) fn denied(&self, call: &Call, stream: Option<&StreamName>, denied: &Denied) -> Problem {
         let event = AuditEvent::denied(&self.occasion(call, denied.scope, stream), denied);
         self.metrics.denied(&event);
-        if let Ok(line) = serde_json::to_string(&event) {
-            tracing::warn!(target: "audit", event = line, "turned away");
-        }
+        self.audit.tell(&event);
         let code = match denied.denial.told() {
             Told::Unauthenticated => Code::Unauthenticated,
             Told::Expired => Code::CredentialsExpired,
@@ -115,7 +113,9 @@ impl App {
         }
     }
 
-    /// Takes what `call` needs of the rates of `who`, for a body of `bytes`, and has its answer tell what is left.
+    /// Takes what `call` needs of the rates of `who`, for a body of `bytes` at most, and has its answer tell what is
+    /// left. What a known producer says its body has is taken at once, so that it is refused before it is sent; what
+    /// anybody else says is not believed, and is taken as it comes.
     ///
     /// # Errors
     /// 429 for what the producer did itself, 503 for what the server cannot take.
@@ -126,7 +126,25 @@ impl App {
         stream: Option<&StreamName>,
         bytes: u64,
     ) -> Result<(), Problem> {
-        let ask = Ask { who, stream, bytes };
+        if let Some(spike) = self.unusual.came(who, self.clock.steady()) {
+            let Spike { requests, usual } = spike;
+            let producer = match who {
+                Who::Producer(name) => Some(name),
+                Who::Sender(_) => None,
+            };
+            let detail = format!("{requests} requests within 10 s, where {usual:.1} are usual");
+            self.notice(call, stream, producer, "spike", detail);
+        }
+        let first = match (who, call.body_bytes_declared()) {
+            (Who::Producer(_), Some(_)) => bytes,
+            _ => bytes.min(STEP_BYTES),
+        };
+        let ask = Ask {
+            who,
+            stream,
+            bytes,
+            first,
+        };
         let pressure = pressure(&self.acknowledger.level());
         let (standing, refusal) = match self.limiter.admit(&ask, self.clock.steady(), pressure) {
             Admission::Granted(permit, standing) => {
@@ -139,9 +157,35 @@ impl App {
             call.tell(RATE_LIMIT_POLICY, &standing.policy());
             call.tell(RATE_LIMIT, &standing.limit());
         }
-        let Some(refusal) = refusal else {
-            return Ok(());
-        };
+        refusal.map_or(Ok(()), |refusal| Err(self.refused(&refusal)))
+    }
+
+    /// Writes down that something is not as it was before.
+    pub(crate) fn notice(
+        &self,
+        call: &Call,
+        stream: Option<&StreamName>,
+        producer: Option<&Name>,
+        class: &'static str,
+        detail: String,
+    ) {
+        self.metrics.unusual(class);
+        let occasion = self.occasion(call, None, stream);
+        self.audit
+            .tell(&AuditEvent::unusual(&occasion, producer, class, detail));
+    }
+
+    /// Takes what is needed for the body under `permit` to go on, of which `bytes` came.
+    ///
+    /// # Errors
+    /// As [`App::admit`].
+    pub(crate) fn go_on(&self, permit: &mut Permit, bytes: u64) -> Result<(), Problem> {
+        let pressure = pressure(&self.acknowledger.level());
+        let reached = permit.reach(bytes, self.clock.steady(), pressure);
+        reached.map_err(|refusal| self.refused(&refusal))
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Problem {
         self.metrics.refused(refusal.reason.as_str());
         let (code, detail) = match refusal.reason {
             Reason::AtOnce => (
@@ -157,7 +201,7 @@ impl App {
             Reason::Capacity => (Code::Overloaded, "the server has as much under way as it can"),
             Reason::Unknown => (Code::Forbidden, "no rates are declared for the producer"),
         };
-        Err(Problem::new(code, detail).retry_after(refusal.retry_after))
+        Problem::new(code, detail).retry_after(refusal.retry_after)
     }
 
     /// Whether more can be kept now.
@@ -193,11 +237,17 @@ fn pressure(level: &Level) -> bucket::Pressure {
     )
 }
 
+/// Who the certificate of the connection speaks for, if one was shown.
+fn identity(call: &Call) -> Option<&Identity> {
+    call.peer.as_ref()?.identity.as_deref()
+}
+
 fn certificate_names(call: &Call) -> Option<Vec<San>> {
-    let identity = call.peer.as_ref()?.identity.as_ref()?;
-    let names = identity.names.iter().map(|name| match name {
+    let names = identity(call)?.names.iter().map(|name| match name {
         SubjectName::Dns(name) => San::Dns(name.clone()),
         SubjectName::Uri(uri) => San::Uri(uri.clone()),
+        SubjectName::Email(address) => San::Email(address.clone()),
+        SubjectName::Ip(address) => San::Ip(*address),
     });
     Some(names.collect())
 }

@@ -4,7 +4,7 @@
 //! request ─ id, trace ─ form (Host, URI) ─► router, within a deadline, panics caught ─► answer ─ problem in full, id
 //! ```
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -45,6 +45,7 @@ pub struct Edge {
     router: TowerToHyperService<Router>,
     limits: EdgeLimits,
     clock: Clock,
+    base: Arc<str>,
 }
 
 /// What is kept of a request for its answer.
@@ -56,12 +57,13 @@ struct Kept {
 }
 
 impl Edge {
-    /// An edge before `router`.
-    pub fn new(router: Router, limits: EdgeLimits, clock: Clock) -> Self {
+    /// An edge before `router`; what explains problems is found below `base`, as [`Asked::base`] has it.
+    pub fn new(router: Router, limits: EdgeLimits, clock: Clock, base: &str) -> Self {
         Self {
             router: TowerToHyperService::new(router),
             limits,
             clock,
+            base: Arc::from(base),
         }
     }
 
@@ -85,7 +87,7 @@ impl Edge {
                 self.ask(request, &kept).await
             }
         };
-        finish(response, &kept)
+        finish(response, &kept, &self.base)
     }
 
     fn check(&self, request: &Request<Body>) -> Result<(), Problem> {
@@ -127,7 +129,7 @@ impl Edge {
     }
 }
 
-fn finish(mut response: Response, kept: &Kept) -> Response {
+fn finish(mut response: Response, kept: &Kept, base: &str) -> Response {
     let told = response.extensions_mut().remove::<Problem>();
     if let Some(problem) = told.or_else(|| bare(&response)) {
         if let Some(cause) = problem.cause().filter(|_| problem.status().is_server_error()) {
@@ -139,6 +141,7 @@ fn finish(mut response: Response, kept: &Kept) -> Response {
         let mut full = problem.render(Some(Asked {
             request_id: &kept.id,
             path: &kept.path,
+            base,
         }));
         // What layers and the router added, such as Allow or RateLimit, stays.
         for (name, value) in response.headers() {

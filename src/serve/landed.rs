@@ -19,8 +19,9 @@ use crate::{
         spool::{Options, Spool, part::Landed, recovery::Recovered},
     },
     serve::{
-        answer::accepted,
+        answer::{Outcome, Standpoint, accepted},
         check::{Form, check},
+        metrics::Metrics,
     },
 };
 
@@ -133,17 +134,31 @@ fn answered(project: &Project, delivery: &Delivery) -> Result<Answer> {
     let form = Form::of(content_type.map(|(_, value)| value.as_str())).unwrap_or(Form::Json);
     let checked = check(form, &delivery.page.body, &push).unwrap_or_default();
     let base_path = project.serve.as_ref().map_or("", |serve| serve.base_path());
-    accepted(delivery.receipt, &delivery.stream, base_path, &checked)
+    let outcome = match &delivery.page.facts.judged {
+        Some(judged) => Outcome::remembered(&checked, judged),
+        None => Outcome::of(&checked, Standpoint::NotAsked),
+    };
+    accepted(delivery.receipt, &delivery.stream, base_path, &outcome)
 }
 
 /// Is told of deliveries that stand in the lake.
 pub(crate) type Note = dyn Fn(&Landed) -> Result<()> + Send + Sync;
 
 /// What is to be told of deliveries that stand in the lake: their receipts say so, durably, before they leave the spool.
-pub(crate) fn note_landed(ledger: Ledger, runtime: Handle, seen: Arc<LakeSeen>) -> Box<Note> {
+pub(crate) fn note_landed(
+    ledger: Ledger,
+    runtime: Handle,
+    seen: Arc<LakeSeen>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+) -> Box<Note> {
     Box::new(move |landed| {
         seen.now();
-        runtime.block_on(note(&ledger, landed))
+        runtime.block_on(note(&ledger, landed))?;
+        let now = clock.now();
+        let age = |id: &ReceiptId| (now - id.received_at()).to_std().unwrap_or_default();
+        metrics.landed(landed.receipts.iter().map(age));
+        Ok(())
     })
 }
 
@@ -169,19 +184,12 @@ async fn note(ledger: &Ledger, landed: &Landed) -> Result<()> {
 }
 
 fn unknown(id: ReceiptId, landed: &Landed) -> Receipt {
-    let mut milliseconds = [0; 8];
-    // A version 7 UUID begins with 48 bits of milliseconds (RFC 9562, section 5.7).
-    milliseconds[2..].copy_from_slice(&id.to_bytes()[..6]);
-    let received_at = i64::try_from(u64::from_be_bytes(milliseconds))
-        .ok()
-        .and_then(Timestamp::from_timestamp_millis)
-        .unwrap_or_default();
     Receipt {
         id,
         stream: landed.stream.clone(),
         producer: None,
-        received_at,
-        updated_at: received_at,
+        received_at: id.received_at(),
+        updated_at: id.received_at(),
         stage: Stage::Spooled,
     }
 }

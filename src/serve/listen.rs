@@ -11,6 +11,7 @@
 //! | sends no request, or half a head | `head_timeout`, `idle_timeout` |
 //! | drips a body | the limits of `serve::body` |
 //! | does not read its answer | `exchange_timeout`, `idle_timeout` |
+//! | sends into many HTTP/2 streams what nobody reads yet | `window_bytes`, `windows_bytes` |
 //! | opens and resets HTTP/2 streams | `streams_max`, `resets_max` |
 //! | sends large heads | 431 or 414 by `head_bytes_max`, `headers_max` |
 
@@ -18,6 +19,7 @@ mod activity;
 mod connection;
 mod peers;
 mod socket;
+mod window;
 
 use std::{
     io,
@@ -38,6 +40,7 @@ use self::{
     connection::Shared,
     peers::Peers,
     socket::{Linger, Socket},
+    window::Windows,
 };
 use crate::{
     clock::Clock,
@@ -89,8 +92,10 @@ pub struct Limits {
     /// closed (CVE-2023-44487).
     pub resets_max: usize,
     /// Bytes a peer may send into one HTTP/2 stream before they are read; twice that into one connection.
-    /// All connections together can make the HTTP library hold `connections_max` times that beside the body budget.
     pub window_bytes: u32,
+    /// Bytes that all HTTP/2 connections together may so have the HTTP library hold, beside the 64 KiB of each that
+    /// HTTP/2 begins with. A connection that comes when they are given away has to do with those.
+    pub windows_bytes: usize,
     /// How often an HTTP/2 peer is asked whether it is there.
     pub ping_interval: Duration,
     /// How long it may take to say so.
@@ -118,6 +123,7 @@ impl Limits {
         streams_max: 100,
         resets_max: 20,
         window_bytes: 256 << 10,
+        windows_bytes: 64 << 20,
         ping_interval: Duration::from_secs(20),
         ping_timeout: Duration::from_secs(10),
         drain_timeout: Duration::from_secs(20),
@@ -145,6 +151,8 @@ pub struct Options {
     pub limits: Limits,
     /// For request ids.
     pub clock: Clock,
+    /// What stands before the path of the page that explains problems: nothing, or a URL without a slash behind.
+    pub base: String,
 }
 
 /// Who is at the other end of a connection; every request has it among its extensions.
@@ -198,9 +206,10 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener> {
 pub async fn serve(listener: TcpListener, options: Options, shutdown: Shutdown) -> Drained {
     let limits = options.limits;
     let shared = Arc::new(Shared {
-        edge: Edge::new(options.router, limits.edge, options.clock),
+        edge: Edge::new(options.router, limits.edge, options.clock, &options.base),
         tls: options.tls,
         limits,
+        windows: Windows::new(&limits),
         shutdown: shutdown.clone(),
     });
     let places = Arc::new(Semaphore::new(limits.connections_max as usize));

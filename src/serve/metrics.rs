@@ -30,7 +30,9 @@ pub(crate) struct Metrics {
     answered: Mutex<BTreeMap<&'static str, Durations>>,
     denied: Mutex<BTreeMap<[String; 4], u64>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
+    unusual: Mutex<BTreeMap<&'static str, u64>>,
     kept: Mutex<Durations>,
+    landed: Mutex<Durations>,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +41,7 @@ struct OfStream {
     bytes: AtomicU64,
     accepted: AtomicU64,
     rejected: AtomicU64,
+    tagged: AtomicU64,
     repeated: AtomicU64,
 }
 
@@ -58,7 +61,9 @@ impl Metrics {
             answered: Mutex::default(),
             denied: Mutex::default(),
             refused: Mutex::default(),
+            unusual: Mutex::default(),
             kept: Mutex::default(),
+            landed: Mutex::default(),
         }
     }
 
@@ -79,6 +84,17 @@ impl Metrics {
         *lock(&self.refused).entry(reason).or_default() += 1;
     }
 
+    /// Something of this class, one of a closed list, was not as before.
+    pub(crate) fn unusual(&self, class: &'static str) {
+        *lock(&self.unusual).entry(class).or_default() += 1;
+    }
+
+    /// Bodies came to stand in the lake, each so long after it was complete.
+    pub(crate) fn landed(&self, ages: impl Iterator<Item = Duration>) {
+        let mut landed = lock(&self.landed);
+        ages.for_each(|age| landed.add(age));
+    }
+
     /// A body of `stream` was made durable.
     pub(crate) fn kept(&self, stream: &StreamName, bytes: u64, elapsed: Duration) {
         if let Some(of) = self.streams.get(stream) {
@@ -94,6 +110,20 @@ impl Metrics {
             of.accepted.fetch_add(accepted, Ordering::Relaxed);
             of.rejected.fetch_add(rejected, Ordering::Relaxed);
         }
+    }
+
+    /// Records of `stream` were kept although they do not fit its contract.
+    pub(crate) fn tagged(&self, stream: &StreamName, count: u64) {
+        if let Some(of) = self.streams.get(stream) {
+            of.tagged.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Records of `stream` that were rejected and tagged so far.
+    pub(crate) fn judged(&self, stream: &StreamName) -> (u64, u64) {
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        let of = self.streams.get(stream);
+        of.map_or((0, 0), |of| (count(&of.rejected), count(&of.tagged)))
     }
 
     /// What was sent to `stream` had been kept before.
@@ -134,6 +164,10 @@ impl Metrics {
         let name = "landfall_keep_seconds";
         head(text, name, "Until a body was durable.", "histogram");
         lock(&self.kept).write(text, name, "");
+        let name = "landfall_land_seconds";
+        let help = "From when a body was complete until it was in the lake.";
+        head(text, name, help, "histogram");
+        lock(&self.landed).write(text, name, "");
         counter(text, "landfall_denied_total", "Who was turned away, and why.");
         for ([outcome, class, via, producer], count) in &*lock(&self.denied) {
             let _ = writeln!(
@@ -149,13 +183,17 @@ impl Metrics {
         for (reason, count) in &*lock(&self.refused) {
             let _ = writeln!(text, "landfall_refused_total{{reason=\"{reason}\"}} {count}");
         }
+        counter(text, "landfall_unusual_total", "What was not as before.");
+        for (class, count) in &*lock(&self.unusual) {
+            let _ = writeln!(text, "landfall_unusual_total{{class=\"{class}\"}} {count}");
+        }
     }
 
     fn write_streams(&self, text: &mut String) {
         let mut streams: Vec<_> = self.streams.iter().collect();
         streams.sort_by_key(|(stream, _)| stream.to_string());
         type Count = fn(&OfStream) -> &AtomicU64;
-        let counts: [(&str, &str, Count); 5] = [
+        let counts: [(&str, &str, Count); 6] = [
             (
                 "landfall_deliveries_total",
                 "Bodies that were made durable.",
@@ -169,8 +207,13 @@ impl Metrics {
             ),
             (
                 "landfall_records_rejected_total",
-                "Records that cannot be read.",
+                "Records that cannot be read, or that their contract rejects.",
                 |of| &of.rejected,
+            ),
+            (
+                "landfall_records_tagged_total",
+                "Records that were accepted although they do not fit their contract.",
+                |of| &of.tagged,
             ),
             (
                 "landfall_repeats_total",
@@ -260,6 +303,11 @@ fn write_gauges(text: &mut String, app: &App) {
             "landfall_body_bytes_free",
             "Bytes left for bodies in memory.",
             app.budget.bytes_free() as f64,
+        ),
+        (
+            "landfall_audit_lost",
+            "Lines of the audit log that were not written because too many waited.",
+            app.audit.lost() as f64,
         ),
         (
             "landfall_lake_seen_seconds",

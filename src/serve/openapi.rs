@@ -11,24 +11,41 @@ use crate::serve::{
     app::App,
     call::Call,
     problem::{
-        Problem,
+        PAGE, Problem,
         code::{Code, Retry},
     },
-    routes::{Method, ROUTES, Route},
+    routes::{KNOWN, Method, ROUTES, Route},
+    schemas,
 };
 
 /// The parts that schemas share.
-const SCHEMAS: &str = include_str!("openapi/schemas.json");
+pub(crate) const SCHEMAS: &str = include_str!("openapi/schemas.json");
+
+/// An answer for each of them, by the same names.
+pub(crate) const EXAMPLES: &str = include_str!("openapi/examples.json");
+
+/// What any request may be answered, whatever it is about.
+const EVERY: [Code; 6] = [
+    Code::InvalidRequest,
+    Code::UriTooLong,
+    Code::HeadersTooLarge,
+    Code::Internal,
+    Code::DeadlineExceeded,
+    Code::ShuttingDown,
+];
 
 /// The description.
 pub(crate) fn tell<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Result<Response, Problem>> {
-    let _ = call;
     Box::pin(async move {
-        let server = match &app.serve.public_url {
-            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
-            None => "/".to_owned(),
+        let server = match app.base_url() {
+            "" => "/",
+            url => url,
         };
-        answer(StatusCode::OK, &document(&server)?)
+        let mut document = document(server)?;
+        if let Some(route) = ROUTES.iter().find(|route| route.name == "push_records") {
+            schemas::describe(app, call, route, &mut document).await?;
+        }
+        answer(StatusCode::OK, &document)
     })
 }
 
@@ -36,11 +53,19 @@ pub(crate) fn tell<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, R
 fn document(server: &str) -> Result<Value, Problem> {
     let broken = |_| Problem::new(Code::Internal, "the log has the cause");
     let schemas: Value = serde_json::from_str(SCHEMAS).map_err(broken)?;
+    let examples: Map<String, Value> = serde_json::from_str(EXAMPLES).map_err(broken)?;
     let mut paths = Map::new();
-    for route in &ROUTES {
+    for route in ROUTES {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
-        path[route.method.as_str()] = operation(route).map_err(broken)?;
+        path[route.method.as_str()] = operation(route, &examples).map_err(broken)?;
     }
+    let examples = examples
+        .into_iter()
+        .map(|(name, value)| (name, json!({ "value": value })));
+    let problems = Code::ALL
+        .iter()
+        .map(|code| (code.row().name.to_owned(), example(*code, server)));
+    let examples: Map<String, Value> = examples.chain(problems).collect();
     Ok(json!({
         "openapi": "3.1.0",
         "info": {
@@ -49,10 +74,12 @@ fn document(server: &str) -> Result<Value, Problem> {
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
+        "externalDocs": { "url": format!("{}{PAGE}", server.trim_end_matches('/')) },
         "servers": [{ "url": server }],
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "examples": examples,
             "securitySchemes": {
                 "token": { "type": "http", "scheme": "bearer", "description": "A token of a producer, or a JWT of an issuer." },
                 "certificate": { "type": "mutualTLS", "description": "A certificate that stands for a producer." },
@@ -61,9 +88,28 @@ fn document(server: &str) -> Result<Value, Problem> {
     }))
 }
 
-fn operation(route: &Route) -> serde_json::Result<Value> {
+/// The document of a problem with `code`.
+pub(crate) fn example(code: Code, server: &str) -> Value {
+    let row = code.row();
+    let mut value = json!({
+        "type": format!("{}{PAGE}#{}", server.trim_end_matches('/'), row.name),
+        "title": row.title,
+        "status": row.status.as_u16(),
+        "detail": row.documentation,
+        "code": row.name,
+        "class": row.class.name(),
+        "retryable": row.retry != Retry::Never,
+        "request_id": "019ab3c4-7c1e-7d30-9a52-3f1f0b6f4e21",
+    });
+    if let Retry::After(seconds) = row.retry {
+        value["retry_after"] = seconds.into();
+    }
+    json!({ "summary": row.title, "value": value })
+}
+
+fn operation(route: &Route, examples: &Map<String, Value>) -> serde_json::Result<Value> {
     let mut parameters: Vec<Value> = in_path(route.path)
-        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": of_path(name) }))
         .collect();
     for parameter in route.parameters {
         parameters.push(json!({
@@ -75,14 +121,33 @@ fn operation(route: &Route) -> serde_json::Result<Value> {
     }
     let mut responses = Map::new();
     let gives = route.gives;
-    responses.insert(
-        gives.status.to_string(),
-        json!({
-            "description": gives.meaning,
-            "headers": headers_of(route),
-            "content": { gives.media: { "schema": { "$ref": format!("#/components/schemas/{}", gives.schema) } } },
-        }),
-    );
+    let mut content = json!({ "schema": { "$ref": format!("#/components/schemas/{}", gives.schema) } });
+    if examples.contains_key(gives.schema) {
+        content["examples"] = referred([gives.schema]);
+    }
+    let mut success = json!({
+        "description": gives.meaning,
+        "headers": headers_of(route),
+        "content": { gives.media: content },
+    });
+    if gives.schema == "Accepted" || gives.schema == "Event" {
+        success["links"] = json!({
+            "receipt": {
+                "operationId": "get_receipt",
+                "parameters": { "id": "$response.body#/receipt" },
+                "description": "Where it is now.",
+            },
+        });
+    }
+    responses.insert(gives.status.to_string(), success);
+    if route
+        .parameters
+        .iter()
+        .any(|parameter| parameter.name == KNOWN.name)
+    {
+        let same = json!({ "description": "The answer that is known.", "headers": headers_of(route) });
+        responses.insert("304".to_owned(), same);
+    }
     for (status, codes) in by_status(route.fails) {
         responses.insert(status.to_string(), failure(&codes));
     }
@@ -99,11 +164,16 @@ fn operation(route: &Route) -> serde_json::Result<Value> {
             .iter()
             .map(|media| ((*media).to_owned(), body(media)))
             .collect();
-        operation["requestBody"] = json!({ "required": true, "content": content });
+        // Whatever an API sends by itself is taken, and be it nothing.
+        let is_required = !route.takes.contains(&"*/*");
+        operation["requestBody"] = json!({ "required": is_required, "content": content });
     }
     operation["security"] = match route.scope {
         Some(_) => json!([{ "token": [] }, { "certificate": [] }]),
-        None => json!([{}]),
+        None if route.fails.contains(&Code::Unauthenticated) => {
+            json!([{}, { "token": [] }, { "certificate": [] }])
+        }
+        None => json!([]),
     };
     if let Some(scope) = route.scope {
         operation["description"] = format!("Needs the scope `{}`.", scope.as_str()).into();
@@ -112,15 +182,36 @@ fn operation(route: &Route) -> serde_json::Result<Value> {
 }
 
 /// The names in braces.
-fn in_path(path: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn in_path(path: &str) -> impl Iterator<Item = &str> {
     path.split('/')
         .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
+/// What stands in a path for `name`.
+pub(crate) fn of_path(name: &str) -> Value {
+    match name {
+        "source" | "stream" => json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$" }),
+        "id" => json!({ "type": "string", "format": "uuid" }),
+        _ => json!({ "type": "string" }),
+    }
+}
+
+/// Examples that stand in the components.
+fn referred<'a>(names: impl IntoIterator<Item = &'a str>) -> Value {
+    let names = names.into_iter();
+    let referred = names.map(|name| {
+        (
+            name.to_owned(),
+            json!({ "$ref": format!("#/components/examples/{name}") }),
+        )
+    });
+    Value::Object(referred.collect())
 }
 
 fn body(media: &str) -> Value {
     match media {
         "application/json" => json!({
-            "schema": { "oneOf": [{ "type": "object" }, { "type": "array", "items": { "type": "object" } }] },
+            "schema": { "$ref": "#/components/schemas/Records" },
             "examples": {
                 "one": { "value": { "id": 1 } },
                 "batch": { "value": [{ "id": 1 }, { "id": 2 }] },
@@ -141,6 +232,17 @@ fn headers_of(route: &Route) -> Value {
         headers["RateLimit"] = text("What is left of what is granted.");
         headers["RateLimit-Policy"] = text("What is granted.");
     }
+    if route.gives.status == 307 {
+        headers["Location"] = text("The documentation.");
+        headers["Link"] = text("The descriptions (RFC 8631).");
+    }
+    if route
+        .parameters
+        .iter()
+        .any(|parameter| parameter.name == KNOWN.name)
+    {
+        headers["ETag"] = text("Names this answer among all of this address.");
+    }
     if route.name == "push_records" {
         headers["Location"] = text("The receipt.");
         headers["Idempotency-Replayed"] = text("`true` if this is the answer of an earlier request.");
@@ -150,8 +252,11 @@ fn headers_of(route: &Route) -> Value {
 
 fn by_status(codes: &[Code]) -> BTreeMap<u16, Vec<Code>> {
     let mut found: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
-    for code in codes {
-        found.entry(code.row().status.as_u16()).or_default().push(*code);
+    for code in codes.iter().chain(&EVERY) {
+        let known = found.entry(code.row().status.as_u16()).or_default();
+        if !known.contains(code) {
+            known.push(*code);
+        }
     }
     found
 }
@@ -169,7 +274,10 @@ fn failure(codes: &[Code]) -> Value {
     };
     let mut response = json!({
         "description": description,
-        "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } },
+        "content": { "application/problem+json": {
+            "schema": { "$ref": "#/components/schemas/Problem" },
+            "examples": referred(rows.iter().map(|row| row.name)),
+        } },
     });
     if rows.iter().any(|row| matches!(row.retry, Retry::After(_))) {
         let schema = json!({ "type": "integer", "minimum": 1 });

@@ -1,18 +1,16 @@
-//! Answers that say what went wrong, as problem details (RFC 9457), and the pages that explain them.
+//! Answers that say what went wrong, as problem details (RFC 9457).
 //!
-//! A handler returns a [`Problem`]; the edge adds what only it knows, the request's id and path, and renders it.
+//! A handler returns a [`Problem`]; the edge adds what only it knows, the request's id and path, and renders it. The type of
+//! a problem is its place on the documentation page.
 
 pub mod code;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
     body::Body,
-    extract::Path,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use serde::Serialize;
 
@@ -21,6 +19,9 @@ use crate::{
     error::{Error, ErrorKind},
     serve::request_id::RequestId,
 };
+
+/// The path of the page that explains every problem, each under its name.
+pub(crate) const PAGE: &str = "/docs";
 
 /// Most faults listed in one answer. The rest is only counted in the detail.
 const FAULTS_MAX: usize = 100;
@@ -64,6 +65,8 @@ pub struct Asked<'a> {
     pub request_id: &'a RequestId,
     /// The path of the request, without its query: queries may hold secrets.
     pub path: &'a str,
+    /// What stands before the path of the page that explains problems: nothing, or a URL without a slash behind.
+    pub base: &'a str,
 }
 
 #[derive(Serialize)]
@@ -153,7 +156,7 @@ impl Problem {
         let row = self.0.code.row();
         let retry_after = self.wait_seconds();
         let document = Document {
-            r#type: format!("/problems/{}", row.name),
+            r#type: format!("{}{PAGE}#{}", asked.map_or("", |asked| asked.base), row.name),
             title: row.title,
             status: row.status.as_u16(),
             detail: &self.0.detail,
@@ -258,54 +261,6 @@ const GENERAL: &[Code] = &[
     Code::Unavailable,
     Code::StorageFull,
 ];
-
-/// The pages behind the problem types: `/problems` lists them, `/problems/<name>` explains one.
-pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new()
-        .route("/problems", get(async || page(list())))
-        .route(
-            "/problems/{name}",
-            get(async |Path(name): Path<String>| {
-                let found = Code::ALL.iter().find(|code| code.row().name == name);
-                match found {
-                    Some(code) => page(explain(*code)),
-                    None => Problem::new(Code::NotFound, "no problem has this name").into_response(),
-                }
-            }),
-        )
-}
-
-fn page(text: String) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
-}
-
-fn list() -> String {
-    let mut text = String::from("Problems\n\n");
-    for code in Code::ALL {
-        let row = code.row();
-        text.push_str(&format!("{} {}  {}\n", row.status.as_u16(), row.name, row.title));
-    }
-    text
-}
-
-fn explain(code: Code) -> String {
-    let row = code.row();
-    let retry = match row.retry {
-        Retry::Never => "The same request will fail again.".to_owned(),
-        Retry::Soon => "The same request may be sent again, with backoff.".to_owned(),
-        Retry::After(seconds) => {
-            format!("The same request may be sent again after the time in Retry-After, usually {seconds} s.")
-        }
-    };
-    format!(
-        "{title}\n\ncode    {name}\nclass   {class}\nstatus  {status}\n\n{documentation}\n\n{retry}\n",
-        title = row.title,
-        name = row.name,
-        class = row.class.name(),
-        status = row.status.as_u16(),
-        documentation = row.documentation,
-    )
-}
 
 #[cfg(test)]
 mod tests;

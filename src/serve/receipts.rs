@@ -1,4 +1,4 @@
-//! `GET /v1/receipts`: where deliveries are.
+//! `GET /v1/receipts`: where deliveries are, and what became of them.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::{
     clock::Timestamp,
-    config::{StreamName, parse_timestamp, producers::Scope},
+    config::{StreamName, producers::Scope},
+    ops::fate::{Fate, Transformed, fate},
     receive::{
         ReceiptId,
         ledger::receipt::{Listing, Receipt, Stage},
@@ -18,13 +19,15 @@ use crate::{
         answer::json,
         app::App,
         call::Call,
+        paging::{Asked, Page},
         problem::{Problem, code::Code},
     },
 };
 
-/// Receipts of one page, unless `limit` says otherwise.
-const LIMIT_DEFAULT: usize = 100;
+/// Said if the lake cannot be asked: what the ledger knows stands, and may not be all.
+const LATER_UNKNOWN: &str = "the lake does not answer now: what became of it since is not known";
 
+/// Where a delivery is.
 #[derive(Serialize)]
 struct Shown {
     receipt: ReceiptId,
@@ -40,13 +43,63 @@ struct Shown {
     page: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
+    #[serde(flatten)]
+    fate: Option<ShownFate>,
+}
+
+/// What the lake says about it.
+#[derive(Serialize)]
+struct ShownFate {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    id_reuse: bool,
+    #[serde(flatten)]
+    transformed: Option<ShownTransformed>,
+}
+
+/// What the transform made of it.
+#[derive(Serialize)]
+struct ShownTransformed {
+    load: Load,
+    records: Records,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    quarantined: Vec<Reason>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    results: Vec<SetAside>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results_omitted: Option<u64>,
 }
 
 #[derive(Serialize)]
-struct List {
-    receipts: Vec<Shown>,
+struct Load {
+    load_id: Option<String>,
+    contract_version: Option<String>,
+    table_version: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Records {
+    read: Option<u64>,
+    merged: Option<u64>,
+    quarantined: u64,
+}
+
+#[derive(Serialize)]
+struct Reason {
+    code: String,
+    path: String,
+    records: u64,
+}
+
+#[derive(Serialize)]
+struct SetAside {
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
+    index: Option<u64>,
+    code: String,
+    path: String,
 }
 
 /// One receipt.
@@ -59,7 +112,23 @@ pub(crate) fn one<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Re
         if !sees(caller.as_ref(), &receipt.stream) {
             return Err(unknown());
         }
-        json(StatusCode::OK, &show(receipt))
+        if let Some((stream, push)) = app.pushed(&receipt.stream) {
+            // What a stream that has ended took is still told about.
+            let _ = app.still_open(call, stream, push);
+        }
+        let fate = fate_of(app, &receipt).await?;
+        let mut shown = show(receipt);
+        match fate {
+            Told::Known(fate) => {
+                if fate.transformed.is_some() {
+                    shown.stage = "transformed";
+                }
+                shown.fate = Some(show_fate(fate));
+            }
+            Told::NotYet => {}
+            Told::NotNow => shown.note = Some(LATER_UNKNOWN),
+        }
+        json(StatusCode::OK, &shown)
     })
 }
 
@@ -67,40 +136,31 @@ pub(crate) fn one<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Re
 pub(crate) fn list<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Result<Response, Problem>> {
     Box::pin(async move {
         let caller = reader(app, call).await?;
-        let wrong = |detail: &'static str| Problem::new(Code::InvalidRequest, detail);
         let stream = match call.query("stream")? {
             Some(text) => {
-                let name = StreamName::parse(&text).map_err(|_| wrong("stream is `source.stream`"))?;
+                let name = StreamName::parse(&text)
+                    .map_err(|_| Problem::new(Code::InvalidRequest, "stream is `source.stream`"))?;
                 app.may(call, caller.as_ref(), Scope::Read, Some(&name))?;
                 Some(name)
             }
             None => None,
         };
-        let updated_at_gte = call.query("updated_at_gte")?;
-        let updated_at_gte = updated_at_gte.map(|text| parse_timestamp(&text)).transpose();
-        let after = call.query("cursor")?.map(|text| text.parse()).transpose();
-        let limit = match call.query("limit")? {
-            None => LIMIT_DEFAULT,
-            Some(text) => match text.parse() {
-                Ok(limit) if (1..=Listing::LIMIT_MAX).contains(&limit) => limit,
-                _ => return Err(wrong("limit is a number from 1 to 1000")),
-            },
-        };
+        let asked = Asked::of(call)?;
         let listing = Listing {
-            updated_at_gte: updated_at_gte.map_err(|_| wrong("updated_at_gte is a moment by RFC 3339"))?,
-            after: after.map_err(|_| wrong("cursor is what `next` of the page before said"))?,
+            updated_at_gte: asked.updated_at_gte,
+            after: asked.after,
             producer: None,
             stream,
-            limit,
+            limit: asked.limit,
         };
         let listed = app.ledger.list(listing).await?;
         let receipts = listed.receipts.into_iter();
         let receipts = receipts.filter(|receipt| sees(caller.as_ref(), &receipt.stream));
-        let list = List {
-            receipts: receipts.map(show).collect(),
+        let page = Page {
+            items: receipts.map(show).collect(),
             next: listed.next.map(|cursor| cursor.to_string()),
         };
-        json(StatusCode::OK, &list)
+        json(StatusCode::OK, &page.document("receipts"))
     })
 }
 
@@ -138,5 +198,73 @@ fn show(receipt: Receipt) -> Shown {
         batch,
         page,
         reason,
+        note: None,
+        fate: None,
+    }
+}
+
+/// What the lake says about a delivery.
+enum Told {
+    Known(Fate),
+    /// It is not there yet, or never will be.
+    NotYet,
+    /// It does not answer.
+    NotNow,
+}
+
+async fn fate_of(app: &App, receipt: &Receipt) -> Result<Told, Problem> {
+    let Stage::Landed { batch, page } = receipt.stage else {
+        return Ok(Told::NotYet);
+    };
+    // A stream that has left the project has no table that could be asked.
+    let (true, Ok(page)) = (app.places.contains_key(&receipt.stream), u32::try_from(page)) else {
+        return Ok(Told::NotYet);
+    };
+    let asked = app.lake.ask(&receipt.stream, async move |workspace, name| {
+        fate(&workspace, &name, batch, page).await
+    });
+    match asked.await {
+        Ok(fate) => Ok(Told::Known(fate)),
+        Err(problem) if problem.status() == StatusCode::SERVICE_UNAVAILABLE => Ok(Told::NotNow),
+        Err(problem) => Err(problem),
+    }
+}
+
+fn show_fate(fate: Fate) -> ShownFate {
+    ShownFate {
+        trace_id: fate.trace_id,
+        id_reuse: fate.id_reuse,
+        transformed: fate.transformed.map(show_transformed),
+    }
+}
+
+fn show_transformed(transformed: Transformed) -> ShownTransformed {
+    let records = Records {
+        read: transformed.read,
+        merged: transformed.merged(),
+        quarantined: transformed.aside.records,
+    };
+    let aside = transformed.aside;
+    let omitted = aside.records - aside.first.len() as u64;
+    let reasons = aside.reasons.into_iter();
+    let results = aside.first.into_iter();
+    ShownTransformed {
+        load: Load {
+            load_id: transformed.load_id,
+            contract_version: transformed.contract_version,
+            table_version: transformed.table_version,
+        },
+        records,
+        quarantined: reasons
+            .map(|((code, path), records)| Reason { code, path, records })
+            .collect(),
+        results: results
+            .map(|one| SetAside {
+                index: one.record,
+                code: one.class,
+                path: one.path,
+            })
+            .collect(),
+        results_omitted: (omitted > 0).then_some(omitted),
     }
 }

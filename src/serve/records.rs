@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, header},
     response::Response,
 };
 use futures::future::BoxFuture;
@@ -17,24 +17,14 @@ use crate::{
     serve::{
         answer::{REPLAYED, accepted, response},
         app::App,
-        call::Call,
+        aside::aside,
+        call::{Call, Received},
         check::{Checked, Form, check},
-        deliver::{Kept, received},
+        deliver::{Claimed, received},
         problem::{Problem, code::Code},
+        ruling::{Asked, Mode, Ruling},
     },
 };
-
-/// Bodies from this size on, in bytes, are read where they hold up nobody.
-const ASIDE_BYTES_MIN: usize = 64 << 10;
-
-/// What happens to a request with records that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    /// It is kept, and the answer names them.
-    Partial,
-    /// It is refused.
-    Atomic,
-}
 
 /// Takes one request.
 pub(crate) fn push<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Result<Response, Problem>> {
@@ -75,51 +65,57 @@ async fn take(app: &Arc<App>, call: &mut Call) -> Result<Response, Problem> {
     let content = wire.decode(&limits, &app.budget).await?;
     let received = received(app, content);
     let checked = check_aside(form, &received.bytes, push).await?;
-    if mode == Mode::Atomic && checked.rejected > 0 {
-        app.metrics.records(&name, 0, checked.rejected);
-        return Err(refused(&checked));
-    }
 
     let producer = caller.map(|caller| caller.producer.name.clone());
     let mut delivery = app.delivery(call, &name, producer, &received, 202);
     delivery.page.facts.idempotency_key = key.as_ref().map(|key| key.as_str().to_owned());
-    let answer = accepted(delivery.receipt, &name, app.base_path(), &checked)?;
-    let (hold, permit) = (received.hold, call.permit.take());
-    let keeping = Arc::clone(app).keep(delivery, key, answer);
+    // A repeat is answered as before, whatever the contract has become.
+    let claim = match app.claim(&delivery, key.as_ref()).await? {
+        Claimed::New(claim) => claim,
+        Claimed::Before(answer) => {
+            app.metrics.repeated(&name);
+            let mut response = response(&answer);
+            response
+                .headers_mut()
+                .insert(REPLAYED, HeaderValue::from_static("true"));
+            return Ok(response);
+        }
+    };
+    let Received { bytes, hold, .. } = received;
+    // The delivery has them: what is left out of it is nowhere any more.
+    drop(bytes);
+    let asked = Asked {
+        form,
+        media: call.header("content-type").unwrap_or_default(),
+        mode,
+    };
+    let ruling = app.rule((stream, push), asked, &checked, delivery).await?;
+    let Ruling {
+        delivery,
+        hold: smaller,
+        outcome,
+    } = ruling;
+    let answer = accepted(delivery.receipt, &name, app.base_path(), &outcome)?;
+    let (hold, permit) = (smaller.unwrap_or(hold), call.permit.take());
+    let keeping = Arc::clone(app).keep(delivery, claim, answer);
     let kept = app.works.finish(async move {
         let kept = keeping.await;
         // Memory and place are free again when the body is, not when its sender hangs up.
         drop((hold, permit));
         kept
     });
-    match kept.await? {
-        Kept::New(answer) => {
-            app.metrics.records(&name, checked.accepted, checked.rejected);
-            Ok(response(&answer))
-        }
-        Kept::Before(answer) => {
-            app.metrics.repeated(&name);
-            let mut response = response(&answer);
-            response
-                .headers_mut()
-                .insert(REPLAYED, HeaderValue::from_static("true"));
-            Ok(response)
-        }
-    }
+    let answer = kept.await?;
+    app.metrics.records(&name, outcome.accepted, outcome.rejected);
+    app.metrics.tagged(&name, outcome.tagged);
+    Ok(response(&answer))
 }
 
 /// The media types that are taken.
 const ACCEPTED: &str = "application/json, application/x-ndjson";
 
 async fn check_aside(form: Form, body: &bytes::Bytes, push: &Push) -> Result<Checked, Problem> {
-    if body.len() < ASIDE_BYTES_MIN {
-        return check(form, body, push);
-    }
-    let (body, push) = (body.clone(), push.clone());
-    let checked = tokio::task::spawn_blocking(move || check(form, &body, &push));
-    checked
-        .await
-        .map_err(|_| Problem::new(Code::Internal, "the log has the cause"))?
+    let (bytes, body, push) = (body.len(), body.clone(), push.clone());
+    aside(bytes, move || check(form, &body, &push)).await?
 }
 
 fn key(call: &Call, push: &Push) -> Result<Option<Key>, Problem> {
@@ -155,14 +151,4 @@ fn mode(call: &Call) -> Result<Mode, Problem> {
             && value.trim().trim_matches('"').eq_ignore_ascii_case("strict")
     });
     Ok(if strict { Mode::Atomic } else { Mode::Partial })
-}
-
-fn refused(checked: &Checked) -> Problem {
-    let detail = format!("{} records cannot be read; nothing was kept", checked.rejected);
-    let problem = Problem::new(Code::BatchRejected, detail);
-    debug_assert_eq!(problem.status(), StatusCode::UNPROCESSABLE_ENTITY);
-    checked
-        .bad
-        .iter()
-        .fold(problem, |problem, bad| problem.at(bad.to_fault()))
 }

@@ -16,9 +16,10 @@ use crate::{
     config::producers::Scope,
     serve::{
         app::App,
+        asyncapi,
         call::Call,
-        catalog, openapi, problem,
-        problem::{Problem, code::Code},
+        catalog, docs, lists, openapi,
+        problem::{self, Problem, code::Code},
         receipts, records, webhook,
     },
 };
@@ -90,7 +91,7 @@ const JSON: &str = "application/json";
 const MODE: Parameter = Parameter {
     name: "mode",
     place: "query",
-    meaning: "`partial` keeps a batch of which some records cannot be read and names them; `atomic` refuses it.",
+    meaning: "`partial` keeps what it can of a batch of which some records cannot be read or are rejected, and names those; `atomic` refuses it.",
     schema: r#"{"type":"string","enum":["partial","atomic"],"default":"partial"}"#,
 };
 
@@ -98,7 +99,7 @@ const KEY: Parameter = Parameter {
     name: "Idempotency-Key",
     place: "header",
     meaning: "One key for one batch, on every attempt: it is kept once, and repeats get the same answer for 24 hours.",
-    schema: r#"{"type":"string","minLength":1,"maxLength":600}"#,
+    schema: r#"{"type":"string","pattern":"^([A-Za-z0-9!#$%&'*+.^_`|~:/=-]{1,255}|\"[!#-\\[\\]-~]{1,255}\")$"}"#,
 };
 
 const PREFER: Parameter = Parameter {
@@ -112,13 +113,13 @@ const CODING: Parameter = Parameter {
     name: "Content-Encoding",
     place: "header",
     meaning: "How the body is packed, once.",
-    schema: r#"{"type":"string","enum":["gzip","zstd","deflate","identity"]}"#,
+    schema: r#"{"type":"string","pattern":"^(gzip|x-gzip|zstd|deflate|identity)?$"}"#,
 };
 
 const CURSOR: Parameter = Parameter {
     name: "cursor",
     place: "query",
-    meaning: "`next` of the page before.",
+    meaning: "`next` of the page before. What is listed and does not change comes exactly once, whatever is added meanwhile; what changes comes again at its new place.",
     schema: r#"{"type":"string","pattern":"^[0-9a-f]{48}$"}"#,
 };
 
@@ -143,6 +144,21 @@ const OF_STREAM: Parameter = Parameter {
     schema: r#"{"type":"string","pattern":"^[a-z0-9][a-z0-9_-]{0,62}\\.[a-z0-9][a-z0-9_-]{0,62}$"}"#,
 };
 
+const SAMPLES: Parameter = Parameter {
+    name: "samples",
+    place: "query",
+    meaning: "`true` shows one record of each kind, without what its contract classifies. Needs the scope `admin` too.",
+    schema: r#"{"type":"string","enum":["true","false"],"default":"false"}"#,
+};
+
+/// A route with this parameter may answer 304.
+pub(crate) const KNOWN: Parameter = Parameter {
+    name: "If-None-Match",
+    place: "header",
+    meaning: "The `ETag` of an earlier answer: if it is still that one, this is all that is said (304).",
+    schema: r#"{"type":"string"}"#,
+};
+
 /// What every route for producers may answer.
 const ASKED: &[Code] = &[
     Code::Unauthenticated,
@@ -155,6 +171,34 @@ const ASKED: &[Code] = &[
     Code::ConcurrencyLimited,
     Code::Overloaded,
     Code::Unavailable,
+];
+
+/// What every page for anybody may answer to whoever says who it is.
+const SHOWN: &[Code] = &[
+    Code::Unauthenticated,
+    Code::CredentialsExpired,
+    Code::RateLimited,
+    Code::ConcurrencyLimited,
+    Code::Overloaded,
+    Code::Unavailable,
+];
+
+/// What every route that asks the lake may answer.
+const TOLD: &[Code] = &[
+    Code::Unauthenticated,
+    Code::CredentialsExpired,
+    Code::Forbidden,
+    Code::InvalidRequest,
+    Code::StreamNotFound,
+    Code::ReceiptNotFound,
+    Code::NotFound,
+    Code::LimitReached,
+    Code::RateLimited,
+    Code::ConcurrencyLimited,
+    Code::Overloaded,
+    Code::LakeBusy,
+    Code::Unavailable,
+    Code::Corrupt,
 ];
 
 const PUSHED: &[Code] = &[
@@ -170,6 +214,7 @@ const PUSHED: &[Code] = &[
     Code::BodyTooDeep,
     Code::BodyTruncated,
     Code::BodyUndecodable,
+    Code::ContractViolation,
     Code::BatchRejected,
     Code::BodyTooLarge,
     Code::BodyExpandsTooMuch,
@@ -195,6 +240,7 @@ const HOOKED: &[Code] = &[
     Code::Conflict,
     Code::BodyTruncated,
     Code::BodyUndecodable,
+    Code::ContractViolation,
     Code::BodyTooLarge,
     Code::BodyExpandsTooMuch,
     Code::BodyTooSlow,
@@ -209,8 +255,8 @@ const HOOKED: &[Code] = &[
     Code::StorageFull,
 ];
 
-/// Every route, but for the pages about problems.
-pub(crate) static ROUTES: [Route; 8] = [
+/// Every route.
+pub(crate) static ROUTES: &[Route] = &[
     Route {
         name: "push_records",
         method: Method::Post,
@@ -250,7 +296,7 @@ pub(crate) static ROUTES: [Route; 8] = [
         method: Method::Get,
         path: "/v1/receipts/{id}",
         work: receipts::one,
-        summary: "Says where a delivery is.",
+        summary: "Says where a delivery is, and what became of it.",
         scope: Some(Scope::Read),
         parameters: &[],
         takes: &[],
@@ -258,9 +304,9 @@ pub(crate) static ROUTES: [Route; 8] = [
             status: 200,
             media: JSON,
             schema: "Receipt",
-            meaning: "Where it is.",
+            meaning: "Where it is, and what became of its records.",
         },
-        fails: ASKED,
+        fails: TOLD,
     },
     Route {
         name: "list_receipts",
@@ -314,6 +360,74 @@ pub(crate) static ROUTES: [Route; 8] = [
         fails: ASKED,
     },
     Route {
+        name: "list_contracts",
+        method: Method::Get,
+        path: "/v1/streams/{source}/{stream}/contracts",
+        work: lists::contracts,
+        summary: "Lists the versions of the contract of a stream, and where each is in its life.",
+        scope: Some(Scope::Read),
+        parameters: &[SINCE, CURSOR, LIMIT, KNOWN],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "Contracts",
+            meaning: "A page.",
+        },
+        fails: TOLD,
+    },
+    Route {
+        name: "get_contract",
+        method: Method::Get,
+        path: "/v1/streams/{source}/{stream}/contracts/{version}",
+        work: lists::contract,
+        summary: "Gives a version of the contract of a stream as the file that it is (Open Data Contract Standard).",
+        scope: Some(Scope::Read),
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: "application/yaml",
+            schema: "Contract",
+            meaning: "The file.",
+        },
+        fails: TOLD,
+    },
+    Route {
+        name: "list_quarantine",
+        method: Method::Get,
+        path: "/v1/streams/{source}/{stream}/quarantine",
+        work: lists::troubles,
+        summary: "Lists the kinds of trouble for which records of a stream are set aside.",
+        scope: Some(Scope::Read),
+        parameters: &[SINCE, CURSOR, LIMIT, SAMPLES, KNOWN],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "Quarantine",
+            meaning: "A page.",
+        },
+        fails: TOLD,
+    },
+    Route {
+        name: "list_drift",
+        method: Method::Get,
+        path: "/v1/streams/{source}/{stream}/drift",
+        work: lists::changes,
+        summary: "Lists what the records of a stream did that its contract does not say.",
+        scope: Some(Scope::Read),
+        parameters: &[SINCE, CURSOR, LIMIT, KNOWN],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "Drift",
+            meaning: "A page.",
+        },
+        fails: TOLD,
+    },
+    Route {
         name: "get_catalog",
         method: Method::Get,
         path: "/.well-known/api-catalog",
@@ -328,14 +442,14 @@ pub(crate) static ROUTES: [Route; 8] = [
             schema: "Linkset",
             meaning: "Links.",
         },
-        fails: &[],
+        fails: SHOWN,
     },
     Route {
         name: "get_openapi",
         method: Method::Get,
         path: "/openapi.json",
         work: openapi::tell,
-        summary: "This description.",
+        summary: "This description; with what their contracts ask for of streams that the caller may see.",
         scope: None,
         parameters: &[],
         takes: &[],
@@ -344,6 +458,64 @@ pub(crate) static ROUTES: [Route; 8] = [
             media: JSON,
             schema: "OpenApi",
             meaning: "OpenAPI 3.1.",
+        },
+        fails: &[
+            Code::Unauthenticated,
+            Code::CredentialsExpired,
+            Code::RateLimited,
+            Code::ConcurrencyLimited,
+            Code::Overloaded,
+            Code::Unavailable,
+        ],
+    },
+    Route {
+        name: "get_asyncapi",
+        method: Method::Get,
+        path: "/asyncapi.json",
+        work: asyncapi::tell,
+        summary: "What can be sent, as channels and messages, of each stream that whoever asks may see.",
+        scope: None,
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "AsyncApi",
+            meaning: "AsyncAPI 3.0.",
+        },
+        fails: SHOWN,
+    },
+    Route {
+        name: "get_documentation",
+        method: Method::Get,
+        path: problem::PAGE,
+        work: docs::page,
+        summary: "All of this for people, with every problem explained.",
+        scope: None,
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: "text/html",
+            schema: "Text",
+            meaning: "A page.",
+        },
+        fails: SHOWN,
+    },
+    Route {
+        name: "get_home",
+        method: Method::Get,
+        path: "/",
+        work: docs::home,
+        summary: "Leads to the documentation.",
+        scope: None,
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 307,
+            media: "text/plain",
+            schema: "Text",
+            meaning: "`Location` is the documentation; `Link` leads to the descriptions.",
         },
         fails: &[],
     },
@@ -360,21 +532,19 @@ impl Method {
 
 /// What answers producers.
 pub(crate) fn router(app: &Arc<App>) -> Router {
+    let base = app.base_path();
     let mut routes = Router::new();
-    for route in &ROUTES {
+    for route in ROUTES {
         let work = async |State(app): State<Arc<App>>, params: RawPathParams, request: Request<Body>| {
             answer(&app, route, &params, request).await
         };
-        routes = routes.route(route.path, on(route.method.filter(), work));
+        let path = format!("{base}{}", route.path);
+        routes = routes.route(&path, on(route.method.filter(), work));
+        if route.path == "/" && !base.is_empty() {
+            routes = routes.route(base, on(route.method.filter(), work));
+        }
     }
-    let routes = routes
-        .merge(problem::routes())
-        .fallback(nothing)
-        .with_state(Arc::clone(app));
-    match app.base_path() {
-        "" => routes,
-        base => Router::new().nest(base, routes),
-    }
+    routes.fallback(nothing).with_state(Arc::clone(app))
 }
 
 async fn nothing(State(app): State<Arc<App>>, params: RawPathParams, request: Request<Body>) -> Response {

@@ -25,16 +25,20 @@ use crate::{
     },
     serve::{
         app::{App, BUDGET_WAIT_MAX, Works, places},
+        audit::Audit,
         body::budget::Budget,
         edge::EdgeLimits,
         health::Health,
         hooks::Hooks,
+        inspectors::Inspectors,
+        lake,
         landed::{LakeSeen, note_landed, open_spool},
         listen::{self, Drained, Limits},
         metrics::Metrics,
         routes::router,
         shutdown::Shutdown,
         tls::{Authorities, Clients, Tls, TlsOptions},
+        unusual::Unusual,
     },
 };
 
@@ -43,6 +47,9 @@ const TLS_LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// How much longer an answer may take to be sent than the request to be answered.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What part of the memory for bodies HTTP/2 connections may have on its way beside it.
+const WINDOWS_PART: u64 = 4;
 
 /// What is not in the project file, or may be put in the place of what is.
 pub struct Options {
@@ -97,18 +104,27 @@ pub async fn run(
     let stream = project.streams().map(|(_, stream)| stream.name.clone()).next();
     let health = Health::new(Arc::clone(&seen), Arc::clone(&store), stream, shutdown.clone());
     let tls = match &serve.tls {
-        Some(tls) => Some(open_tls(tls, &clock).await?),
+        Some(tls) => Some(open_tls(tls, tls.client_cert, &clock).await?),
         None => None,
     };
+    let admin_tls = match serve.admin_tls() {
+        // Probes show none; what is not for everybody asks who it is.
+        Some(tls) => Some(open_tls(tls, ClientCert::Optional, &clock).await?),
+        None => None,
+    };
+    for tls in tls.iter().chain(&admin_tls) {
+        tokio::spawn(Arc::clone(tls).watch(TLS_LOOK_EVERY, shutdown.clone()));
+    }
     // Up before everything else, and after it: whoever watches sees a long start and a long end.
     let admin_shutdown = Shutdown::new();
     let admin = tokio::spawn(listen::serve(
         options.admin_listener,
         listen::Options {
             router: health.routes(),
-            tls: None,
+            tls: admin_tls,
             limits: Limits::DEFAULT,
             clock: clock.clone(),
+            base: serve.base_url().to_owned(),
         },
         admin_shutdown.clone(),
     ));
@@ -165,9 +181,6 @@ async fn serve_producers(
         )
     });
     let sweeper = tokio::spawn(sweep(app.ledger.clone(), shipping_stop.clone()));
-    if let Some(tls) = &tls {
-        tokio::spawn(Arc::clone(tls).watch(TLS_LOOK_EVERY, shutdown.clone()));
-    }
     app.health.started(&app);
     tracing::info!(streams = app.all_pushed().count(), "deliveries are taken");
     let drained = listen::serve(
@@ -177,6 +190,7 @@ async fn serve_producers(
             tls,
             limits,
             clock,
+            base: app.base_url().to_owned(),
         },
         shutdown,
     )
@@ -233,11 +247,22 @@ async fn open(
         tracing::error!(kept = %path.display(), "ledger could not be read and was begun anew");
     }
     let runtime = Handle::current();
+    let asked = lake::Lake::new(&project, Arc::clone(&store), clock.clone())?;
+    let pushed = project
+        .streams()
+        .filter(|(_, stream)| stream.feed.push().is_some());
+    let metrics = Arc::new(Metrics::new(pushed.map(|(_, stream)| stream.name.clone())));
     let lake = Lake {
         store,
         clock: clock.clone(),
         config_hash: project.config_hash.clone(),
-        landed: note_landed(ledger.clone(), runtime.clone(), seen),
+        landed: note_landed(
+            ledger.clone(),
+            runtime.clone(),
+            seen,
+            Arc::clone(&metrics),
+            clock.clone(),
+        ),
     };
     let (acknowledger, lake) = match spool.ack {
         Ack::Lake => {
@@ -258,18 +283,18 @@ async fn open(
         }
     };
     let bytes = usize::try_from(serve.limits.bytes_at_once).unwrap_or(usize::MAX);
-    let pushed = project
-        .streams()
-        .filter(|(_, stream)| stream.feed.push().is_some());
-    let metrics = Metrics::new(pushed.map(|(_, stream)| stream.name.clone()));
     let app = App {
         producers: Producers::new(&project, &clock)?,
         limiter: Limiter::new(&project, clock.steady()),
         budget: Budget::new(bytes, BUDGET_WAIT_MAX),
         acknowledger,
         ledger,
+        lake: asked,
         hooks: Hooks::new(&project, clock.clone()),
-        metrics: Arc::new(metrics),
+        inspectors: Inspectors::new(&project, clock.clone()),
+        metrics,
+        audit: Audit::open(serve.audit_log.as_deref())?,
+        unusual: Unusual::new(&project, clock.steady()),
         health,
         is_open: is_loopback && project.producers.is_empty(),
         works: Works::new(),
@@ -353,6 +378,7 @@ fn limits(serve: &Serve) -> Limits {
         exchange_timeout: serve.timeouts.request + SEND_TIMEOUT,
         head_bytes_max: usize::try_from(serve.limits.header_bytes_max).unwrap_or(usize::MAX),
         drain_timeout: serve.shutdown_grace,
+        windows_bytes: usize::try_from(serve.limits.bytes_at_once / WINDOWS_PART).unwrap_or(usize::MAX),
         edge: EdgeLimits {
             request_timeout: serve.timeouts.request,
             ..Limits::DEFAULT.edge
@@ -361,15 +387,15 @@ fn limits(serve: &Serve) -> Limits {
     }
 }
 
-async fn open_tls(tls: &ServeTls, clock: &Clock) -> Result<Arc<Tls>> {
-    let authorities = tls
-        .client_ca
-        .clone()
-        .map(|roots| Authorities { roots, revoked: None });
+async fn open_tls(tls: &ServeTls, client_cert: ClientCert, clock: &Clock) -> Result<Arc<Tls>> {
+    let authorities = tls.client_ca.clone().map(|roots| Authorities {
+        roots,
+        revoked: tls.client_crl.clone(),
+    });
     let options = TlsOptions {
         certificates: tls.cert.clone(),
         key: tls.key.clone(),
-        clients: match (authorities, tls.client_cert) {
+        clients: match (authorities, client_cert) {
             (None, _) => Clients::Anonymous,
             (Some(authorities), ClientCert::Optional) => Clients::Optional(authorities),
             (Some(authorities), ClientCert::Required) => Clients::Required(authorities),

@@ -1,12 +1,15 @@
 //! The whole server over real sockets, with a lake and a spool in a temporary folder.
 
 mod durable;
+mod fates;
 mod found;
+mod judged;
 mod kill;
 mod limits;
 mod pushed;
 mod repeats;
 mod signed;
+mod strangers;
 
 use std::{
     net::SocketAddr,
@@ -149,7 +152,11 @@ impl Place {
             admin,
             shutdown,
             task: tokio::spawn(serving),
-            client: reqwest::Client::builder().timeout(PATIENCE).build().unwrap(),
+            client: reqwest::Client::builder()
+                .timeout(PATIENCE)
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .unwrap(),
         };
         server.started().await;
         server

@@ -2,6 +2,7 @@
 //!
 //! TLS 1.2 and 1.3 only; HTTP/2 and HTTP/1.1 by ALPN; client certificates optional or required.
 
+mod addresses;
 pub mod identity;
 
 use std::{

@@ -13,9 +13,9 @@ use serde::Serialize;
 use crate::{
     clock::Timestamp,
     config::{
-        StreamName,
+        Stream, StreamName,
         producers::Scope,
-        push::{Push, PushAuth},
+        push::{Idempotency, Push, PushAuth},
     },
     receive::{
         ReceiptId,
@@ -27,10 +27,12 @@ use crate::{
         signature::{event, refusal::Refusal},
     },
     serve::{
-        answer::json,
+        answer::{is_zero, json},
         app::App,
+        aside::aside,
         call::Call,
-        deliver::{Event, received},
+        check::within,
+        deliver::{ClaimedEvent, received},
         problem::{Problem, code::Code},
     },
 };
@@ -43,6 +45,12 @@ struct Taken {
     /// Whether the id was known with another body.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     id_reuse: bool,
+    /// The version of the contract by which it was judged, or that there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contract: Option<Option<String>>,
+    /// Records of it that do not fit.
+    #[serde(skip_serializing_if = "is_zero")]
+    tagged: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     deliveries: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,49 +84,70 @@ async fn take(app: &Arc<App>, call: &mut Call) -> Result<Response, Problem> {
     let bytes = call.body_bytes_declared().unwrap_or(push.bytes_max);
     app.admit(call, who, Some(&name), bytes.min(push.bytes_max))?;
     app.has_room()?;
-    land(app, call, &name, push, caller.as_ref()).await
+    land(app, call, stream, push, caller.as_ref()).await
 }
 
 async fn land(
     app: &Arc<App>,
     call: &mut Call,
-    name: &StreamName,
+    stream: &Stream,
     push: &Push,
     caller: Option<&Caller>,
 ) -> Result<Response, Problem> {
+    let name = &stream.name;
     let Some(verifier) = app.hooks.verifier(name).await? else {
         return Err(app.stream_not_found(call, "the stream takes no webhooks"));
     };
     let limits = app.body_limits(push);
     let wire = call.receive(app, &limits).await?;
+    // Over the bytes as they came, before anything of them is unpacked or parsed.
+    let (verifying, headers, body) = (Arc::clone(&verifier), call.headers.clone(), wire.bytes().clone());
+    let now = app.clock.now();
+    let proof = aside(body.len(), move || verifying.verify(&headers, &body, now)).await?;
+    let proof = proof.map_err(|refusal| distrusted(app, call, name, &refusal))?;
     if let Some(permit) = &mut call.permit {
         permit.settle(wire.bytes().len() as u64);
     }
-    // Over the bytes as they came, before anything of them is unpacked or parsed.
-    let proof = verifier
-        .verify(&call.headers, wire.bytes(), app.clock.now())
-        .map_err(|refusal| distrusted(app, call, name, &refusal))?;
     let content = wire.decode(&limits, &app.budget).await?;
-    let verified = verifier
-        .read(proof, &call.headers, &content.bytes)
+    let (headers, body) = (call.headers.clone(), content.bytes.clone());
+    let (reading, counted, limited) = (Arc::clone(&verifier), stream.clone(), push.clone());
+    let read = aside(body.len(), move || {
+        let verified = reading.read(proof, &headers, &body)?;
+        let allowed = match verified.handshake {
+            Some(_) => Ok(()),
+            None => within(&counted.format, &counted.records, &body, &limited),
+        };
+        Ok((verified, allowed))
+    });
+    let (verified, allowed) = read
+        .await?
         .map_err(|refusal| distrusted(app, call, name, &refusal))?;
     if let Some(answer) = verified.handshake {
         return Ok(handshake(answer));
+    }
+    allowed?;
+    if verified.event_id.is_none() && push.idempotency == Idempotency::Required {
+        let detail = "events to this stream have an id, by which they may be sent again (`webhook.event_id`)";
+        return Err(Problem::new(Code::IdempotencyKeyMissing, detail));
     }
     let received = received(app, content);
     let producer = caller.map(|caller| caller.producer.name.clone());
     let mut delivery = app.delivery(call, name, producer, &received, 200);
     delivery.page.facts.event_id = verified.event_id;
     let (hold, permit) = (received.hold, call.permit.take());
-    let keeping = Arc::clone(app).keep_event(delivery);
-    let kept = app.works.finish(async move {
-        let kept = keeping.await;
-        drop((hold, permit));
-        kept
-    });
-    let taken = match kept.await? {
-        Event::New { receipt, is_reuse } => {
+    let taken = match app.claim_event(&mut delivery).await? {
+        ClaimedEvent::New { claim, is_reuse } => {
+            let ruling = app.rule_event(stream, push, &delivery.page.body).await?;
+            delivery.page.facts.judged = ruling.judged;
+            let keeping = Arc::clone(app).keep_event(delivery, claim);
+            let kept = app.works.finish(async move {
+                let kept = keeping.await;
+                drop((hold, permit));
+                kept
+            });
+            let receipt = kept.await?;
             app.metrics.records(name, 1, 0);
+            app.metrics.tagged(name, ruling.tagged);
             if is_reuse {
                 app.metrics.refused("id_reuse");
                 tracing::warn!(stream = %name, %receipt, request_id = %call.request_id, "event id used for another body");
@@ -128,11 +157,13 @@ async fn land(
                 stream: name.to_string(),
                 duplicate: false,
                 id_reuse: is_reuse,
+                contract: ruling.standpoint.told().map(|told| told.map(str::to_owned)),
+                tagged: ruling.tagged,
                 deliveries: None,
                 first_seen_at: None,
             }
         }
-        Event::Duplicate(duplicate) => {
+        ClaimedEvent::Duplicate(duplicate) => {
             app.metrics.repeated(name);
             tracing::info!(
                 stream = %name, receipt = %duplicate.receipt, deliveries = duplicate.count,
@@ -143,6 +174,8 @@ async fn land(
                 stream: name.to_string(),
                 duplicate: true,
                 id_reuse: false,
+                contract: None,
+                tagged: 0,
                 deliveries: Some(duplicate.count),
                 first_seen_at: Some(duplicate.first_seen_at),
             }

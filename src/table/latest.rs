@@ -52,6 +52,7 @@ impl Latest {
             .iter()
             .map(|batch| orders.convert(batch))
             .collect::<Result<Vec<_>>>()?;
+        let total = rows.iter().map(RecordBatch::num_rows).sum();
         let mut latest = Self {
             probe_schema: columns(schema, &both)?,
             key_schema: columns(schema, identity)?,
@@ -60,8 +61,9 @@ impl Latest {
             orders,
             key_rows,
             order_rows,
-            winners: Vec::new(),
-            index: HashTable::new(),
+            // Most rows of a load are alone with their identity: growing would hash each of them again and again.
+            winners: Vec::with_capacity(total),
+            index: HashTable::with_capacity(total),
             hasher: DefaultHashBuilder::default(),
             rows,
         };

@@ -86,26 +86,14 @@ impl Tables {
 
     /// What the newest commits say; `None` if they do not, or cannot be read: then the whole log tells.
     async fn said_last(&self, path: &Path, app: &AppId) -> Option<i64> {
-        let store = PrefixStore::new(self.store.clone(), path.clone());
-        let log = Path::from("_delta_log");
-        let read = async |key: Path| store.get(&key).await.ok()?.bytes().await.ok();
-        let checkpoint = read(log.clone().join("_last_checkpoint")).await;
-        let checkpoint = checkpoint.and_then(|text| serde_json::from_slice::<LastCheckpoint>(&text).ok());
-        let from = format!("{:020}", checkpoint.map_or(0, |checkpoint| checkpoint.version));
-        let listed = store.list_with_offset(Some(&log), &log.clone().join(from));
-        let mut commits: Vec<(u64, Path)> = listed
-            .try_filter_map(async |object| {
-                Ok(match LogFile::of(&object.location) {
-                    LogFile::Commit(version) => Some((version, object.location)),
-                    _ => None,
-                })
-            })
-            .try_collect()
+        let store = self.log_of(path);
+        for (_, commit) in newest_commits(&store, 0)
             .await
-            .ok()?;
-        commits.sort_unstable();
-        for (_, commit) in commits.into_iter().rev().take(COMMITS_MAX) {
-            let commit = read(commit).await?;
+            .ok()?
+            .into_iter()
+            .take(COMMITS_MAX)
+        {
+            let commit = store.get(&commit).await.ok()?.bytes().await.ok()?;
             for line in commit.split(|byte| *byte == b'\n') {
                 if line.starts_with(LINE_START) {
                     let line: Line = serde_json::from_slice(line).ok()?;
@@ -117,4 +105,36 @@ impl Tables {
         }
         None
     }
+
+    /// The log of the table at `path`, whether there is one or not.
+    pub(super) fn log_of(&self, path: &Path) -> PrefixStore<Arc<dyn ObjectStore>> {
+        PrefixStore::new(self.store.clone(), path.clone().join("_delta_log"))
+    }
+}
+
+/// The commits in `log` since `behind` before the last checkpoint, as far as they are kept: versions and files, the newest
+/// first.
+pub(super) async fn newest_commits(
+    log: &PrefixStore<Arc<dyn ObjectStore>>,
+    behind: u64,
+) -> object_store::Result<Vec<(u64, Path)>> {
+    let checkpoint = match log.get(&Path::from("_last_checkpoint")).await {
+        Ok(found) => serde_json::from_slice::<LastCheckpoint>(&found.bytes().await?).ok(),
+        // Not there yet, or not to be had: then all of them are looked at.
+        Err(_) => None,
+    };
+    let checkpoint = checkpoint.map_or(0, |checkpoint| checkpoint.version);
+    let from = Path::from(format!("{:020}", checkpoint.saturating_sub(behind)));
+    let listed = log.list_with_offset(None, &from);
+    let mut commits: Vec<(u64, Path)> = listed
+        .try_filter_map(async |object| {
+            Ok(match LogFile::of(&object.location) {
+                LogFile::Commit(version) => Some((version, object.location)),
+                _ => None,
+            })
+        })
+        .try_collect()
+        .await?;
+    commits.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(commits)
 }

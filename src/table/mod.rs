@@ -28,6 +28,7 @@ mod groups;
 pub mod history;
 mod kept;
 mod latest;
+pub mod loaded;
 pub mod maintain;
 mod mark;
 pub mod merge;
@@ -98,6 +99,9 @@ const CONTRACT_FIELD: &str = "landfallContract";
 
 /// The `commitInfo` field with the SHA-256 of the project file in force.
 const CONFIG_FIELD: &str = "landfallConfig";
+
+/// The `commitInfo` field with the ids of the traces that the records of a load belong to.
+const TRACES_FIELD: &str = "landfallTraces";
 
 /// The `commitInfo` field with the version of the program.
 const PROGRAM_FIELD: &str = "landfallVersion";
@@ -295,6 +299,8 @@ pub struct CommitNote {
     pub load_id: String,
     /// By what its rows were made.
     pub rules: RulesNote,
+    /// Ids of W3C traces that its records belong to, in the order of raw; a few of them if there are many.
+    pub traces: Vec<String>,
 }
 
 /// By what the rows of a commit were made, so that the table's own history tells it long after the files have changed.
@@ -323,6 +329,9 @@ impl CommitNote {
         let mut fields = self.rules.fields();
         fields.insert(LOAD_FIELD.to_owned(), self.load_id.clone().into());
         fields.insert(FROM_FIELD.to_owned(), self.from.get().into());
+        if !self.traces.is_empty() {
+            fields.insert(TRACES_FIELD.to_owned(), self.traces.clone().into());
+        }
         fields
     }
 }

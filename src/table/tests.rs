@@ -36,6 +36,7 @@ pub(super) fn note(batch: i64, load_id: &str) -> CommitNote {
         batch: BatchNumber::new(batch).unwrap(),
         load_id: load_id.to_owned(),
         rules: RulesNote::default(),
+        traces: Vec::new(),
     }
 }
 

@@ -1,11 +1,11 @@
 //! The records that one contract judges: on their way, judged, and in the order of raw again.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array as _, ArrayRef, AsArray as _, BooleanArray, RecordBatch, StringArray,
-        TimestampMicrosecondArray, UInt32Array,
+        ArrayRef, AsArray as _, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+        UInt32Array,
     },
     compute::{concat, filter_record_batch, interleave_record_batch, take_record_batch},
     datatypes::{Int32Type, Int64Type, SchemaRef},
@@ -13,8 +13,7 @@ use arrow::{
 
 use crate::{
     contract::{
-        Violation, ViolationClass,
-        judge::{Judged, Judging, RowViolation},
+        judge::{Judged, Judging},
         sample::Place,
     },
     error::{Error, ErrorKind, Result},
@@ -23,6 +22,7 @@ use crate::{
         judges::Bench,
         quarantine::{Origin, Rows, Samples},
         scan::column,
+        settle::settle,
         split::{SplitOptions, Told},
     },
 };
@@ -103,93 +103,34 @@ impl<'a> Lane<'a> {
         let pending = std::mem::take(&mut self.pending);
         let Judged {
             batch,
-            violations: mut found,
+            violations,
             mut observed,
             ..
         } = judged;
         observed.locate(|row| place(&pending, row));
         self.told.observed.merge(&observed);
-        let rows = batch.num_rows();
-        // Rules are about the columns of the contract, all else about those of the table.
-        let aligned = self.bench.aligned(&batch)?;
-        if !aligned.unheld.is_empty() {
-            // What stands in a row that is refused means nothing. What a deletion may do without does not refuse it.
-            let excusable = [ViolationClass::RequiredMissing, ViolationClass::NullInRequired];
-            let refused = found
-                .iter()
-                .filter(|found| !excusable.contains(&found.violation.class));
-            let refused: HashSet<usize> = refused.map(|found| found.row).collect();
-            let unheld = aligned.unheld.into_iter();
-            for unheld in unheld.filter(|unheld| !refused.contains(&unheld.row)) {
-                let Violation { path, expected, .. } = unheld.violation.clone();
-                *self.told.unheld.entry((path, expected)).or_default() += 1;
-                found.push(unheld);
-            }
+        let settled = settle(
+            &self.options.judges,
+            self.bench,
+            &self.options.sequence_by,
+            batch,
+            violations,
+            |row| place(&pending, row as u64),
+            &mut self.told,
+        )?;
+        let mut offsets = Offsets::new(&pending);
+        for (row, reasons) in &settled.aside {
+            let (batch, at) = offsets.find(*row);
+            let body = batch.column(column::BODY).as_binary_view().value(at);
+            self.quarantine
+                .push(origin(batch, at), Some(body), reasons, samples);
         }
-        let aligned = aligned.rows;
-        let (deleted, failures) = match &self.options.judges.deletes {
-            Some(condition) => condition.of(&aligned),
-            None => (BooleanArray::from(vec![false; rows]), Vec::new()),
-        };
-        found.extend(failures);
-        found.sort_by_key(|found| found.row);
-        let mut flushed = Flushed {
-            judged: aligned,
+        Ok(Some(Flushed {
+            judged: settled.rows,
             pending,
-            deleted,
-            keep: vec![true; rows],
-        };
-        self.set_aside(&found, &mut flushed, samples);
-        // Rules are about rows that fit, and a deletion makes none.
-        let asked: Vec<bool> = flushed
-            .keep
-            .iter()
-            .zip(flushed.deleted.values())
-            .map(|(&kept, gone)| kept && !gone)
-            .collect();
-        let locate = |row: usize| place(&flushed.pending, row as u64);
-        let breaks = &mut self.told.breaks;
-        let broken = self.bench.quality.ask(&batch, &asked, locate, breaks)?;
-        self.set_aside(&broken, &mut flushed, samples);
-        Ok(Some(flushed))
-    }
-
-    /// Puts the rows that `found` speaks of into the quarantine, except for what deletions are excused from. `found` is in
-    /// the order of rows.
-    fn set_aside(&mut self, found: &[RowViolation], flushed: &mut Flushed, samples: &mut Samples) {
-        let mut offsets = Offsets::new(&flushed.pending);
-        for group in found.chunk_by(|a, b| a.row == b.row) {
-            let row = group[0].row;
-            let (excused, reasons): (Vec<&Violation>, Vec<&Violation>) = group
-                .iter()
-                .map(|found| &found.violation)
-                .partition(|reason| flushed.deleted.value(row) && self.excused(reason, &flushed.judged, row));
-            for reason in excused {
-                *self.told.excused.entry(reason.path.clone()).or_default() += 1;
-            }
-            if !reasons.is_empty() {
-                flushed.keep[row] = false;
-                let (batch, at) = offsets.find(row);
-                let body = batch.column(column::BODY).as_binary_view().value(at);
-                let reasons: Vec<Violation> = reasons.into_iter().cloned().collect();
-                self.quarantine
-                    .push(origin(batch, at), Some(body), &reasons, samples);
-            }
-        }
-    }
-
-    /// Whether a deletion may do without this: it need not carry what a row must, only its key, the mark and its place
-    /// among the versions.
-    fn excused(&self, reason: &Violation, judged: &RecordBatch, row: usize) -> bool {
-        let placed = |name: &String| {
-            judged
-                .column_by_name(name)
-                .is_some_and(|column| column.is_valid(row))
-        };
-        matches!(
-            reason.class,
-            ViolationClass::RequiredMissing | ViolationClass::NullInRequired
-        ) && self.options.sequence_by.iter().all(placed)
+            deleted: settled.deleted,
+            keep: settled.keep,
+        }))
     }
 }
 

@@ -30,6 +30,7 @@ use crate::{
     },
     transform::{
         runs::{Run, runs},
+        traces::Traces,
         wanted::{Records, Wanted},
     },
 };
@@ -108,11 +109,20 @@ pub fn partition(
     }
 }
 
-/// What the pages of a scan were like, as far as it has come.
-pub type Watch = Arc<Mutex<Responses>>;
+/// What the pages of a scan were like.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// As answers of a server.
+    pub responses: Responses,
+    /// The traces they belong to.
+    pub traces: Traces,
+}
+
+/// The same, as far as the scan has come.
+pub type Watch = Arc<Mutex<Seen>>;
 
 /// What was seen of the pages of a scan that has ended.
-pub fn seen(watch: &Watch) -> Responses {
+pub fn seen(watch: &Watch) -> Seen {
     watch.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
@@ -222,15 +232,15 @@ impl PartitionStream for RawPartition {
                 let watch = Arc::clone(&watch);
                 let open = tokio::task::spawn_blocking(move || {
                     let wanted = wanted.as_deref();
-                    let mut responses = Responses::default();
+                    let mut seen = Seen::default();
                     let sent = pages.into_iter().try_fold((), |(), page| {
-                        count_page(&page, &mut responses);
-                        send_page(&sender, &schema, &recipe, &path, wanted, page, &mut responses)
+                        count_page(&page, &mut seen);
+                        let responses = &mut seen.responses;
+                        send_page(&sender, &schema, &recipe, &path, wanted, page, responses)
                     });
-                    watch
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .merge(responses);
+                    let mut all = watch.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.responses.merge(seen.responses);
+                    all.traces.merge(seen.traces);
                     sent
                 });
                 if open
@@ -248,11 +258,14 @@ impl PartitionStream for RawPartition {
     }
 }
 
-/// Notes the status and the headers of a page.
-fn count_page(page: &PageRead, responses: &mut Responses) {
+/// Notes the status, the headers and the trace of a page.
+fn count_page(page: &PageRead, seen: &mut Seen) {
     let PageRead::Page(page) = page else { return };
+    if let Some(trace) = page.facts.as_ref().and_then(|facts| facts.trace_id.as_deref()) {
+        seen.traces.add(trace, (page.batch.get(), page.page));
+    }
     let headers = page.facts.iter().flat_map(|facts| &facts.headers);
-    responses.count(
+    seen.responses.count(
         page.status,
         headers.map(|(name, value)| (name.as_str(), value.as_str())),
     );
@@ -347,7 +360,7 @@ fn send_page(
 }
 
 /// What a defect of a body is called in the quarantine.
-fn class_of(defect: Defect) -> ViolationClass {
+pub fn class_of(defect: Defect) -> ViolationClass {
     match defect {
         Defect::TooDeep { .. } | Defect::Json(json::Defect::TooDeep { .. }) => ViolationClass::TooDeep,
         Defect::Excess(_) | Defect::RecordTooLarge { .. } => ViolationClass::TooLarge,

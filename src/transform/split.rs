@@ -25,6 +25,7 @@ use crate::{
         quality::Breaks,
         quarantine::{LoadFacts, Samples},
         scan::column,
+        traces::Traces,
     },
 };
 
@@ -89,6 +90,8 @@ pub struct Split {
     pub unlisted: Unlisted,
     /// What the pages were like, if somebody watched.
     pub responses: Responses,
+    /// The traces they belong to, if somebody watched.
+    pub traces: Traces,
     /// How many went where.
     pub counts: SplitCounts,
 }
@@ -130,6 +133,7 @@ impl Split {
             older: options.judges.older.iter().map(|_| Told::default()).collect(),
             unlisted: Unlisted::default(),
             responses: Responses::default(),
+            traces: Traces::default(),
             counts: SplitCounts::default(),
         }
     }

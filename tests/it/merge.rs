@@ -82,6 +82,7 @@ async fn merge(table: &mut Table, batch: i64, rows: RecordBatch) -> MergeCounts 
         batch: BatchNumber::new(batch).unwrap(),
         load_id: format!("load-{batch}"),
         rules: RulesNote::default(),
+        traces: Vec::new(),
     };
     let committed = table.commit_merge(planned, &note).await.unwrap();
     assert!(matches!(committed, Committed::Applied { .. }), "{committed:?}");

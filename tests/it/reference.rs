@@ -147,6 +147,7 @@ fn r109_what_is_landed_fits_the_printed_schemas_of_payload_and_envelope() {
         "idempotency_key": "k", "event_id": "e", "trace_id": "t", "slice": {"shop": 1}, "partial": true,
         "receipt": "019ab3c4-0000-7000-8000-000000000001", "producer": "till",
         "first_seen_at": "2026-11-22T00:00:00Z",
+        "judged": {"contract": "1.2.0", "misfits": 1, "codes": {"enum": 1}, "named": [[0, "enum"]], "sent": "3".repeat(64)},
         "superseded": true, "body_bytes": 0, "body_sha256": "0".repeat(64),
         "files": [{"record": 0, "path": "raw/x", "bytes": 1, "sha256": "1".repeat(64), "content_type": "a/b",
             "content_encoding": "gzip"}, {"record": 1, "error": "404"}],

@@ -1,56 +1,8 @@
 //! `landfall serve` as a producer meets it, and what comes of it in tables.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
-};
-
 use serde_json::{Value, json};
 
-use crate::support::project::TestProject;
-
-/// A server of its own process.
-struct Server {
-    process: Child,
-    producers: String,
-    admin: String,
-}
-
-impl Server {
-    fn start(project: &TestProject) -> Self {
-        let mut process = project
-            .command(&["serve"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let mut address = |whom: &str| {
-            let told = lines.find_map(|line| {
-                line.unwrap()
-                    .strip_prefix(whom)
-                    .map(|rest| rest.trim().to_owned())
-            });
-            told.unwrap_or_default()
-        };
-        let (producers, admin) = (address("producers"), address("health and metrics"));
-        // Read on, or the server could not say more.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self {
-            process,
-            producers,
-            admin,
-        }
-    }
-
-    /// Asks it to end, and waits for that.
-    fn stop(mut self) {
-        // The shell's own: not every machine has a program for it.
-        let kill = format!("kill -TERM {}", self.process.id());
-        let sent = Command::new("sh").args(["-c", &kill]).status().unwrap();
-        assert!(sent.success());
-        assert_eq!(self.process.wait().unwrap().code(), Some(0));
-    }
-}
+use crate::support::{project::TestProject, serving::Server};
 
 /// A project with one pushed stream, and a token for it.
 fn project() -> (TestProject, String) {

@@ -21,6 +21,7 @@ pub(super) fn explain_serve(lines: &mut Lines, serve: &Serve) {
             lines.set("cert", tls.cert.display());
             lines.set("key", tls.key.display());
             lines.optional("client_ca", tls.client_ca.as_ref().map(|path| path.display()));
+            lines.optional("client_crl", tls.client_crl.as_ref().map(|path| path.display()));
             let client_cert = match tls.client_cert {
                 ClientCert::Optional => "optional",
                 ClientCert::Required => "required",
@@ -52,6 +53,7 @@ pub(super) fn explain_serve(lines: &mut Lines, serve: &Serve) {
         lines.wait("idle", timeouts.idle, usual.idle);
     });
     lines.within("spool", |lines| explain_spool(lines, &serve.spool));
+    lines.optional("audit_log", serve.audit_log.as_ref().map(|path| path.display()));
     lines.wait(
         "shutdown_grace",
         serve.shutdown_grace,
@@ -118,11 +120,17 @@ pub(super) fn explain_push(lines: &mut Lines, push: &Push) {
         push.idempotency.as_str(),
         usual.idempotency.as_str(),
     );
+    lines.value(
+        "on_violation",
+        push.on_violation.as_str(),
+        usual.on_violation.as_str(),
+    );
     lines.value("records_max", push.records_max, usual.records_max);
     lines.size("bytes_max", push.bytes_max, usual.bytes_max);
     lines.size("record_bytes_max", push.record_bytes_max, usual.record_bytes_max);
     lines.optional("deprecated", push.deprecated.map(moment));
     lines.optional("sunset", push.sunset.map(moment));
+    lines.optional("migration", push.migration.as_ref().map(ToString::to_string));
     lines.optional("delivery", push.delivery.as_ref());
 }
 

@@ -16,6 +16,7 @@ use crate::config::{
     incremental::{Filter, Incremental, Moment, OnExpired, Order, Until},
     paginate::{OffsetStep, OnFirst, PageSize, Paginate, Paging},
     read::values::show_duration,
+    records::RecordPaths,
     request::{Body, Method, Request},
     slice::{Combine, ParentRecords, SliceBy, SliceState, Slicing},
 };
@@ -35,7 +36,13 @@ pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream
     }
     explain_format(lines, &stream.format);
     let records = stream.records.to_string();
-    lines.value("records", records.as_str(), stream.format.records_default());
+    let events = RecordPaths::of_events().filter(|_| stream.webhook.is_some() && !stream.is_pulled());
+    let usual = events
+        .filter(|_| stream.format.is_json())
+        .map_or(stream.format.records_default().to_owned(), |paths| {
+            paths.to_string()
+        });
+    lines.value("records", records, usual);
     explain_paging(lines, &stream.paginate);
     match &stream.slices {
         Some(slices) => lines.within("slices", |lines| explain_slices(lines, slices)),

@@ -44,7 +44,10 @@ const SCOPE: Takes = Choice(&[
         "read",
         "ask what became of records: catalog, receipts, quarantine, drift",
     ),
-    ("admin", "metrics, and what changes the server"),
+    (
+        "admin",
+        "metrics, samples of records that others sent, and what changes the server",
+    ),
 ]);
 
 const PATTERN: Takes = Matching(

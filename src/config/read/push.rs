@@ -6,8 +6,8 @@ use crate::{
     clock::Timestamp,
     config::{
         parse_timestamp,
-        push::{Feed, Idempotency, Push, PushAuth},
-        read::values::size,
+        push::{Feed, Idempotency, OnViolation, Push, PushAuth},
+        read::{source::web_url, values::size},
         webhook::{Scheme, Webhook},
     },
     yaml::{
@@ -59,12 +59,33 @@ pub(super) static PUSH: Section = Section::new(
             "idempotency",
             Choice(&[
                 ("optional", "an `Idempotency-Key` counts where there is one"),
-                ("required", "a request without an `Idempotency-Key` is refused"),
+                ("required", "a request without an `Idempotency-Key`, and a webhook without an event id, is refused"),
             ]),
         )
         .default("optional")
         .doc("Whether a request must have an `Idempotency-Key`, by which it may be repeated.")
         .example("required"),
+        key(
+            "on_violation",
+            Choice(&[
+                ("accept", "nothing is judged before it is loaded, and the load quarantines what does not fit"),
+                ("tag", "they are landed; the answer names them, and so does a tag beside the body in raw"),
+                (
+                    "reject",
+                    "they are not landed, and the answer names them: the others of a batch are kept, none with \
+                     `mode=atomic`; a webhook is refused as a whole with 422, which many senders repeat for days and then \
+                     stop sending for, so `tag` is mostly better there",
+                ),
+            ]),
+        )
+        .default("accept")
+        .doc(
+            "What happens to records that do not fit the contract of the stream, before they are acknowledged: they are \
+             judged as the load will judge them, by the contract as it was at most five seconds ago. As long as there is no \
+             contract all are taken. While it cannot be read, `reject` answers 503 and `tag` takes them without a tag. A draft \
+             no longer grows by what is rejected: pin it first.",
+        )
+        .example("reject"),
         key("records_max", Integer(1, RECORDS_MAX))
             .default("10000")
             .doc("Most records of one request.")
@@ -75,7 +96,7 @@ pub(super) static PUSH: Section = Section::new(
             .example("4MiB"),
         key("record_bytes_max", Size)
             .default("1MiB")
-            .doc("Largest record; at most `bytes_max`.")
+            .doc("Largest record; at most `bytes_max`, which it is for a `webhook` without `push`.")
             .example("64KiB"),
         key("deprecated", Takes::Text)
             .doc("From when on producers should use something else: a moment or a date in UTC, in the header `Deprecation` (RFC 9745).")
@@ -86,6 +107,9 @@ pub(super) static PUSH: Section = Section::new(
                  `Sunset` (RFC 8594). Not before `deprecated`.",
             )
             .example("2027-06-30T12:00:00Z"),
+        key("migration", Takes::Url)
+            .doc("The page that tells producers what to use instead, in `Link` headers beside `Deprecation` and `Sunset`.")
+            .example("https://wiki.shop.example/orders-v2"),
         key("delivery", Takes::Text)
             .doc("What the catalog and the documentation say about delivery, if it differs from what holds for every stream.")
             .example("At least once, in any order; settled by five in the morning."),
@@ -97,6 +121,8 @@ pub(super) static PUSH: Section = Section::new(
 pub(super) fn push(value: Value<'_>) -> Option<Push> {
     let fields = value.fields(&PUSH)?;
     let usual = Push::DEFAULT;
+    let violations =
+        [OnViolation::Accept, OnViolation::Tag, OnViolation::Reject].map(|key| (key.as_str(), key));
     let keys = [Idempotency::Optional, Idempotency::Required].map(|key| (key.as_str(), key));
     let bytes = |key, most: u64, usual: u64| {
         let given = fields.optional(key, |value| size(value, 1..=most));
@@ -111,6 +137,9 @@ pub(super) fn push(value: Value<'_>) -> Option<Push> {
         idempotency: fields
             .optional("idempotency", |value| value.choice(&keys, &[]))
             .unwrap_or(usual.idempotency),
+        on_violation: fields
+            .optional("on_violation", |value| value.choice(&violations, &[]))
+            .unwrap_or(usual.on_violation),
         records_max: fields
             .optional("records_max", |value| value.integer(1..=RECORDS_MAX))
             .unwrap_or(usual.records_max),
@@ -122,6 +151,9 @@ pub(super) fn push(value: Value<'_>) -> Option<Push> {
         ),
         deprecated: fields.optional("deprecated", moment),
         sunset: fields.optional("sunset", moment),
+        migration: fields.optional("migration", |value| {
+            web_url(value, "whoever reads it gets in by itself")
+        }),
         delivery: fields.optional("delivery", Value::text).map(str::to_owned),
     };
     if push
@@ -143,6 +175,8 @@ pub(super) fn feed(fields: &Fields<'_>, webhook: Option<&Webhook>) -> Option<Fee
         (None, None) => return Some(Feed::Pull),
         (None, Some(_)) => Some(Push {
             auth: if signed { PushAuth::None } else { PushAuth::Token },
+            // What an API sends by itself is as large as it is; its records are seldom more than one.
+            record_bytes_max: Push::DEFAULT.bytes_max,
             ..Push::DEFAULT
         }),
         (Some(value), hook) => {

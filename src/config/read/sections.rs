@@ -147,7 +147,8 @@ pub static STREAM: Section = Section::new(
             .default("$[*]")
             .doc(
                 "Where the records are in a response: `[*]` is every element of an array, `.*` every member of an \
-                 object. The default is that of `format: json`.",
+                 object. The default is that of `format: json`; of a stream that is only sent webhooks it is the elements \
+                 of an array, or the one object.",
             )
             .example("$.data[*]")
             .more(&["{ union: ['$.issues[*]', '$.pulls[*]'] }"]),

@@ -54,7 +54,11 @@ pub(super) static SERVE: Section = Section::new(
             .example("0.0.0.0:8443"),
         key("admin_listen", ADDRESS)
             .default("127.0.0.1:9090")
-            .doc("Where metrics and what administers are, and nothing else. One that others can reach needs a producer with the scope `admin`.")
+            .doc(
+                "Where health and metrics are, and nothing else. Where others than this machine can reach it, metrics need a \
+                 producer with the scope `admin`, and with `tls` it has the certificate of the server; certificates of \
+                 clients are optional there.",
+            )
             .example("127.0.0.1:9091"),
         key("public_url", Takes::Url)
             .doc("What producers call it, where something stands between. Its path stands before that of every route.")
@@ -63,6 +67,14 @@ pub(super) static SERVE: Section = Section::new(
         key("limits", Takes::Section(&SERVE_LIMITS)).doc("Bounds on what it takes on."),
         key("timeouts", Takes::Section(&SERVE_TIMEOUTS)).doc("How long it waits for clients."),
         key("spool", Takes::Section(&spool::SPOOL)).doc("Where deliveries are kept until they are in the lake."),
+        key("audit_log", File)
+            .doc(
+                "A file that one line of JSON is appended to for every request that was let in or turned away, with who, why \
+                 and how that was proved, and for what is unusual: ten times the requests of before, a new kind of body. It \
+                 is only ever appended to; one that was moved away is begun anew. What was turned away and what is unusual is \
+                 in the log of the program too.",
+            )
+            .example("/var/log/landfall/audit.jsonl"),
         key("shutdown_grace", Takes::Duration)
             .default("30s")
             .doc("How long requests under way may take to end when it is told to stop.")
@@ -92,6 +104,13 @@ static SERVE_TLS: Section = Section::new(
         key("client_ca", File)
             .doc("A PEM file of the authorities whose certificates of clients are good (mTLS).")
             .example("certs/clients.pem"),
+        key("client_crl", File)
+            .doc(
+                "A PEM file of their revocation lists. With it a certificate whose authority has no list in it is refused; \
+                 a list that is out of date still counts.",
+            )
+            .example("certs/clients.crl.pem")
+            .beside("{ client_ca: certs/clients.pem }"),
         key(
             "client_cert",
             Choice(&[
@@ -127,7 +146,10 @@ static SERVE_LIMITS: Section = Section::new(
             .example("200"),
         key("bytes_at_once", Size)
             .default("256MiB")
-            .doc("Bytes of bodies in memory; at least twice the largest `push.bytes_max`, and 2MiB.")
+            .doc(
+                "Bytes of bodies in memory; at least twice the largest `push.bytes_max`, and 2MiB. A quarter as much again \
+                 may be on its way in HTTP/2 connections, and 64 KiB in each of them.",
+            )
             .example("512MiB"),
         key("header_bytes_max", Size)
             .default("32KiB")
@@ -149,7 +171,10 @@ static SERVE_TIMEOUTS: Section = Section::new(
             .example("5s"),
         key("read", Takes::Duration)
             .default("30s")
-            .doc("Between two parts of a body.")
+            .doc(
+                "The longest pause in a body, before its first part or between two. A body may also be no further behind 1 \
+                 KiB/s than this.",
+            )
             .example("10s"),
         key("request", Takes::Duration)
             .default("5m")
@@ -221,6 +246,7 @@ pub(super) fn serve(value: Value<'_>, dir: &FilePath) -> Option<Serve> {
         Some(value) => spool::spool(value, dir),
         None => Some(Spool::usual(&absolute(dir, ".")?)),
     };
+    let audit_log = fields.optional("audit_log", |value| path(value, dir));
     let shutdown_grace = fields
         .optional("shutdown_grace", |value| duration(value, Duration::ZERO..=HOUR))
         .unwrap_or(Serve::SHUTDOWN_GRACE_DEFAULT);
@@ -244,6 +270,7 @@ pub(super) fn serve(value: Value<'_>, dir: &FilePath) -> Option<Serve> {
         limits,
         timeouts,
         spool: spool?,
+        audit_log,
         shutdown_grace,
         tiers: tiers?,
         issuers: issuers.into_iter().map(|(_, issuer)| issuer).collect(),
@@ -349,7 +376,10 @@ fn tls(value: Value<'_>, dir: &FilePath) -> Option<ServeTls> {
         ("required", ClientCert::Required),
     ];
     let client_cert = fields.optional("client_cert", |value| value.choice(&words, &[]));
-    if let (Some(value), None) = (fields.value("client_cert"), fields.value("client_ca")) {
+    let client_crl = fields.optional("client_crl", |value| path(value, dir));
+    let of_clients = ["client_cert", "client_crl"];
+    let given = of_clients.iter().find_map(|key| fields.value(key));
+    if let (Some(value), None) = (given, fields.value("client_ca")) {
         let hint = "add client_ca".to_owned();
         return value.refuse("there is nobody whose certificates are good", Some(hint));
     }
@@ -357,6 +387,7 @@ fn tls(value: Value<'_>, dir: &FilePath) -> Option<ServeTls> {
         cert: cert?,
         key: key?,
         client_ca,
+        client_crl,
         client_cert: client_cert.unwrap_or(ClientCert::Optional),
     })
 }

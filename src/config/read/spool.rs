@@ -42,7 +42,8 @@ pub(super) static SPOOL: Section = Section::new(
                 (
                     "lake",
                     "when it is in the lake: for a machine without a disk that outlasts it. Slower, and what cannot be \
-                     put there is refused",
+                     put there within a minute is refused; if the lake took it all the same and only its answers were \
+                     lost so long, what is sent again stands twice, under one key",
                 ),
             ]),
         )

@@ -138,7 +138,12 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     };
     let written = fields.value("format");
     let format = written.map_or(Some(Format::JSON), format);
-    let records = records(fields.value("records"), format.as_ref().unwrap_or(&Format::JSON));
+    let records = match (fields.value("records"), format.as_ref().unwrap_or(&Format::JSON)) {
+        (None, format) if webhook.is_some() && fields.value("request").is_none() && format.is_json() => {
+            RecordPaths::of_events()
+        }
+        (value, format) => records(value, format),
+    };
     // A request that cannot be read is taken for one that may have a body: no problem follows from another.
     let method = request.as_ref().map_or(Method::Post, |request| request.method);
     let paginate = match fields.value("paginate") {

@@ -5,7 +5,7 @@ use crate::config::{
     Project,
     explain::explain,
     producers::{Rates, San, Scope, Scopes},
-    push::{Feed, Idempotency, Push, PushAuth},
+    push::{Feed, Idempotency, OnViolation, Push, PushAuth},
     serve::{Serve, ServeLimits, ServeTimeouts},
 };
 
@@ -244,6 +244,7 @@ producers:
         ("[landfall]", "[landfall], algorithms: [none]"),
         ("key: k.pem, ", ""),
         ("client_ca: ca.pem", "client_cert: required"),
+        ("client_ca: ca.pem", "client_crl: crl.pem"),
         ("tier: gold", "tier: silver"),
         ("'shop.*'", "'shop.o*'"),
         ("dns:a.example", "cn:a.example"),
@@ -273,12 +274,51 @@ fn r054_a_token_in_the_file_is_a_warning_and_is_not_shown() {
 }
 
 #[test]
+fn the_records_of_webhooks_are_the_events_unless_the_file_says_otherwise() {
+    let records = |push: &str| {
+        let (project, _) = read(&STREAMS.replace("push: {}", push)).unwrap();
+        let explained = explain(&project);
+        let line = explained.lines().find(|line| line.contains(".orders.records "));
+        (
+            project.sources[0].streams[0].records.to_string(),
+            line.unwrap().contains("default"),
+        )
+    };
+    let hook = "webhook: { scheme: github, secrets: { main: '${env:HOOK_SECRET}' } }";
+    assert_eq!(records(hook), ("$[*], else $".to_owned(), true));
+    assert_eq!(
+        records(&format!("{hook}, records: '$.events[*]'")),
+        ("$.events[*]".to_owned(), false)
+    );
+    assert_eq!(records("push: {}"), ("$[*]".to_owned(), true));
+}
+
+#[test]
+fn rejected_webhooks_are_advised_against() {
+    let hook = "webhook: { scheme: github, secrets: { main: '${env:HOOK_SECRET}' } }";
+    let advice = |push: &str| {
+        let (project, _) = read(&STREAMS.replace("push: {}", push)).unwrap();
+        let (source, stream) = project.streams().next().unwrap();
+        let lines = crate::config::advice::advice(source, stream);
+        lines
+            .iter()
+            .map(ToString::to_string)
+            .filter(|line| line.starts_with("webhook: "))
+            .count()
+    };
+    assert_eq!(advice(&format!("{hook}, push: {{ on_violation: reject }}")), 1);
+    assert_eq!(advice(&format!("{hook}, push: {{ on_violation: tag }}")), 0);
+    assert_eq!(advice("push: { on_violation: reject }"), 0);
+}
+
+#[test]
 fn every_setting_of_a_push_reaches_the_stream() {
-    let push = "push: { idempotency: required, records_max: 5, bytes_max: 1MiB, deprecated: 2026-12-01, \
-                delivery: At least once. }";
+    let push = "push: { idempotency: required, on_violation: tag, records_max: 5, bytes_max: 1MiB, deprecated: 2026-12-01, \
+                migration: 'https://wiki.shop.example/v2', delivery: At least once. }";
     let (project, _) = read(&STREAMS.replace("push: {}", push)).unwrap();
     let push = project.sources[0].streams[0].feed.push().unwrap().clone();
     assert_eq!(push.idempotency, Idempotency::Required);
+    assert_eq!(push.on_violation, OnViolation::Tag);
     assert_eq!(
         (push.records_max, push.bytes_max, push.record_bytes_max),
         (5, 1 << 20, 1 << 20)
@@ -288,4 +328,5 @@ fn every_setting_of_a_push_reaches_the_stream() {
         (push.sunset, push.delivery.as_deref()),
         (None, Some("At least once."))
     );
+    assert_eq!(push.migration.unwrap().as_str(), "https://wiki.shop.example/v2");
 }

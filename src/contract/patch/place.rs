@@ -1,6 +1,9 @@
 //! Where an observed path leads in a contract.
 
-use crate::contract::{Column, ColumnType, Contract};
+use crate::contract::{
+    Column, ColumnType, Contract,
+    place::{Step, steps},
+};
 
 /// One step of an observed path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,38 +41,12 @@ pub(in crate::contract) enum Place {
 /// Takes an observed path apart, such as `lines[]["unit price"]`, or `lines[2]` for one element; `None` if it is no such
 /// path.
 pub(in crate::contract) fn segments(path: &str) -> Option<Vec<Segment>> {
-    let mut segments = Vec::new();
-    let mut rest = path;
-    while !rest.is_empty() {
-        if let Some(behind) = behind_element(rest) {
-            segments.push(Segment::Element);
-            rest = behind;
-        } else if let Some(quoted) = rest.strip_prefix('[') {
-            let mut names = serde_json::Deserializer::from_str(quoted).into_iter::<String>();
-            segments.push(Segment::Member(names.next()?.ok()?));
-            rest = quoted.get(names.byte_offset()..)?.strip_prefix(']')?;
-        } else {
-            let name = rest
-                .strip_prefix('.')
-                .filter(|_| !segments.is_empty())
-                .unwrap_or(rest);
-            let end = name.find(['.', '[']).unwrap_or(name.len());
-            if end == 0 {
-                return None;
-            }
-            segments.push(Segment::Member(name[..end].to_owned()));
-            rest = &name[end..];
-        }
-    }
-    Some(segments)
-}
-
-/// What is behind `[]` or `[2]`.
-fn behind_element(path: &str) -> Option<&str> {
-    let number = path.strip_prefix('[')?;
-    number
-        .trim_start_matches(|digit: char| digit.is_ascii_digit())
-        .strip_prefix(']')
+    let steps = steps(path)?.into_iter();
+    let segments = steps.map(|step| match step {
+        Step::Member(name) => Segment::Member(name),
+        Step::Element(_) => Segment::Element,
+    });
+    Some(segments.collect())
 }
 
 /// Follows an observed path.

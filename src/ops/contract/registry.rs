@@ -3,18 +3,21 @@
 use std::{collections::BTreeMap, path::Path};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use chrono::NaiveDate;
 use datafusion::dataframe::DataFrame;
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::propose::file;
 use crate::{
-    config::{Stream, StreamName},
+    clock::Timestamp,
+    config::{Stream, StreamName, parse_timestamp},
     contract::{
         Contract,
         compat::{Mode, conflicts},
         contracts::Contracts,
         diff::diff,
+        lifecycle::Lifecycle,
         odcs,
         revisions::{Revisions, to_json},
     },
@@ -22,12 +25,13 @@ use crate::{
     ops::Workspace,
     query::sql_error,
     raw::layout::{self, SystemTable},
-    report::names,
+    report::{names, rows},
     table::{contracts::ContractRow, side::Side},
 };
 
 const VERSIONS: &str = include_str!("../../../sql/reports/contract_versions.sql");
 const CHANGES: &str = include_str!("../../../sql/reports/contract_changes.sql");
+const LIST: &str = include_str!("../../../sql/reports/contract_list.sql");
 const TEXTS: &str = include_str!("../../../sql/reports/contract_texts.sql");
 
 /// Most incompatible differences that an error names.
@@ -188,6 +192,60 @@ async fn keep(
 pub async fn versions(workspace: &Workspace, stream: &StreamName) -> Result<DataFrame> {
     let session = workspace.session()?;
     session.with_params(VERSIONS, params(stream)).await
+}
+
+/// A registered version of a contract of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Its semantic version.
+    pub version: String,
+    /// Its ODCS status.
+    pub status: String,
+    /// Where in its life it is today: `active`, `deprecated` or `sunset`.
+    pub phase: &'static str,
+    /// The day from which its time is over, if it says one.
+    pub ends: Option<NaiveDate>,
+    /// When it was registered.
+    pub registered_at: Timestamp,
+    /// The mode in which it was compared with the versions before it.
+    pub compatibility: String,
+    /// The differences to the version before it.
+    pub changes: serde_json::Value,
+    /// The SHA-256 of the file, lowercase hex.
+    pub sha256: String,
+    /// The versions of records that it judges; none if it is the contract of the stream.
+    pub record_versions: Option<String>,
+}
+
+/// The versions of the contract of `stream`, oldest first. A text that came back stands there again.
+///
+/// # Errors
+/// Those of the query.
+pub async fn list(workspace: &Workspace, stream: &StreamName) -> Result<Vec<Version>> {
+    let session = workspace.session()?;
+    let batches = session.with_params(LIST, params(stream)).await?.collect().await;
+    let batches = batches.map_err(|source| sql_error("list contract versions", source))?;
+    let today = workspace.clock.now().date_naive();
+    let version = |row: &serde_json::Map<String, serde_json::Value>| {
+        let text = |name: &str| {
+            let text = row.get(name).and_then(serde_json::Value::as_str);
+            text.unwrap_or_default().to_owned()
+        };
+        let lifecycle = Lifecycle::read(&text("text"));
+        let at = parse_timestamp(&text("registered_at"));
+        Version {
+            version: text("version"),
+            status: text("status"),
+            phase: lifecycle.phase(today),
+            ends: lifecycle.ends(),
+            registered_at: at.unwrap_or(Timestamp::UNIX_EPOCH),
+            compatibility: text("compatibility"),
+            changes: serde_json::from_str(&text("changes")).unwrap_or_default(),
+            sha256: text("sha256"),
+            record_versions: Some(text("record_versions")).filter(|versions| !versions.is_empty()),
+        }
+    };
+    Ok(rows::objects(&batches)?.iter().map(version).collect())
 }
 
 /// What the registered versions of the own contracts of `streams` changed, by the name of the stream.

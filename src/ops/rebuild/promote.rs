@@ -303,6 +303,7 @@ fn note(workspace: &Workspace, wanted: &Wanted<'_>, app: &AppId, until: BatchNum
             batch: until,
             load_id: uuid::Uuid::now_v7().to_string(),
             rules: workspace.rules(wanted.contracts),
+            traces: Vec::new(),
         },
         keys: wanted.stream.table.keys.join(", "),
     }

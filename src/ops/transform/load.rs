@@ -231,6 +231,7 @@ impl<'a> Loader<'a> {
             batch: last.number,
             load_id: uuid::Uuid::now_v7().to_string(),
             rules: self.workspace.rules(&self.contracts),
+            traces: Vec::new(),
         };
         let pass = self.pass_of(&entries).await?;
         let started_at = self.workspace.clock.now();
@@ -252,6 +253,11 @@ impl<'a> Loader<'a> {
             }
         }
         self.refuse_misfits(&split)?;
+        note.traces = split.traces.ids();
+        if !note.traces.is_empty() {
+            info!(stream = %self.stream.name, load_id = note.load_id, links = note.traces.join(" "),
+                more = split.traces.has_more(), "load linked to the traces of its deliveries");
+        }
         info!(stream = %self.stream.name, read = split.counts.read, judge_ms = begun.elapsed().as_millis(), "load judged");
         let (profile, mut changes) = self.drift(&split, note.from).await?;
         changes.extend(evolved_changes);
@@ -469,7 +475,8 @@ impl<'a> Loader<'a> {
         for batch in batches {
             expired.refuse(&self.log, &(batch..=batch), "load raw batches")?;
         }
-        split.responses = scan::seen(&watch);
+        let seen = scan::seen(&watch);
+        (split.responses, split.traces) = (seen.responses, seen.traces);
         Ok(split)
     }
 
@@ -537,6 +544,7 @@ impl<'a> Loader<'a> {
             batch: last.number,
             load_id: String::new(),
             rules: self.workspace.rules(&self.contracts),
+            traces: Vec::new(),
         };
         self.judge(entries, &note, self.workspace.clock.now()).await
     }

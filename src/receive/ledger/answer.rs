@@ -61,6 +61,24 @@ impl Fingerprint {
     }
 }
 
+impl Fingerprint {
+    /// The lowercase hex of it.
+    pub fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What [`Fingerprint::to_hex`] gave; `None` for anything else.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+        let digits = digits.filter(|digits| digits.len() == 64)?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = u8::try_from(pair[0] << 4 | pair[1]).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
 /// SHA-256 over `parts`, each with its length before it, so that no two lists of parts run together to the same bytes.
 fn hash(domain: &str, parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = Sha256::new();
@@ -210,6 +228,16 @@ mod tests {
             ),
         ] {
             assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_reads_back() {
+        let fingerprint = Fingerprint::of(None, b"{}");
+        let text = fingerprint.to_hex();
+        assert_eq!(Fingerprint::from_hex(&text), Some(fingerprint));
+        for other in [&text[1..], "", &text.replace(&text[..1], "x")] {
+            assert_eq!(Fingerprint::from_hex(other), None);
         }
     }
 

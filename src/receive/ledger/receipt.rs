@@ -80,6 +80,21 @@ pub struct Cursor {
     pub(super) id: [u8; 16],
 }
 
+impl Cursor {
+    /// The place behind the entry `id` of a list, which changed last at `updated_at`.
+    pub fn new(updated_at: Timestamp, id: [u8; 16]) -> Self {
+        Self {
+            updated_at: updated_at.timestamp_micros(),
+            id,
+        }
+    }
+
+    /// When the entry changed last, to the microsecond.
+    pub fn updated_at(self) -> Timestamp {
+        Timestamp::from_timestamp_micros(self.updated_at).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}{:032x}", self.updated_at, u128::from_be_bytes(self.id))

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     clock::Timestamp,
-    config::{StreamName, producers::Scope},
+    config::{Name, StreamName, producers::Scope},
     receive::producer::{
         Caller,
         denial::{Denied, Told, Via},
@@ -23,9 +23,9 @@ pub struct AuditEvent {
     pub at: Timestamp,
     /// The request.
     pub request_id: String,
-    /// `granted`, `unauthenticated`, `forbidden` or `unavailable`.
+    /// `granted`, `unauthenticated`, `forbidden`, `unavailable` or `unusual`.
     pub outcome: &'static str,
-    /// `ok`, or why not: [`Denial::as_str`](crate::receive::producer::denial::Denial::as_str).
+    /// `ok`, or why not: [`Denial::as_str`](crate::receive::producer::denial::Denial::as_str); or what is unusual.
     pub class: &'static str,
     /// How it was proved who it is: [`Via::as_str`].
     pub via: &'static str,
@@ -44,6 +44,12 @@ pub struct AuditEvent {
     /// Where the request came from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<IpAddr>,
+    /// SHA-256 of the certificate of the connection, if it showed one that is good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// What is unusual, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// What an event says of its request.
@@ -59,6 +65,8 @@ pub struct Occasion<'a> {
     pub stream: Option<&'a StreamName>,
     /// Where the request came from.
     pub remote: Option<IpAddr>,
+    /// SHA-256 of the certificate of the connection, if it showed one that is good.
+    pub certificate: Option<&'a str>,
 }
 
 impl AuditEvent {
@@ -91,6 +99,27 @@ impl AuditEvent {
         }
     }
 
+    /// Something is not as it was before.
+    pub fn unusual(
+        occasion: &Occasion<'_>,
+        producer: Option<&Name>,
+        class: &'static str,
+        detail: String,
+    ) -> Self {
+        Self {
+            outcome: "unusual",
+            class,
+            producer: producer.map(ToString::to_string),
+            detail: Some(detail),
+            ..Self::of(occasion)
+        }
+    }
+
+    /// Whether nobody need look at it now.
+    pub fn is_granted(&self) -> bool {
+        self.outcome == "granted"
+    }
+
     /// Labels for a metric, each from a closed list or from the names of the project, so that no client makes series.
     pub fn labels(&self) -> [(&'static str, &str); 4] {
         [
@@ -113,6 +142,8 @@ impl AuditEvent {
             scope: occasion.scope.map(Scope::as_str),
             stream: occasion.stream.map(ToString::to_string),
             remote: occasion.remote,
+            certificate: occasion.certificate.map(str::to_owned),
+            detail: None,
         }
     }
 }
@@ -130,6 +161,7 @@ mod tests {
             scope: Some(Scope::Ingest),
             stream: None,
             remote: Some(IpAddr::from([127, 0, 0, 1])),
+            certificate: None,
         };
         let mut series = std::collections::BTreeSet::new();
         for (number, denial) in Denial::ALL.into_iter().cycle().take(10_000).enumerate() {
@@ -156,12 +188,13 @@ mod tests {
             scope: Some(Scope::Ingest),
             stream: None,
             remote: None,
+            certificate: Some("00ff"),
         };
         let denied = Denied {
             credential: Some("k3V9x2M4q8R1".to_owned()),
             ..Denied::new(Denial::TokenWrong, Via::Token)
         };
         let line = serde_json::to_string(&AuditEvent::denied(&occasion, &denied)).unwrap();
-        insta::assert_snapshot!(line, @r#"{"at":"1970-01-01T00:00:00Z","request_id":"r-1","outcome":"unauthenticated","class":"token_wrong","via":"token","credential":"k3V9x2M4q8R1","scope":"ingest"}"#);
+        insta::assert_snapshot!(line, @r#"{"at":"1970-01-01T00:00:00Z","request_id":"r-1","outcome":"unauthenticated","class":"token_wrong","via":"token","credential":"k3V9x2M4q8R1","scope":"ingest","certificate":"00ff"}"#);
     }
 }

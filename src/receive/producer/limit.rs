@@ -36,6 +36,9 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// Longest time a producer is told to wait. By then things are different.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
+/// What is taken of the bytes of a body at a time, where they are taken as it comes.
+pub const STEP_BYTES: u64 = 256 << 10;
+
 /// Counts what is sent and what is under way.
 pub struct Limiter {
     lanes: Vec<Lane>,
@@ -63,6 +66,8 @@ pub struct Ask<'a> {
     pub stream: Option<&'a StreamName>,
     /// The length of the body in bytes, or the most it can have if that is not said.
     pub bytes: u64,
+    /// What is taken of that before the body comes; [`Permit::reach`] takes the rest.
+    pub first: u64,
 }
 
 /// Whether a request may go on.
@@ -103,11 +108,35 @@ pub enum Reason {
 }
 
 /// The right to go on with one request. Dropped, it is over.
+///
+/// What it took of the rates for bytes that did not come is given back then; all that it took, if nobody vouches for
+/// the sender: whoever may not send must not use up what those may who do.
 #[derive(Debug)]
 pub struct Permit {
     limiter: Arc<Limiter>,
     lane: usize,
     stream: Option<StreamName>,
+    /// What is taken of rates and memory.
+    bytes: u64,
+    /// The most that is: more than a bucket holds could never be granted.
+    bytes_max: u64,
+    /// What came of the body.
+    came: u64,
+    vouched: Vouched,
+}
+
+/// Whether it is known that a request comes from whom it is counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Vouched {
+    Yes,
+    /// Not before [`Permit::settle`].
+    NotYet,
+}
+
+/// What a request needs of the rates.
+#[derive(Clone, Copy, Debug)]
+struct Need {
+    requests: u64,
     bytes: u64,
 }
 
@@ -194,18 +223,24 @@ impl Limiter {
         })
     }
 
-    /// Whether `ask` may go on at `now`, which is to come from a clock that goes on evenly. Takes the same time always.
-    pub fn admit(self: &Arc<Self>, ask: &Ask<'_>, now: Timestamp, pressure: Pressure) -> Admission {
-        let number = match ask.who {
+    /// How fast `who` may send; none if nobody of this name is declared.
+    pub fn rates(&self, who: Who<'_>) -> Option<&Rates> {
+        Some(&self.lanes.get(self.lane(who)?)?.rates)
+    }
+
+    fn lane(&self, who: Who<'_>) -> Option<usize> {
+        match who {
             Who::Producer(name) => self.of_producers.get(name),
             Who::Sender(stream) => self.of_streams.get(stream),
-        };
-        let Some((number, lane)) = number.and_then(|number| Some((*number, self.lanes.get(*number)?))) else {
-            return Admission::Refused(Refusal {
-                reason: Reason::Unknown,
-                retry_after: RETRY_AFTER_MAX,
-                standing: Standing::default(),
-            });
+        }
+        .copied()
+    }
+
+    /// Whether `ask` may go on at `now`, which is to come from a clock that goes on evenly. Takes the same time always.
+    pub fn admit(self: &Arc<Self>, ask: &Ask<'_>, now: Timestamp, pressure: Pressure) -> Admission {
+        let number = self.lane(ask.who);
+        let Some((number, lane)) = number.and_then(|number| Some((number, self.lanes.get(number)?))) else {
+            return Admission::Refused(Refusal::new(Reason::Unknown, None, Standing::default()));
         };
         // What a client names and the project does not have is never counted by itself.
         let stream = ask
@@ -213,9 +248,11 @@ impl Limiter {
             .filter(|stream| self.pushed.contains(*stream) && lane.rates.stream_share < 1.0);
         // More than a bucket ever holds could never be granted: such a request empties it.
         let stream_bytes = stream.map_or(u64::MAX, |_| lane.rates.stream_bytes());
-        let bytes = ask.bytes.min(lane.rates.bytes).min(stream_bytes);
+        let bytes_max = ask.bytes.min(lane.rates.bytes).min(stream_bytes);
+        let bytes = ask.first.min(bytes_max);
         let mut counters = lane.lock();
-        let outcome = self.decide(&mut counters, &lane.rates, stream, bytes, now, pressure);
+        let need = Need { requests: 1, bytes };
+        let outcome = self.decide(&mut counters, &lane.rates, stream, need, now, pressure);
         let standing = counters.standing(stream, pressure);
         match outcome {
             Ok(()) => {
@@ -224,51 +261,52 @@ impl Limiter {
                     lane: number,
                     stream: stream.cloned(),
                     bytes,
+                    bytes_max,
+                    came: 0,
+                    vouched: match ask.who {
+                        Who::Producer(_) => Vouched::Yes,
+                        Who::Sender(_) => Vouched::NotYet,
+                    },
                 };
                 Admission::Granted(permit, standing)
             }
-            Err((reason, wait)) => Admission::Refused(Refusal {
-                reason,
-                retry_after: wait
-                    .unwrap_or(RETRY_AFTER_MAX)
-                    .clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX),
-                standing,
-            }),
+            Err((reason, wait)) => Admission::Refused(Refusal::new(reason, wait, standing)),
         }
     }
 
-    /// Takes everything that one request needs, or nothing.
+    /// Takes everything that is needed, or nothing.
     fn decide(
         &self,
         counters: &mut Counters,
         rates: &Rates,
         stream: Option<&StreamName>,
-        bytes: u64,
+        need: Need,
         now: Timestamp,
         pressure: Pressure,
     ) -> Result<(), (Reason, Option<Duration>)> {
+        let Need { requests, bytes } = need;
         if let Some(stream) = stream {
             let meter = counters.streams.entry(stream.clone()).or_insert_with(|| {
                 let (requests, bytes) = (rates.stream_requests(), rates.stream_bytes());
                 Meter::new(rates, requests, bytes, rates.stream_at_once(), now)
             });
-            meter.check(bytes, now, pressure)?;
+            meter.check(need, now, pressure)?;
         }
-        counters.own.check(bytes, now, pressure)?;
+        counters.own.check(need, now, pressure)?;
         let mut shared = self.lock();
         let (weight, own) = (u64::from(rates.weight), u64::from(counters.own.at_once));
-        let free =
-            shared.requests.admits(own, 1, weight) && shared.bytes.admits(counters.bytes_held, bytes, weight);
+        let free = shared.requests.admits(own, requests, weight)
+            && shared.bytes.admits(counters.bytes_held, bytes, weight);
         if !free {
             return Err((Reason::Capacity, None));
         }
-        shared.requests.used += 1;
+        shared.requests.used += requests;
         shared.bytes.used += bytes;
         drop(shared);
         counters.bytes_held += bytes;
-        counters.own.take(bytes);
+        counters.own.take(need);
         if let Some(meter) = stream.and_then(|stream| counters.streams.get_mut(stream)) {
-            meter.take(bytes);
+            meter.take(need);
         }
         Ok(())
     }
@@ -279,8 +317,43 @@ impl Limiter {
 }
 
 impl Permit {
-    /// Says how many bytes there were, if that was not known before: the rest is given back.
+    /// Says that so many bytes of the body came, and takes what is needed for some more to come.
+    ///
+    /// # Errors
+    /// Why they are not granted now. All that was taken of the rates for the body is given back then, or a sender
+    /// whose bodies are larger than what is left would never get one through.
+    pub fn reach(&mut self, bytes: u64, now: Timestamp, pressure: Pressure) -> Result<(), Refusal> {
+        self.came = bytes;
+        if bytes <= self.bytes || self.bytes == self.bytes_max {
+            return Ok(());
+        }
+        let wanted = bytes.saturating_add(STEP_BYTES).min(self.bytes_max);
+        let limiter = Arc::clone(&self.limiter);
+        let Some(lane) = limiter.lanes.get(self.lane) else {
+            return Ok(());
+        };
+        let mut counters = lane.lock();
+        let stream = self.stream.as_ref();
+        let need = |bytes| Need { requests: 0, bytes };
+        let more = need(wanted - self.bytes);
+        let taken = limiter.decide(&mut counters, &lane.rates, stream, more, now, pressure);
+        let Err((reason, wait)) = taken else {
+            self.bytes = wanted;
+            return Ok(());
+        };
+        counters.give_back(stream, need(self.bytes));
+        self.came = self.bytes;
+        let standing = counters.standing(stream, pressure);
+        // All of it has to be there when it comes again.
+        let whole = counters.own.check(need(wanted), now, pressure);
+        let wait = whole.err().map_or(wait, |(_, wait)| wait);
+        Err(Refusal::new(reason, wait, standing))
+    }
+
+    /// Says how many bytes there were, and that they are from whom they are counted for: the rest is given back.
     pub fn settle(&mut self, bytes: u64) {
+        self.vouched = Vouched::Yes;
+        self.came = bytes;
         let rest = self.bytes.saturating_sub(bytes);
         self.bytes -= rest;
         let Some(lane) = self.limiter.lanes.get(self.lane) else {
@@ -288,16 +361,13 @@ impl Permit {
         };
         let mut counters = lane.lock();
         counters.bytes_held = counters.bytes_held.saturating_sub(rest);
-        counters.own.bytes.give_back(rest);
-        if let Some(meter) = self
-            .stream
-            .as_ref()
-            .and_then(|stream| counters.streams.get_mut(stream))
-        {
-            meter.bytes.give_back(rest);
-        }
+        let rest = Need {
+            requests: 0,
+            bytes: rest,
+        };
+        counters.give_back(self.stream.as_ref(), rest);
         let mut shared = self.limiter.lock();
-        shared.bytes.used = shared.bytes.used.saturating_sub(rest);
+        shared.bytes.used = shared.bytes.used.saturating_sub(rest.bytes);
     }
 
     /// Bytes it stands for.
@@ -312,6 +382,17 @@ impl Drop for Permit {
             return;
         };
         let mut counters = lane.lock();
+        let unused = match self.vouched {
+            Vouched::Yes => Need {
+                requests: 0,
+                bytes: self.bytes.saturating_sub(self.came),
+            },
+            Vouched::NotYet => Need {
+                requests: 1,
+                bytes: self.bytes,
+            },
+        };
+        counters.give_back(self.stream.as_ref(), unused);
         counters.own.at_once = counters.own.at_once.saturating_sub(1);
         counters.bytes_held = counters.bytes_held.saturating_sub(self.bytes);
         if let Some(meter) = self
@@ -328,6 +409,15 @@ impl Drop for Permit {
 }
 
 impl Refusal {
+    fn new(reason: Reason, wait: Option<Duration>, standing: Standing) -> Self {
+        let wait = wait.unwrap_or(RETRY_AFTER_MAX);
+        Self {
+            reason,
+            retry_after: wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX),
+            standing,
+        }
+    }
+
     /// The HTTP status: 429 for what the producer has done, 503 for what it has not.
     pub fn status(&self) -> u16 {
         match self.reason {
@@ -358,6 +448,15 @@ impl Lane {
 }
 
 impl Counters {
+    /// Gives back what was taken of the rates.
+    fn give_back(&mut self, stream: Option<&StreamName>, unused: Need) {
+        let meter = stream.and_then(|stream| self.streams.get_mut(stream));
+        for meter in std::iter::once(&mut self.own).chain(meter) {
+            meter.requests.give_back(unused.requests);
+            meter.bytes.give_back(unused.bytes);
+        }
+    }
+
     fn standing(&self, stream: Option<&StreamName>, pressure: Pressure) -> Standing {
         let mut quotas = Vec::with_capacity(6);
         self.own.tell(
@@ -388,11 +487,11 @@ impl Meter {
 
     fn check(
         &mut self,
-        bytes: u64,
+        need: Need,
         now: Timestamp,
         pressure: Pressure,
     ) -> Result<(), (Reason, Option<Duration>)> {
-        if self.at_once >= self.at_once_max {
+        if need.requests > 0 && self.at_once >= self.at_once_max {
             return Err((Reason::AtOnce, None));
         }
         let mut granted = |bucket: fn(&mut Self) -> &mut Bucket, amount, reason| {
@@ -403,14 +502,14 @@ impl Meter {
                 (if eased { Reason::Pressure } else { reason }, short.wait)
             })
         };
-        granted(|meter| &mut meter.requests, 1, Reason::Requests)?;
-        granted(|meter| &mut meter.bytes, bytes, Reason::Bytes)
+        granted(|meter| &mut meter.requests, need.requests, Reason::Requests)?;
+        granted(|meter| &mut meter.bytes, need.bytes, Reason::Bytes)
     }
 
-    fn take(&mut self, bytes: u64) {
-        self.requests.take(1);
-        self.bytes.take(bytes);
-        self.at_once += 1;
+    fn take(&mut self, need: Need) {
+        self.requests.take(need.requests);
+        self.bytes.take(need.bytes);
+        self.at_once += u32::from(need.requests > 0);
     }
 
     fn tell(&self, names: [&'static str; 3], pressure: Pressure, quotas: &mut Vec<Quota>) {

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
         Delivery,
         spool::{
             level::Level,
+            pace::Pace,
             part::{Lake, Landed, blocking, page},
         },
     },
@@ -44,6 +45,16 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Longest that senders wait for one batch.
 pub const LAND_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often a batch is tried again.
+const RETRIES_MAX: u32 = 8;
+
+/// How long that waits in between.
+const PACE: Pace = Pace {
+    backoff_start: Duration::from_millis(100),
+    backoff_max: Duration::from_secs(10),
+    ..Pace::USUAL
+};
+
 /// Deliveries that count when they are in the lake.
 pub struct Direct {
     lake: Arc<Lake>,
@@ -53,6 +64,12 @@ pub struct Direct {
     pub(crate) idle: Duration,
     /// Who lands the deliveries of a stream. There are no more than the project has streams.
     streams: Mutex<HashMap<StreamName, mpsc::UnboundedSender<Waiting>>>,
+}
+
+/// A landing that nothing went wrong with, and the run it lands for.
+struct Kept {
+    landing: Landing,
+    run_id: String,
 }
 
 struct Waiting {
@@ -77,8 +94,8 @@ impl Direct {
     /// runtime.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] if too much waits; else what the store says. Whether it stands is not known then: a sender that
-    /// tries again may have it stand twice, under one event id or idempotency key.
+    /// [`ErrorKind::Limit`] if too much waits; else what the store said in the end. Whether it stands is not known then: a
+    /// sender that tries again may have it stand twice, under one event id or idempotency key.
     pub async fn append(&self, delivery: Delivery) -> Result<()> {
         let bytes = u32::try_from(delivery.page.body.len()).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.waiting)
@@ -164,7 +181,7 @@ async fn land_all(
             .into_iter()
             .map(|waiting| (waiting.delivery, (waiting.permit, waiting.done)))
             .unzip();
-        let landed = match timeout(LAND_TIMEOUT, land(&lake, &stream, &mut landing, deliveries)).await {
+        let landed = match timeout(LAND_TIMEOUT, land_once(&lake, &stream, &mut landing, deliveries)).await {
             Ok(landed) => landed,
             Err(late) => Err(Error::new(ErrorKind::Unavailable, "land deliveries in time")
                 .with("stream", &stream)
@@ -203,34 +220,36 @@ async fn gather(first: Waiting, receiver: &mut mpsc::UnboundedReceiver<Waiting>)
 }
 
 /// Lands one batch through `kept`, which stays open as long as nothing goes wrong.
-async fn land(
+///
+/// What the store did not answer well is tried again, under the same run id: an attempt whose answer was lost is found,
+/// and is not landed a second time.
+async fn land_once(
     lake: &Arc<Lake>,
     stream: &StreamName,
-    kept: &mut Option<Landing>,
+    kept: &mut Option<Kept>,
     deliveries: Vec<Delivery>,
 ) -> Result<BatchNumber> {
-    let mut landing = match kept.take() {
-        Some(landing) => landing,
-        None => {
-            let store = Arc::clone(&lake.store);
-            let run_id = BatchId::new(lake.clock.now()).to_string();
-            Landing::open(
-                store,
-                stream.clone(),
-                lake.clock.clone(),
-                run_id,
-                lake.config_hash.clone(),
-            )
-            .await?
+    let mut before = kept.take();
+    let run_id = match &before {
+        Some(kept) => kept.run_id.clone(),
+        None => BatchId::new(lake.clock.now()).to_string(),
+    };
+    let mut begun = None;
+    let mut failures = 0;
+    let (batch, landing) = loop {
+        let landing = before.take().map(|kept| kept.landing);
+        match attempt(lake, stream, &run_id, landing, &mut begun, &deliveries).await {
+            Ok(landed) => break landed,
+            Err(error) if error.kind() == ErrorKind::Unavailable && failures < RETRIES_MAX => {
+                failures += 1;
+                tracing::warn!(%stream, failures, error = error.chain(), "deliveries wait for the lake");
+                sleep(PACE.backoff(failures, rand::random())).await;
+            }
+            Err(error) => return Err(error),
         }
     };
-    let mut receipts = Vec::with_capacity(deliveries.len());
-    for delivery in deliveries {
-        receipts.push(delivery.receipt);
-        landing.append(page(delivery)).await?;
-    }
-    let batch = landing.commit_push(None).await?;
-    *kept = Some(landing);
+    *kept = Some(Kept { landing, run_id });
+    let receipts = deliveries.iter().map(|delivery| delivery.receipt).collect();
     let landed = Landed {
         stream: stream.clone(),
         batch,
@@ -242,4 +261,37 @@ async fn land(
         tracing::warn!(error = error.chain(), batch = batch.get(), "landed and not noted");
     }
     Ok(batch)
+}
+
+/// Tries once to have `deliveries` stand as one batch of the run. `begun` is the first number they may stand under: by
+/// it an earlier attempt of theirs is told from earlier batches of the run.
+async fn attempt(
+    lake: &Lake,
+    stream: &StreamName,
+    run_id: &str,
+    landing: Option<Landing>,
+    begun: &mut Option<BatchNumber>,
+    deliveries: &[Delivery],
+) -> Result<(BatchNumber, Landing)> {
+    let mut landing = match landing {
+        Some(landing) => landing,
+        None => {
+            let (store, clock) = (Arc::clone(&lake.store), lake.clock.clone());
+            let hash = lake.config_hash.clone();
+            Landing::open(store, stream.clone(), clock, run_id.to_owned(), hash).await?
+        }
+    };
+    match *begun {
+        None => *begun = Some(landing.next_number()),
+        Some(from) => {
+            if let Some(batch) = landing.landed_since(from).await? {
+                return Ok((batch, landing));
+            }
+        }
+    }
+    for delivery in deliveries {
+        landing.append(page(delivery.clone())).await?;
+    }
+    let batch = landing.commit_push_once(None).await?;
+    Ok((batch, landing))
 }

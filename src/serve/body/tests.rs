@@ -26,6 +26,15 @@ const LIMITS: BodyLimits = BodyLimits {
     body_timeout: Duration::from_secs(5),
 };
 
+async fn receive(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &BodyLimits,
+    budget: &Budget,
+) -> Result<Wire, Problem> {
+    super::receive(headers, body, limits, budget, &mut |_| Ok(())).await
+}
+
 fn budget() -> Budget {
     Budget::new(64 << 20, Duration::from_millis(50))
 }
@@ -305,9 +314,41 @@ fn f103_time_is_earned_by_bytes_up_to_the_timeout() {
         bytes_per_second_min: 1000,
         ..LIMITS
     };
-    assert_eq!(limits.due(began, 0), began + Duration::from_millis(100));
-    assert_eq!(limits.due(began, 2000), began + Duration::from_millis(2100));
-    assert_eq!(limits.due(began, usize::MAX / 2000), began + limits.body_timeout);
+    let due =
+        |after: u64, received| limits.due(began, began + Duration::from_millis(after), received) - began;
+    assert_eq!(due(0, 0), Duration::from_millis(100));
+    assert_eq!(due(1990, 1900), Duration::from_millis(2000));
+    assert_eq!(due(4990, usize::MAX / 2000), limits.body_timeout);
+    // What was earned is no time for a pause.
+    assert_eq!(due(1000, 500_000), Duration::from_millis(1100));
+}
+
+#[tokio::test]
+async fn f103_a_pause_is_no_longer_than_is_said_however_much_came_before() {
+    let limits = BodyLimits {
+        bytes_per_second_min: 1 << 10,
+        ..LIMITS
+    };
+    let much = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 1 << 19]))]);
+    let stopped = Body::from_stream(futures::StreamExt::chain(much, stream::pending()));
+    let began = Instant::now();
+    let problem = receive(&headers(""), stopped, &limits, &budget())
+        .await
+        .unwrap_err();
+    assert_eq!(problem.code(), Code::BodyTooSlow);
+    assert!(began.elapsed() < limits.body_timeout / 2, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn who_counts_can_end_it_before_more_is_kept() {
+    let (body, asked) = chunked(1000, 64 << 10);
+    let mut count = |bytes: u64| match bytes > 128 << 10 {
+        true => Err(Problem::new(Code::RateLimited, "enough")),
+        false => Ok(()),
+    };
+    let problem = super::receive(&headers(""), body, &LIMITS, &budget(), &mut count).await;
+    assert_eq!(problem.unwrap_err().code(), Code::RateLimited);
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]

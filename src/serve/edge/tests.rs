@@ -37,7 +37,7 @@ async fn ask(request: axum::http::request::Builder) -> (Response<()>, Value) {
         uri_bytes_max: 100,
         request_timeout: Duration::from_millis(50),
     };
-    let edge = Edge::new(router(), limits, Clock::from_fn(|| Timestamp::UNIX_EPOCH));
+    let edge = Edge::new(router(), limits, Clock::from_fn(|| Timestamp::UNIX_EPOCH), "/in");
     let request = request.header("host", "here").body(Body::empty()).unwrap();
     let (parts, body) = edge.answer(request).await.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
@@ -100,7 +100,7 @@ async fn r147_every_failure_explains_itself() {
             (&body["code"], &body["type"], &body["request_id"], &body["status"]),
             (
                 &json!(code),
-                &json!(format!("/problems/{code}")),
+                &json!(format!("/in/docs#{code}")),
                 &json!("req-9"),
                 &json!(status)
             )

@@ -33,6 +33,7 @@ use super::{
     Limits, Peer,
     activity::{Activity, Due, Exchange},
     socket::Linger,
+    window::{Window, Windows},
 };
 use crate::serve::{edge::Edge, shutdown::Shutdown, tls::Tls};
 
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) edge: Edge,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) limits: Limits,
+    pub(super) windows: Windows,
     pub(super) shutdown: Shutdown,
 }
 
@@ -77,8 +79,12 @@ where
 {
     let (limits, shutdown) = (&shared.limits, &shared.shutdown);
     let linger = limits.linger();
+    let window = shared.windows.lend();
     let service = service_fn(|request: Request<Incoming>| {
         let version = request.version();
+        if version < Version::HTTP_2 {
+            window.give_back();
+        }
         let exchange = activity.begin(version);
         let (edge, peer) = (shared.edge.clone(), peer.clone());
         async move {
@@ -94,7 +100,7 @@ where
             }))
         }
     });
-    let builder = builder(limits);
+    let builder = builder(limits, &window);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let old = Instant::now() + limits.age_max;
     let mut parted = None;
@@ -124,7 +130,7 @@ where
     }
 }
 
-fn builder(limits: &Limits) -> Builder<TokioExecutor> {
+fn builder(limits: &Limits, window: &Window) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -140,8 +146,8 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
         .max_pending_accept_reset_streams(limits.resets_max)
         .max_local_error_reset_streams(limits.resets_max)
         .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
-        .initial_stream_window_size(limits.window_bytes)
-        .initial_connection_window_size(limits.window_bytes.saturating_mul(2))
+        .initial_stream_window_size(window.stream_bytes)
+        .initial_connection_window_size(window.connection_bytes)
         .keep_alive_interval(limits.ping_interval)
         .keep_alive_timeout(limits.ping_timeout);
     builder

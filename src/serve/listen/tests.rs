@@ -64,6 +64,7 @@ async fn start_with(limits: Limits, tls: Option<Arc<Tls>>) -> Server {
         tls,
         limits,
         clock: Clock::system(),
+        base: String::new(),
     };
     let served = tokio::spawn(serve(listener, options, shutdown.clone()));
     Server {
@@ -86,13 +87,13 @@ fn router(hits: Arc<AtomicUsize>, go: Arc<Notify>) -> Router {
     let unpacked = {
         let budget = budget.clone();
         async move |headers: HeaderMap, body: Body| -> Result<String, Problem> {
-            let wire = body::receive(&headers, body, &limits, &budget).await?;
+            let wire = body::receive(&headers, body, &limits, &budget, &mut |_| Ok(())).await?;
             let content = wire.decode(&limits, &budget).await?;
             Ok(format!("{} bytes", content.bytes.len()))
         }
     };
     let receive = async move |headers: HeaderMap, body: Body| -> Result<String, Problem> {
-        let wire = body::receive(&headers, body, &limits, &budget).await?;
+        let wire = body::receive(&headers, body, &limits, &budget, &mut |_| Ok(())).await?;
         Ok(format!("{} bytes", wire.bytes().len()))
     };
     let count = move || {

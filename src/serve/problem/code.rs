@@ -59,7 +59,7 @@ pub enum Retry {
 /// One line of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// The stable name of the code, lowercase with underscores; the last segment of the problem type.
+    /// The stable name of the code, lowercase with underscores; the fragment of the problem type.
     pub name: &'static str,
     /// What to look at.
     pub class: Class,
@@ -69,7 +69,7 @@ pub struct Row {
     pub title: &'static str,
     /// Whether the same request can help later.
     pub retry: Retry,
-    /// What it means and what to do, for `/problems/<name>`.
+    /// What it means and what to do, for the documentation page.
     pub documentation: &'static str,
 }
 
@@ -140,14 +140,31 @@ codes! {
     BodyMalformed "body_malformed" Serialization BAD_REQUEST Never, "The body cannot be parsed",
         "`errors` points at the first place that is not valid in the format named by Content-Type. Nothing of an unparsable body is kept.";
     BodyTooDeep "body_too_deep" Serialization BAD_REQUEST Never, "The body is nested too deeply",
-        "Objects and arrays may be nested 127 deep.";
+        "Objects and arrays may be nested 128 deep.";
     ChecksumMismatch "checksum_mismatch" Serialization BAD_REQUEST Soon, "The bytes do not fit their checksum",
         "The body changed on the way, or the checksum is of something else. Nothing was kept.";
 
     ContractViolation "contract_violation" Contract UNPROCESSABLE_ENTITY Never, "Records break the contract of the stream",
-        "The stream refuses what does not fit its contract; `errors` points at each violation. The contract is listed in the catalog.";
+        "The stream rejects what does not fit its contract, and nothing of the body does. `errors` points at what is wrong in the first records, with the code by which the quarantine knows it, too:\n\n\
+         required_missing      a member that has to be there is not\n\
+         null_in_required      a member that has to have a value is null\n\
+         key_missing           a key is not there, null or empty text\n\
+         type_mismatch         a value of another type\n\
+         out_of_range          a value that its type cannot hold exactly, or beyond its bounds\n\
+         enum                  none of the values that are allowed\n\
+         pattern               text that does not match\n\
+         length                text or an array that is too short or too long\n\
+         rule_failed           a rule of the contract in SQL says no\n\
+         unknown_field         a member that the contract does not name, where none may be\n\
+         duplicate_key         an object that names a member twice\n\
+         not_an_object         JSON that is no object\n\
+         not_json              not JSON (RFC 8259), or not UTF-8\n\
+         too_deep              nested too deeply\n\
+         too_large             larger than a record may be\n\
+         records_path_missing  a webhook without records where the stream expects them\n\n\
+         /openapi.json describes what fits, to those who may see the stream.";
     BatchRejected "batch_rejected" Contract UNPROCESSABLE_ENTITY Never, "The batch was refused as a whole",
-        "In mode `atomic` one bad record refuses the batch. Nothing was kept. Mend the records `errors` points at, or use mode `partial`.";
+        "In mode `atomic` one record that cannot be read, or that the contract rejects, refuses the batch. Nothing was kept. Mend the records `errors` points at, or use mode `partial`. The codes are those of `contract_violation`.";
 
     BodyTooLarge "body_too_large" Limit PAYLOAD_TOO_LARGE Never, "The body is too large",
         "Split the batch. The limits of a stream are in the catalog.";
@@ -182,7 +199,7 @@ codes! {
     ReceiptNotFound "receipt_not_found" NotFound NOT_FOUND Never, "The receipt is unknown",
         "It was never given, or is older than receipts are kept.";
     StreamGone "stream_gone" Gone GONE Never, "The stream was withdrawn",
-        "It was announced by `Deprecation` and `Sunset` headers. The `Link` header names a successor if there is one.";
+        "It was announced by `Deprecation` and `Sunset` headers. The `Link` headers lead to what is to be used instead.";
     Conflict "conflict" Conflict CONFLICT Soon, "Somebody else moved first",
         "Read the present state, then decide whether the request still makes sense.";
     OffsetConflict "offset_conflict" Conflict CONFLICT Never, "The offset does not follow the last one",
@@ -198,6 +215,8 @@ codes! {
         "The storage behind this endpoint does not answer. Nothing was acknowledged; repeat with the same Idempotency-Key.";
     Overloaded "overloaded" Backend SERVICE_UNAVAILABLE After(2), "Too much is being received at once",
         "The memory for bodies in flight is in use. Nothing was kept.";
+    LakeBusy "lake_busy" Backend SERVICE_UNAVAILABLE After(5), "The lake does not answer in time",
+        "What became of records is asked of the lake, by a few at a time and not for long. Deliveries are taken all the same.";
     BacklogFull "backlog_full" Backend SERVICE_UNAVAILABLE After(30), "Too much waits for the lake",
         "What was acknowledged is safe; no more is taken until it drains.";
     DeadlineExceeded "deadline_exceeded" Backend SERVICE_UNAVAILABLE After(5), "The request took too long",

@@ -261,7 +261,9 @@ async fn the_description_is_that_of_the_router_and_its_parts_are_there() {
         for (method, operation) in methods.as_object().unwrap() {
             ids.push(operation["operationId"].as_str().unwrap().to_owned());
             let url = path.replace("{source}", "shop").replace("{stream}", "orders");
-            let url = url.replace("{id}", "019ab3c4-0000-7000-8000-000000000001");
+            let url = url
+                .replace("{id}", "019ab3c4-0000-7000-8000-000000000001")
+                .replace("{version}", "1.0.0");
             let request = match method.as_str() {
                 "get" => server.get(&url),
                 _ => server

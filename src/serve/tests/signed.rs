@@ -82,6 +82,7 @@ async fn f080_f082_r102_an_event_lands_once_and_another_body_under_its_id_lands_
         told,
         [(1, "msg_1", &b"{\"id\":1}"[..]), (3, "msg_1", &b"{\"id\":2}"[..])]
     );
+    assert_eq!((landed[0].0.id_reuse, landed[1].0.id_reuse), (false, true));
     // R093: the later attempt says when the first one came.
     assert!(landed[0].0.first_seen_at.is_some());
     assert_eq!(landed[1].0.first_seen_at, landed[0].0.first_seen_at);

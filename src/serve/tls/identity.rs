@@ -1,10 +1,12 @@
 //! Who a client certificate speaks for.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use webpki::EndEntityCert;
+
+use super::addresses::addresses;
 
 /// A name a certificate authority vouches for, out of the subject alternative names (RFC 5280 section 4.2.1.6).
 ///
@@ -15,6 +17,10 @@ pub enum SubjectName {
     Dns(String),
     /// A URI such as a SPIFFE id, as written.
     Uri(String),
+    /// An address of mail, as written.
+    Email(String),
+    /// An address of a host.
+    Ip(IpAddr),
 }
 
 impl fmt::Display for SubjectName {
@@ -22,6 +28,8 @@ impl fmt::Display for SubjectName {
         match self {
             Self::Dns(name) => write!(f, "dns:{name}"),
             Self::Uri(name) => write!(f, "uri:{name}"),
+            Self::Email(name) => write!(f, "email:{name}"),
+            Self::Ip(address) => write!(f, "ip:{address}"),
         }
     }
 }
@@ -29,7 +37,8 @@ impl fmt::Display for SubjectName {
 /// The holder of a client certificate that was verified in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Every DNS and URI name of the certificate, in its order, DNS first. Empty if it has none.
+    /// Every name of the certificate of these kinds, in its order: DNS first, then URIs, then addresses. Empty if it has
+    /// none.
     pub names: Vec<SubjectName>,
     /// SHA-256 of the certificate (DER), lowercase hexadecimal: which certificate it was, for the audit log.
     pub fingerprint: String,
@@ -49,7 +58,7 @@ impl Identity {
             .map(|name| SubjectName::Uri(name.to_owned()));
         let digest = Sha256::digest(certificate);
         Some(Self {
-            names: dns.chain(uris).collect(),
+            names: dns.chain(uris).chain(addresses(certificate)).collect(),
             fingerprint: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
         })
     }

@@ -43,6 +43,8 @@ pub(in crate::serve) fn pki() -> &'static Path {
         );
         certificate(dir.path(), "stranger", Some("other"), &[names]);
         certificate(dir.path(), "nameless", Some("ca"), &[]);
+        let hosts = "subjectAltName=critical,IP:192.0.2.7,IP:2001:db8::7";
+        certificate(dir.path(), "host", Some("ca"), &[hosts]);
         let authority = ["ca", "-config", "config", "-cert", "ca.pem", "-keyfile", "ca.key"];
         openssl(
             dir.path(),
@@ -169,6 +171,7 @@ async fn r157_the_identity_is_the_alternative_names_of_the_client() {
         [
             SubjectName::Dns("producer.example".to_owned()),
             SubjectName::Uri("spiffe://example/shop".to_owned()),
+            SubjectName::Email("ops@example.com".to_owned()),
         ]
     );
     assert_eq!(identity.names[1].to_string(), "uri:spiffe://example/shop");

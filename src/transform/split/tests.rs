@@ -13,7 +13,7 @@ use crate::{
         odcs,
     },
     json::JsonPath,
-    transform::{judges::Bench, quality::Quality, scan},
+    transform::{judges::Bench, quality::Quality, scan, verdicts::Verdicts},
 };
 
 fn contract(version: &str, columns: &str) -> Contract {
@@ -65,9 +65,14 @@ fn judged(contracts: &Contracts, versions: Option<&Versions>, records: &[String]
         .map(|older| bench(&older.contract))
         .collect();
     let judges = Judges::new(bench(&contracts.main), older, contracts, versions, None).unwrap();
+    judged_by(Arc::new(judges), &[], records, cuts)
+}
+
+/// The same by `judges`.
+fn judged_by(judges: Arc<Judges>, sequence_by: &[String], records: &[String], cuts: &[usize]) -> Split {
     let options = SplitOptions {
-        judges: Arc::new(judges),
-        sequence_by: Vec::new(),
+        judges,
+        sequence_by: sequence_by.to_vec(),
         keys_aside: Vec::new(),
         deleted_column: false,
         content_column: true,
@@ -183,6 +188,151 @@ proptest! {
         let mixed: Vec<String> = rows(mixed.accepted.held().unwrap()).iter().map(as_doubles).collect();
         prop_assert_eq!(mixed, apart);
     }
+}
+
+/// Two contracts with a rule, and deletions that may do without what is required.
+fn judges_with_all(sequence_by: &[String]) -> Arc<Judges> {
+    let columns = "  - { name: amount, logicalType: number, required: true }\n  - { name: updated, logicalType: integer }\n  \
+                   - { name: deleted, logicalType: boolean }\n  - name: lines\n    logicalType: array\n    items: \
+                   { logicalType: object, properties: [{ name: price, logicalType: number, required: true }] }\n";
+    let rules = "quality:\n  - { type: custom, engine: landfall, name: ratio, implementation: \"amount / updated < 40\" }\n  \
+                 - { type: custom, engine: landfall, name: mild, severity: warning, implementation: amount > 0 }\n  ";
+    let with_rules = |version: &str, columns: &str| {
+        let text = "apiVersion: v3.1.0\nkind: DataContract\nid: a\nstatus: active\nschema:\n- name: a\n  logicalType: object\n  ";
+        let id = "properties:\n  - { name: id, logicalType: integer, required: true }\n";
+        odcs::parse(
+            &format!("version: {version}\n{text}{rules}{id}{columns}"),
+            "a.yaml",
+        )
+        .unwrap()
+    };
+    let older = Older {
+        values: vec!["1".to_owned()],
+        contract: with_rules("1.0.0", &columns.replacen("number", "integer", 1)),
+        file: "one.yaml".into(),
+    };
+    let all = Contracts::new(with_rules("2.0.0", columns), "two.yaml".into(), vec![older]).unwrap();
+    let bench = |contract: &Contract| {
+        let options = JudgeOptions {
+            keys: vec!["id".to_owned()],
+            sequence_by: sequence_by.to_vec(),
+            on_unknown: OnUnknown::Rescue,
+            on_mismatch: OnMismatch::Quarantine,
+            record_bytes_max: 200,
+        };
+        let judge = Judge::new(contract, options).unwrap();
+        let quality = Quality::new(contract, &judge.schema()).unwrap();
+        Bench::new(contract.version.clone(), judge, quality)
+    };
+    let older = vec![bench(&all.older[0].contract)];
+    let deletes = Some("deleted = true AND 1 / (id - 7) < 5");
+    Arc::new(Judges::new(bench(&all.main), older, &all, Some(&versions()), deletes).unwrap())
+}
+
+/// Records, and what is none.
+fn anything() -> impl Strategy<Value = String> {
+    let value = |more: &'static [&'static str]| {
+        prop_oneof![
+            (-9_i64..99).prop_map(|whole| whole.to_string()),
+            prop::sample::select(more).prop_map(str::to_owned),
+        ]
+    };
+    let number = value(&["2.5", "null", "\"x\"", "1e999", "9007199254740993", "0"]);
+    let members = (
+        value(&["7", "null", "\"1\"", "1.5"]),
+        prop::option::of(number),
+        prop::option::of(value(&["null", "0", "[]"])),
+        prop::option::of(prop::sample::select(vec!["true", "false", "null", "1"])),
+        prop::option::of(prop::sample::select(vec![
+            "[]",
+            "[{\"price\":1}]",
+            "[{}]",
+            "[null]",
+            "{}",
+        ])),
+        prop::sample::select(vec![
+            "",
+            r#","v":1"#,
+            r#","v":"2.0.0""#,
+            r#","v":{}"#,
+            r#","id":1"#,
+            r#","x":{"y":[1]}"#,
+        ]),
+    );
+    let record = members.prop_map(|(id, amount, updated, deleted, lines, more)| {
+        let member = |name: &str, value: Option<String>| {
+            value.map_or(String::new(), |value| format!(r#","{name}":{value}"#))
+        };
+        let (amount, updated) = (member("amount", amount), member("updated", updated));
+        let owned = |value: Option<&str>| value.map(str::to_owned);
+        let (deleted, lines) = (member("deleted", owned(deleted)), member("lines", owned(lines)));
+        format!("{{\"id\":{id}{amount}{updated}{deleted}{lines}{more}}}")
+    });
+    let long = Just(format!(
+        "{{\"id\":1,\"amount\":1,\"long\":\"{}\"}}",
+        "x".repeat(200)
+    ));
+    let junk = prop_oneof![
+        Just("[1]".to_owned()),
+        Just("\"\\ud800\"".to_owned()),
+        "\\PC{0,12}",
+        long
+    ];
+    prop_oneof![9 => record, 1 => junk]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn r113_before_it_lands_a_record_is_judged_as_it_is_afterwards(
+        records in prop::collection::vec(anything(), 0..60),
+        cuts in prop::collection::vec(1_usize..9, 1..4),
+        is_ordered in any::<bool>(),
+    ) {
+        let sequence_by: Vec<String> = if is_ordered { vec!["updated".to_owned()] } else { Vec::new() };
+        let judges = judges_with_all(&sequence_by);
+        let split = judged_by(Arc::clone(&judges), &sequence_by, &records, &cuts);
+        let mut afterwards: Vec<(u64, String, String)> = rows(split.quarantined.held().unwrap())
+            .iter()
+            .map(|row| {
+                let text = |name: &str| row[name].as_str().unwrap().to_owned();
+                (row["_lf_record"].as_u64().unwrap(), text("class"), text("path"))
+            })
+            .collect();
+        afterwards.sort();
+
+        let mut before = Vec::new();
+        let tell = &mut |number, reasons: Vec<Violation>| {
+            before.push((number, reasons[0].class.to_string(), reasons[0].path.clone()));
+        };
+        let mut verdicts = Verdicts::new(&judges, &sequence_by);
+        for record in &records {
+            verdicts.push(record.as_bytes(), tell).unwrap();
+        }
+        prop_assert_eq!(verdicts.end(tell).unwrap(), records.len() as u64);
+        prop_assert_eq!(before, afterwards);
+    }
+}
+
+#[test]
+fn many_records_are_told_in_their_order_and_only_the_unfit() {
+    let judges = judges_with_all(&[]);
+    let record = |id: u64| match id % 3 {
+        0 => format!(r#"{{"id":{id},"amount":1,"v":1}}"#),
+        1 => format!(r#"{{"id":{id},"v":1}}"#),
+        _ => format!(r#"{{"id":{id}}}"#),
+    };
+    let mut told = Vec::new();
+    let tell = &mut |number, _: Vec<Violation>| told.push(number);
+    let mut verdicts = Verdicts::new(&judges, &[]);
+    for id in 0..5_000 {
+        verdicts.push(record(id).as_bytes(), tell).unwrap();
+    }
+    assert_eq!(verdicts.end(tell).unwrap(), 5_000);
+    // The older contract asks for an amount too.
+    let expected: Vec<u64> = (0..5_000).filter(|id| id % 3 != 0).collect();
+    assert_eq!(told, expected);
 }
 
 #[test]

@@ -6,9 +6,11 @@
 pub mod answers;
 pub mod api;
 pub mod between;
+pub mod certificates;
 pub mod faulty;
 pub mod project;
 pub mod python;
 pub mod redis;
 pub mod s3;
 pub mod servers;
+pub mod serving;

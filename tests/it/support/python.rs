@@ -10,6 +10,7 @@ use std::{
     process::Command,
 };
 
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::support::s3::{REGION, S3Server};
@@ -19,6 +20,7 @@ const REQUIREMENTS_EXTRA: &str = "requirements-extra.txt";
 const REQUIREMENTS_AIRBYTE: &str = "requirements-airbyte.txt";
 const REQUIREMENTS_CONTRACTS: &str = "requirements-contracts.txt";
 const REQUIREMENTS_LINEAGE: &str = "requirements-lineage.txt";
+const REQUIREMENTS_DISCOVERY: &str = "requirements-discovery.txt";
 const REQUIREMENTS_SIGNERS: &str = "requirements-signers.txt";
 const VEGA_DATASETS: &str = "vega-datasets@3.2.1";
 
@@ -77,6 +79,37 @@ pub fn lint_contracts(files: &[PathBuf]) -> Vec<String> {
     let mut command = Command::new(python);
     command.arg(fixtures().join("lint_contracts.py")).args(files);
     serde_json::from_str(&checked(&mut command)).unwrap()
+}
+
+/// What the official schema of OpenAPI and the examples of a document say of it; see `fixtures/python/judge_openapi.py`.
+///
+/// # Panics
+/// If the validator cannot be installed or fails, with its last words.
+pub fn judge_openapi(file: &Path) -> Value {
+    let python = environment(REQUIREMENTS_DISCOVERY, &[]).join("bin/python");
+    let mut command = Command::new(python);
+    command.arg(fixtures().join("judge_openapi.py")).arg(file);
+    serde_json::from_str(&checked(&mut command)).unwrap()
+}
+
+/// Asks a server whatever the OpenAPI document at `url` allows, and does not, as whoever has `token` and knows the secret of
+/// its webhooks.
+///
+/// # Panics
+/// With what schemathesis found.
+pub fn schemathesis(url: &str, token: &str, secret: &str) {
+    let program = environment(REQUIREMENTS_DISCOVERY, &[]).join("bin/schemathesis");
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program);
+    command
+        .arg("--config-file")
+        .arg(fixtures().join("schemathesis.toml"))
+        .args(["run", url])
+        .env("LANDFALL_TEST_TOKEN", token)
+        .env("LANDFALL_TEST_HOOK_SECRET", secret)
+        .env("SCHEMATHESIS_HOOKS", fixtures().join("schemathesis_hooks.py"))
+        .current_dir(dir.path());
+    checked(&mut command);
 }
 
 /// What the published classes of OpenLineage say about each line of a file: empty for an event of the standard.

@@ -37,8 +37,20 @@ fn admit(
         who: Who::Producer(&name),
         stream: Some(stream),
         bytes,
+        first: bytes,
     };
     limiter.admit(&ask, now, Pressure::NONE)
+}
+
+/// Somebody nobody vouches for yet sends to `stream`.
+fn admit_unknown(limiter: &Arc<Limiter>, stream: &StreamName, bytes: u64) -> Admission {
+    let ask = Ask {
+        who: Who::Sender(stream),
+        stream: Some(stream),
+        bytes,
+        first: bytes.min(STEP_BYTES),
+    };
+    limiter.admit(&ask, START, Pressure::NONE)
 }
 
 fn granted(admission: Admission) -> (Permit, Standing) {
@@ -89,6 +101,7 @@ fn r088_as_the_spool_fills_less_is_left_and_then_nothing() {
         who: Who::Producer(&name),
         stream: None,
         bytes: 1,
+        first: 1,
     };
     let mut last = u64::MAX;
     for used in 0..=100 {
@@ -128,12 +141,67 @@ fn bytes_are_taken_before_they_come_and_what_does_not_come_is_given_back() {
     permit.settle(500);
     assert_eq!(permit.bytes(), 24);
     drop(permit);
-    let (permit, standing) = granted(admit(&limiter, "a", &orders, 2024, START));
+    let (mut permit, standing) = granted(admit(&limiter, "a", &orders, 2024, START));
     assert_eq!(standing.0[1].left, 0);
+    permit.settle(2024);
     drop(permit);
     let refusal = refused(admit(&limiter, "a", &orders, 1, START));
     assert_eq!(refusal.reason, Reason::Bytes);
     assert_eq!(limiter.lock().bytes.used, 0);
+}
+
+#[test]
+fn f107_what_strangers_announce_or_send_is_taken_from_nobody() {
+    let rates =
+        "{ limits: { bytes_at_once: 64MiB }, tiers: { standard: { requests: 3, bytes: 10MiB, per: 1h } } }";
+    let limiter = limiter(rates, "{ a: { streams: ['*'] } }");
+    let orders = stream("shop.orders");
+    for _ in 0..20 {
+        // One that announces much, one that sends much and is not believed.
+        let (permit, standing) = granted(admit_unknown(&limiter, &orders, 8 << 20));
+        assert_eq!(standing.0[1].left, (10 << 20) - STEP_BYTES);
+        assert_eq!(limiter.lock().bytes.used, STEP_BYTES);
+        drop(permit);
+        let (mut permit, _) = granted(admit_unknown(&limiter, &orders, 8 << 20));
+        for megabytes in 1..=8 {
+            permit.reach(megabytes << 20, START, Pressure::NONE).unwrap();
+        }
+        assert_eq!(limiter.lock().bytes.used, 8 << 20);
+        drop(permit);
+    }
+    // Whoever is believed pays for what came, once.
+    for left in [6, 2] {
+        let (mut permit, standing) = granted(admit_unknown(&limiter, &orders, 8 << 20));
+        permit.reach(4 << 20, START, Pressure::NONE).unwrap();
+        permit.settle(4 << 20);
+        drop(permit);
+        assert_eq!(standing.0[1].left, ((left + 4) << 20) - STEP_BYTES);
+        let lane = limiter.of_streams[&orders];
+        let counters = limiter.lanes[lane].lock();
+        assert_eq!(counters.own.bytes.left(Pressure::NONE), left << 20);
+    }
+    let (mut permit, _) = granted(admit_unknown(&limiter, &orders, 8 << 20));
+    let refusal = permit.reach(3 << 20, START, Pressure::NONE).unwrap_err();
+    assert_eq!(refusal.reason, Reason::Bytes);
+    // What was taken for the part that came is back, so that it gets through when enough is there.
+    assert_eq!(refusal.standing.0[1].left, 2 << 20);
+    drop(permit);
+    let shared = limiter.lock();
+    assert_eq!((shared.requests.used, shared.bytes.used), (0, 0));
+}
+
+#[test]
+fn what_a_producer_breaks_off_costs_it_what_came() {
+    let limiter = limiter(
+        "{}",
+        "{ a: { streams: ['*'], limits: { bytes: 2KiB, per: 1m } } }",
+    );
+    let orders = stream("shop.orders");
+    let (mut permit, _) = granted(admit(&limiter, "a", &orders, 2000, START));
+    permit.reach(48, START, Pressure::NONE).unwrap();
+    drop(permit);
+    let (_permit, standing) = granted(admit(&limiter, "a", &orders, 0, START));
+    assert_eq!(standing.0[1].left, 2000);
 }
 
 #[test]
@@ -187,6 +255,7 @@ fn f157_names_that_clients_make_up_take_no_memory() {
             who: Who::Sender(&name),
             stream: Some(&name),
             bytes: 1,
+            first: 1,
         };
         assert_eq!(
             refused(limiter.admit(&ask, START, Pressure::NONE)).reason,
@@ -200,6 +269,7 @@ fn f157_names_that_clients_make_up_take_no_memory() {
         who: Who::Sender(&orders),
         stream: Some(&orders),
         bytes: 1,
+        first: 1,
     };
     granted(limiter.admit(&ask, START, Pressure::NONE));
 }
@@ -343,6 +413,7 @@ fn f107_r089_a_million_steps_of_a_noisy_beside_a_quiet_producer() {
             who: Who::Producer(who),
             stream: Some(&orders),
             bytes: 1024,
+            first: 1024,
         };
         // 10,000 in a second, of which it may send 100; each takes 0 to 1 s, as those of a slow client do.
         match limiter.admit(&ask(&noisy), now, Pressure::NONE) {

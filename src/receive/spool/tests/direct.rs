@@ -4,7 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 
-use super::{Hand, delivery, entries, lake, memory, receipts};
+use object_store::ObjectStore;
+
+use super::{
+    Hand, delivery, entries,
+    faulty::{Fault, Faulty},
+    lake, memory, receipts,
+};
 use crate::{
     error::ErrorKind,
     receive::spool::{acknowledger::Acknowledger, direct::Direct},
@@ -31,6 +37,40 @@ async fn what_comes_at_once_is_one_batch_and_stands_when_it_is_acknowledged() {
         .unwrap();
     assert_eq!(entries(&store, "shop.orders").await.len(), 2);
     assert_eq!(acknowledger.level().bytes, 0);
+}
+
+#[tokio::test]
+async fn a_batch_whose_answer_was_lost_is_found_and_not_landed_again() {
+    for lost in [1, 2] {
+        // The entry of batch `lost` comes to stand, and then nothing answers for a while.
+        let (mut entries_put, mut unanswered) = (0, 0);
+        let store: Arc<dyn ObjectStore> = Faulty::new(move |operation, path| {
+            let is_entry = path.filename().is_some_and(|name| name.ends_with(".json"));
+            entries_put += usize::from(operation == "put" && is_entry);
+            match (operation == "put" && is_entry && entries_put == lost, unanswered) {
+                (true, 0) => {
+                    unanswered = 1;
+                    Fault::Lost
+                }
+                (false, 1..=6) => {
+                    unanswered += 1;
+                    Fault::Away
+                }
+                _ => Fault::None,
+            }
+        });
+        let direct = Direct::new(lake(&store, Hand::new().clock()), 1000);
+        for number in 0..3 {
+            direct
+                .append(delivery("shop.orders", format!("{number}")))
+                .await
+                .unwrap();
+        }
+        let counts = receipts(&store, "shop.orders").await;
+        assert_eq!(counts.len(), 3);
+        assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+        assert_eq!(entries(&store, "shop.orders").await.len(), 3);
+    }
 }
 
 #[tokio::test]
