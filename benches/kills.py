@@ -70,6 +70,7 @@ class Producer:
         self.unanswered = None
         self.acknowledged = []
         self.refusal = None
+        self.last = None
 
     def send(self, port, answered):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
@@ -83,7 +84,8 @@ class Producer:
                 connection.request("POST", "/v1/streams/bench/orders/records", json.dumps([{"id": key}]), headers)
                 answer = connection.getresponse()
                 status, body = answer.status, answer.read()
-            except (OSError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException) as error:
+                self.last = f"{key}: {error!r}"
                 return
             if status == 202:
                 self.acknowledged.append(key)
@@ -91,7 +93,8 @@ class Producer:
                 answered()
             else:
                 # A server that is about to end says so by 503; nothing else is in order.
-                self.refusal = None if status == 503 else f"{key}: {status} {body}"
+                self.last = f"{key}: {status} {body}"
+                self.refusal = None if status == 503 else self.last
                 return
 
 
@@ -109,8 +112,7 @@ class Count:
 
     def reach(self, count):
         with self.more:
-            if not self.more.wait_for(lambda: self.count >= count, PATIENCE):
-                raise SystemExit(f"{self.count} of {count} answers in time")
+            return self.more.wait_for(lambda: self.count >= count, PATIENCE)
 
 
 def one_life(server, producers, answers, end):
@@ -119,7 +121,9 @@ def one_life(server, producers, answers, end):
     threads = [threading.Thread(target=producer.send, args=(server.port, count.add)) for producer in producers]
     for thread in threads:
         thread.start()
-    count.reach(answers)
+    if not count.reach(answers):
+        lasts = [(thread.is_alive(), producer.last) for thread, producer in zip(threads, producers)]
+        raise SystemExit(f"{count.count} of {answers} answers in time: {lasts}, {''.join(server.said)}")
     end(server)
     for thread in threads:
         thread.join(PATIENCE)

@@ -91,11 +91,14 @@ class Server:
         (work / "landfall.yml").write_text(project)
         command = [binary, "--project", work, "serve"]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.url = None
         for line in self.process.stderr:
             if line.startswith("producers "):
                 self.url = line.split()[1]
             if line.startswith("health and metrics "):
                 break
+        else:
+            raise SystemExit("the server does not start")
         threading.Thread(target=lambda: list(self.process.stderr), daemon=True).start()
         self.resident = []
         self.watching = threading.Event()

@@ -16,7 +16,7 @@ use crate::{
 /// Receive records and webhooks over HTTP and land them raw
 ///
 /// Listens where `serve` of the project says. What is acknowledged is safe on disk, and in the lake seconds later; a
-/// `landfall transform` or `landfall run --watch` beside it loads it. The first SIGTERM or SIGINT ends it in good order: requests
+/// `landfall transform` beside it loads it, or `landfall run --watch` at the `schedule` of the stream. The first SIGTERM or SIGINT ends it in good order: requests
 /// under way are answered, and what was received is taken to the lake. The second closes what is still open.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -39,6 +39,9 @@ pub(super) async fn run(_: &Args, global: &Global) -> Ended {
             error.chain()
         ));
     }
+    let shutdown = Shutdown::new();
+    // Before anybody can know that it is there.
+    let signals = tokio::spawn(shutdown.follow_signals()?);
     let options = Options::of(&workspace.project)?;
     let serve = workspace.project.serve.as_ref();
     let scheme = |tls: bool| if tls { "https" } else { "http" };
@@ -54,11 +57,6 @@ pub(super) async fn run(_: &Args, global: &Global) -> Ended {
             .map_err(|source| Error::new(ErrorKind::Internal, "read own address").caused_by(source))?;
         say(&format!("{whom}  {scheme}://{address}"));
     }
-    let shutdown = Shutdown::new();
-    let signals = tokio::spawn({
-        let shutdown = shutdown.clone();
-        async move { shutdown.follow_signals().await }
-    });
     let (store, clock) = (Arc::clone(&workspace.store), workspace.clock.clone());
     let drained = run::run(Arc::clone(&workspace.project), store, clock, options, shutdown).await?;
     signals.abort();

@@ -40,7 +40,14 @@ impl RecordPaths {
     ///
     /// ```
     /// use landfall::config::records::RecordPaths;
-    /// assert_eq!(RecordPaths::of_events().unwrap().to_string(), "$[*], else $");
+    /// let events = RecordPaths::of_events().unwrap();
+    /// assert_eq!(events.to_string(), "$[*], else $");
+    /// let count = |body: &[u8]| {
+    ///     let mut count = 0;
+    ///     events.select(body, &mut |_| count += 1).unwrap();
+    ///     count
+    /// };
+    /// assert_eq!([count(b"[]"), count(b"[{}, {}]"), count(b"{}")], [0, 2, 1]);
     /// ```
     pub fn of_events() -> Option<Self> {
         let elements = JsonPath::parse("$[*]").ok()?;
@@ -53,13 +60,20 @@ impl RecordPaths {
     /// The first one of `read`.
     pub fn each<E>(&self, mut read: impl FnMut(&JsonPath) -> Result<Found, E>) -> Result<Found, E> {
         let mut whole = Found::Missing;
-        for path in &self.paths {
+        for (number, path) in self.paths.iter().enumerate() {
             whole = match (whole, read(path)?) {
                 (Found::Values(before), Found::Values(values)) => Found::Values(before + values),
                 (Found::Missing, found) => found,
                 (found, Found::Missing) => found,
             };
-            if self.several == Several::FirstMatch && matches!(whole, Found::Values(1..)) {
+            // A list without elements is not a record itself.
+            let is_whole_next = self.paths.get(number + 1) == Some(&JsonPath::ROOT);
+            let is_enough = match whole {
+                Found::Values(0) => is_whole_next,
+                Found::Values(_) => true,
+                Found::Missing => false,
+            };
+            if self.several == Several::FirstMatch && is_enough {
                 break;
             }
         }

@@ -20,11 +20,7 @@ use crate::{
     format::{Defect, Limits, Piece, Recipe, pushed},
     json::Found,
     ops::contract,
-    transform::{
-        judges::Judges,
-        scan::class_of,
-        verdicts::{BYTES_AT_ONCE, Verdicts},
-    },
+    transform::{judges::Judges, scan::class_of, verdicts::Verdicts},
 };
 
 /// Most records that do not fit which are told one by one; the others are counted.
@@ -38,13 +34,6 @@ const DETAIL_CHARS_MAX: usize = 240;
 
 /// Longest pointer that is told, in bytes; instead of a longer one that of the record is.
 const POINTER_BYTES_MAX: usize = 200;
-
-/// What a byte of records takes while it is judged, in bytes: columns, observations, reasons. Narrow records with many
-/// columns take most.
-const JUDGED_BYTES_PER_BYTE: usize = 16;
-
-/// The fewest bytes that a record of an array or of lines has, with what stands between two.
-const RECORD_BYTES_MIN: usize = 3;
 
 /// What judges the records of one stream.
 pub struct Inspector {
@@ -125,11 +114,6 @@ impl Inspector {
     /// The ODCS status of that contract.
     pub fn status(&self) -> &str {
         &self.contracts.main.status
-    }
-
-    /// Memory that [`Inspector::inspect`] takes for a body of so many bytes, beside the body: an estimate that few exceed.
-    pub fn memory_bytes(body_bytes: usize) -> usize {
-        body_bytes.min(BYTES_AT_ONCE) * JUDGED_BYTES_PER_BYTE + body_bytes / RECORD_BYTES_MIN
     }
 
     /// Judges every record of `body`. Computes; takes about as long as the load will.
@@ -219,8 +203,9 @@ fn hash_file(file: &Path, hasher: &mut Sha256) {
             hasher.update((text.len() as u64).to_le_bytes());
             hasher.update(&text);
         }
-        // Longer than any file.
-        Err(_) => hasher.update(u64::MAX.to_le_bytes()),
+        // Longer than any file; and one that is not there is not one that cannot be read.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => hasher.update(u64::MAX.to_le_bytes()),
+        Err(_) => hasher.update((u64::MAX - 1).to_le_bytes()),
     }
 }
 

@@ -104,79 +104,98 @@ struct StoredFacts {
     body_sha256: String,
 }
 
-/// One page as it stands in an object, wherever that begins: its data frame, then its facts.
+/// Pages as they stand together in an object, wherever that begins: their data frame, then their facts.
 #[derive(Debug)]
 pub struct Frame {
     bytes: Vec<u8>,
     /// As in the object that begins with it.
-    index: PageIndex,
+    pages: Vec<PageIndex>,
 }
 
 impl Frame {
-    /// Compresses `page`.
+    /// Compresses `pages` together.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] if the page is longer than [`FRAME_BYTES_MAX`]; [`ErrorKind::Internal`] if it cannot be
+    /// [`ErrorKind::Limit`] if they are longer than [`FRAME_BYTES_MAX`]; [`ErrorKind::Internal`] if they cannot be
     /// compressed.
-    pub fn of(page: &Page) -> Result<Self> {
-        let body_bytes = page.body.len() as u64;
-        if body_bytes >= FRAME_BYTES_MAX {
+    pub fn of(pages: &[Page]) -> Result<Self> {
+        let bytes = pages.iter().map(length).fold(0, u64::saturating_add);
+        if bytes > FRAME_BYTES_MAX {
             return Err(Error::new(ErrorKind::Limit, "land page")
-                .with("bytes", body_bytes)
+                .with("bytes", bytes)
                 .with("frame_bytes_max", FRAME_BYTES_MAX));
         }
-        encode(page).map_err(|error| Error::new(ErrorKind::Internal, "compress page").caused_by(error))
+        encode(pages, bytes)
+            .map_err(|error| Error::new(ErrorKind::Internal, "compress page").caused_by(error))
     }
 
-    /// Appends it to `object`, and says where the page lies in that.
-    pub fn append_to(self, object: &mut Vec<u8>) -> PageIndex {
+    /// Appends it to `object`, and says where its pages lie in that.
+    pub fn append_to(self, object: &mut Vec<u8>) -> Vec<PageIndex> {
         let frame_offset = object.len() as u64;
         if object.is_empty() {
             *object = self.bytes;
         } else {
             object.extend_from_slice(&self.bytes);
         }
-        PageIndex {
-            frame_offset,
-            ..self.index
+        let mut pages = self.pages;
+        for page in &mut pages {
+            page.frame_offset = frame_offset;
         }
+        pages
     }
 }
 
-fn encode(page: &Page) -> std::io::Result<Frame> {
-    let body_bytes = page.body.len() as u64;
-    let mut object = Vec::with_capacity(page.body.len() / RATIO_EXPECTED + SKIPPABLE_HEAD_BYTES);
+/// Bytes of `page` in its frame.
+fn length(page: &Page) -> u64 {
+    (page.body.len() + end(&page.facts).len()) as u64
+}
+
+/// `bytes` are those of all pages.
+fn encode(pages: &[Page], bytes: u64) -> std::io::Result<Frame> {
+    let expected = usize::try_from(bytes).unwrap_or(usize::MAX) / RATIO_EXPECTED;
+    let mut object = Vec::with_capacity(expected + SKIPPABLE_HEAD_BYTES);
     let mut encoder = zstd::Encoder::new(&mut object, LEVEL)?;
     encoder.include_checksum(true)?;
     encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
     encoder.set_parameter(CParameter::HashLog(HASH_LOG))?;
-    let end = end(&page.facts);
-    encoder.set_pledged_src_size(Some(body_bytes + end.len() as u64))?;
-    encoder.write_all(&page.body)?;
-    encoder.write_all(end)?;
+    encoder.set_pledged_src_size(Some(bytes))?;
+    for page in pages {
+        encoder.write_all(&page.body)?;
+        encoder.write_all(end(&page.facts))?;
+    }
     encoder.finish()?;
     let frame_bytes = object.len() as u64;
 
-    let digest = sha256(&page.body);
-    let stored = StoredFacts {
-        facts: page.facts.clone(),
-        body_bytes,
-        body_sha256: hex(&digest),
-    };
-    let json = serde_json::to_vec(&[stored])?;
+    let mut stored = Vec::with_capacity(pages.len());
+    let mut index = Vec::with_capacity(pages.len());
+    let mut start_in_frame = 0;
+    for page in pages {
+        let digest = sha256(&page.body);
+        let body_bytes = page.body.len() as u64;
+        stored.push(StoredFacts {
+            facts: page.facts.clone(),
+            body_bytes,
+            body_sha256: hex(&digest),
+        });
+        index.push(PageIndex {
+            frame_offset: 0,
+            frame_bytes,
+            start_in_frame,
+            body_bytes,
+            status: page.facts.status,
+            body_check: check(&digest),
+        });
+        start_in_frame += length(page);
+    }
+    let json = serde_json::to_vec(&stored)?;
     let length = u32::try_from(json.len()).map_err(std::io::Error::other)?;
     object.extend_from_slice(&SKIPPABLE.to_le_bytes());
     object.extend_from_slice(&length.to_le_bytes());
     object.extend_from_slice(&json);
-    let index = PageIndex {
-        frame_offset: 0,
-        frame_bytes,
-        start_in_frame: 0,
-        body_bytes,
-        status: page.facts.status,
-        body_check: check(&digest),
-    };
-    Ok(Frame { bytes: object, index })
+    Ok(Frame {
+        bytes: object,
+        pages: index,
+    })
 }
 
 /// What stands behind a body.
@@ -310,24 +329,23 @@ mod tests {
     #[test]
     fn pages_that_share_a_frame_are_read_alone() {
         let bodies = ["{\"id\":1}", "", "x\ny"];
-        let stored: Vec<StoredFacts> = bodies
-            .iter()
-            .map(|body| StoredFacts {
-                facts: facts(body),
-                body_bytes: body.len() as u64,
-                body_sha256: hex(&sha256(body.as_bytes())),
-            })
-            .collect();
-        let json = serde_json::to_vec(&stored).unwrap();
-        let mut object = zstd::encode_all(format!("{}\n", bodies.join("\n")).as_bytes(), LEVEL).unwrap();
-        object.extend(SKIPPABLE.to_le_bytes());
-        object.extend((json.len() as u32).to_le_bytes());
-        object.extend(json);
-        let last = Page {
-            body: Bytes::from_static(b"last"),
-            facts: facts("last"),
+        let page = |body: &'static str| Page {
+            body: Bytes::from_static(body.as_bytes()),
+            facts: facts(body),
         };
-        Frame::of(&last).unwrap().append_to(&mut object);
+        let mut object = Vec::new();
+        let together = Frame::of(&bodies.map(page)).unwrap().append_to(&mut object);
+        let places = together
+            .iter()
+            .map(|index| (index.frame_offset, index.start_in_frame, index.body_bytes));
+        assert_eq!(places.collect::<Vec<_>>(), [(0, 0, 8), (0, 9, 0), (0, 10, 3)]);
+        assert_eq!(
+            zstd::decode_all(&object[..]).unwrap(),
+            format!("{}\n", bodies.join("\n")).as_bytes()
+        );
+        let end = object.len() as u64;
+        let last = Frame::of(&[page("last")]).unwrap().append_to(&mut object);
+        assert_eq!(last[0].frame_offset, end);
         let pages = read_alone(&object).unwrap();
         let read: Vec<(&[u8], &str)> = pages
             .iter()
@@ -365,7 +383,9 @@ mod tests {
         ];
         let mut object = Vec::new();
         for page in &pages {
-            Frame::of(page).unwrap().append_to(&mut object);
+            Frame::of(std::slice::from_ref(page))
+                .unwrap()
+                .append_to(&mut object);
         }
         assert_eq!(zstd::decode_all(&object[..]).unwrap(), b"[1,2,3]\n[4]\n");
         let read = read_alone(&object).unwrap();
@@ -383,7 +403,7 @@ mod tests {
             body: Bytes::from_static(b"{}"),
             facts: facts("u"),
         };
-        Frame::of(&page).unwrap().append_to(&mut object);
+        Frame::of(&[page]).unwrap().append_to(&mut object);
         for length in 1..object.len() {
             assert_eq!(
                 read_alone(&object[..length]).unwrap_err().kind(),
@@ -407,8 +427,7 @@ mod tests {
                 body: body.into(),
                 facts: facts("u"),
             };
-            let mut object = Vec::new();
-            Frame::of(&page).unwrap().append_to(&mut object).frame_bytes
+            Frame::of(&[page]).unwrap().append_to(&mut Vec::new())[0].frame_bytes
         };
         let (single, double) = (frame(once.clone()), frame(once.repeat(2)));
         assert!(double < single * 11 / 10, "{double} of two, {single} of one");
@@ -421,7 +440,7 @@ mod tests {
             body: Bytes::from_static(b"{}"),
             facts: facts("u"),
         };
-        let index = Frame::of(&page).unwrap().append_to(&mut object);
+        let index = Frame::of(&[page]).unwrap().append_to(&mut object)[0];
         // SHA-256 of `{}` begins with 44136fa355b3.
         let text = serde_json::to_string(&index).unwrap();
         assert_eq!(

@@ -78,7 +78,10 @@ pub struct ObjectPages {
     bytes: Bytes,
     loss: Option<(Loss, String)>,
     next: usize,
+    /// The frame read last, by its offset.
     frame: Option<(u64, Bytes)>,
+    /// The facts behind the frame they were read of last, by its offset.
+    facts: Option<(u64, Vec<PageFacts>)>,
 }
 
 /// Fetches object number `object` of the batch `entry`.
@@ -103,6 +106,7 @@ pub async fn read_object(store: &dyn ObjectStore, entry: &LogEntry, object: usiz
         loss: None,
         next: 0,
         frame: None,
+        facts: None,
     };
     let key = Path::from(object_entry.path.as_str());
     let got = match store.get(&key).await {
@@ -250,12 +254,17 @@ impl ObjectPages {
         Ok(body)
     }
 
-    fn facts(&self, at: usize) -> Option<PageFacts> {
+    fn facts(&mut self, at: usize) -> Option<PageFacts> {
         let index = &self.object.pages[at];
-        let span = span(&self.object, at).ok()?;
-        let start = index.frame_offset.checked_add(index.frame_bytes)?;
-        let facts = part(&self.bytes, start, span.end.checked_sub(start)?)?;
-        nth_facts(&facts, &self.object.pages, at).ok()
+        let is_other = |(offset, _): &(u64, Vec<PageFacts>)| *offset != index.frame_offset;
+        if self.facts.as_ref().is_none_or(is_other) {
+            let span = span(&self.object, at).ok()?;
+            let start = index.frame_offset.checked_add(index.frame_bytes)?;
+            let stored = part(&self.bytes, start, span.end.checked_sub(start)?)?;
+            self.facts = Some((index.frame_offset, frame::facts(&stored).ok()?));
+        }
+        let (_, facts) = self.facts.as_ref()?;
+        facts.get(place_in_frame(&self.object.pages, at)).cloned()
     }
 }
 
@@ -296,16 +305,17 @@ fn checked(body: &[u8], index: &PageIndex) -> Result<(), String> {
 }
 
 fn nth_facts(bytes: &[u8], pages: &[PageIndex], at: usize) -> Result<PageFacts, String> {
-    let before = pages[..at]
-        .iter()
-        .rev()
-        .take_while(|page| page.frame_offset == pages[at].frame_offset)
-        .count();
     let facts = frame::facts(bytes)?;
     facts
         .into_iter()
-        .nth(before)
+        .nth(place_in_frame(pages, at))
         .ok_or_else(|| "the facts are fewer than the pages".to_owned())
+}
+
+/// How many pages stand before page `at` in its frame.
+fn place_in_frame(pages: &[PageIndex], at: usize) -> usize {
+    let same = |page: &&PageIndex| page.frame_offset == pages[at].frame_offset;
+    pages[..at].iter().rev().take_while(same).count()
 }
 
 fn part(bytes: &Bytes, start: u64, length: u64) -> Option<Bytes> {

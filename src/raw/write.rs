@@ -46,6 +46,15 @@ pub const PAGES_MAX: u64 = 100_000;
 /// Pages shorter than this are compressed where they are; longer ones would hold up other tasks.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
+/// Pages shorter than this share a frame, where they may: alone they compress badly, and each frame has its cost.
+const SHARED_PAGE_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes from which on a shared frame takes no more pages. To read one of them all are decompressed.
+const SHARED_FRAME_BYTES: usize = 64 << 10;
+
+/// Most pages of a shared frame.
+const SHARED_FRAME_PAGES_MAX: usize = 256;
+
 /// Bodies that are compressed at once have no more bytes than this, unless one alone has.
 const COMPRESSING_BYTES_MAX: usize = 16 << 20;
 
@@ -68,8 +77,18 @@ pub struct Landing {
     bookmark: Option<Bookmark>,
     /// The latest hour that pages were filed under.
     hour: Timestamp,
+    shares: Shares,
+    /// Processors of this machine; to ask for them takes longer than to compress a small page.
+    cores: usize,
     pending: Pending,
     over: bool,
+}
+
+/// Whether small pages share frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shares {
+    Yes,
+    No,
 }
 
 /// What an entry of a producer under our own run id is to a commit.
@@ -90,10 +109,12 @@ struct Pending {
     body_bytes: u64,
     /// Pages for the open object, in its order.
     compressing: VecDeque<Compressing>,
+    /// Those behind them that wait to share a frame.
+    sharing: Vec<Page>,
     open: Open,
 }
 
-/// A page on its way into the open object.
+/// A frame on its way into the open object.
 #[derive(Debug)]
 struct Compressing {
     body_bytes: usize,
@@ -134,6 +155,8 @@ impl Landing {
                 .map_or(BatchNumber::FIRST, |head| head.number.next()),
             bookmark: head.and_then(|head| head.bookmark),
             hour: Timestamp::MIN_UTC,
+            shares: Shares::No,
+            cores: thread::available_parallelism().map_or(1, usize::from),
             pending,
             over: false,
         })
@@ -143,6 +166,13 @@ impl Landing {
     #[must_use]
     pub fn with_contract_version(mut self, version: String) -> Self {
         self.contract_version = Some(version);
+        self
+    }
+
+    /// Has small pages share frames: for many that come one by one. Where a frame is damaged, so are all its pages.
+    #[must_use]
+    pub fn with_shared_frames(mut self) -> Self {
+        self.shares = Shares::Yes;
         self
     }
 
@@ -209,26 +239,49 @@ impl Landing {
             self.pending.open.hour = hour;
         }
         let body_bytes = page.body.len();
-        self.make_room(body_bytes).await?;
         self.pending.pages_count += 1;
         self.pending.body_bytes += body_bytes as u64;
-        if body_bytes < INLINE_BYTES_MAX && self.pending.compressing.is_empty() {
-            self.place(Frame::of(&page)?).await?;
+        if self.shares == Shares::Yes && body_bytes < SHARED_PAGE_BYTES_MAX {
+            self.pending.sharing.push(page);
+            let bytes: usize = self.pending.sharing.iter().map(|page| page.body.len()).sum();
+            if bytes >= SHARED_FRAME_BYTES || self.pending.sharing.len() >= SHARED_FRAME_PAGES_MAX {
+                self.share().await?;
+            }
         } else {
-            let frame = tokio::task::spawn_blocking(move || Frame::of(&page));
-            let compressing = Compressing { body_bytes, frame };
-            self.pending.compressing.push_back(compressing);
+            self.share().await?;
+            self.compress(vec![page], body_bytes).await?;
         }
         self.over = false;
         Ok(())
     }
 
+    /// Puts the pages that wait to share a frame into one.
+    async fn share(&mut self) -> Result<()> {
+        let pages = mem::take(&mut self.pending.sharing);
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let bytes = pages.iter().map(|page| page.body.len()).sum();
+        self.compress(pages, bytes).await
+    }
+
+    /// Makes a frame of `pages`, whose bodies have so many bytes, at once or beside others.
+    async fn compress(&mut self, pages: Vec<Page>, body_bytes: usize) -> Result<()> {
+        self.make_room(body_bytes).await?;
+        if body_bytes < INLINE_BYTES_MAX && pages.len() == 1 && self.pending.compressing.is_empty() {
+            return self.place(Frame::of(&pages)?).await;
+        }
+        let frame = tokio::task::spawn_blocking(move || Frame::of(&pages));
+        let compressing = Compressing { body_bytes, frame };
+        self.pending.compressing.push_back(compressing);
+        Ok(())
+    }
+
     /// Waits until a page of `body_bytes` may be compressed beside those that are.
     async fn make_room(&mut self, body_bytes: usize) -> Result<()> {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
         let compressing = &self.pending.compressing;
         let mut bytes: usize = compressing.iter().map(|page| page.body_bytes).sum();
-        while self.pending.compressing.len() >= cores.min(COMPRESSING_PAGES_MAX)
+        while self.pending.compressing.len() >= self.cores.min(COMPRESSING_PAGES_MAX)
             || bytes.saturating_add(body_bytes) > COMPRESSING_BYTES_MAX
         {
             let Some(page) = self.pending.compressing.pop_front() else {
@@ -247,8 +300,7 @@ impl Landing {
             self.upload_open().await?;
         }
         let open = &mut self.pending.open;
-        let index = frame.append_to(&mut open.bytes);
-        open.pages.push(index);
+        open.pages.extend(frame.append_to(&mut open.bytes));
         Ok(())
     }
 
@@ -365,6 +417,7 @@ impl Landing {
 
     /// Uploads the open object with all pages that are on their way into it, if there are any.
     async fn flush(&mut self) -> Result<()> {
+        self.share().await?;
         // Room beside what is largest: none is left over.
         self.make_room(usize::MAX).await?;
         self.upload_open().await
@@ -441,6 +494,7 @@ impl Pending {
             pages_count: 0,
             body_bytes: 0,
             compressing: VecDeque::new(),
+            sharing: Vec::new(),
             open: Open::default(),
         }
     }

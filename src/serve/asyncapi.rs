@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The schemas that messages have.
-const SCHEMAS_USED: [&str; 4] = ["Records", "Accepted", "Event", "Problem"];
+const SCHEMAS_USED: [&str; 5] = ["Records", "Accepted", "ViolationCode", "Event", "Problem"];
 
 /// The description.
 pub(crate) fn tell<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Result<Response, Problem>> {

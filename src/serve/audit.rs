@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     sync::{
+        Arc,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -34,7 +35,7 @@ const MODE: u32 = 0o600;
 #[derive(Debug)]
 pub(crate) struct Audit {
     file: Option<Writer>,
-    lost: AtomicU64,
+    lost: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -50,15 +51,14 @@ impl Audit {
     /// # Errors
     /// [`ErrorKind::Config`] if it cannot be appended to.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self> {
-        let file = path.map(Writer::open).transpose().map_err(|source| {
+        let lost = Arc::default();
+        let open = |path| Writer::open(path, Arc::clone(&lost));
+        let file = path.map(open).transpose().map_err(|source| {
             Error::new(ErrorKind::Config, "open audit log")
                 .with("path", path.unwrap_or(Path::new("")).display())
                 .caused_by(source)
         })?;
-        Ok(Self {
-            file,
-            lost: AtomicU64::new(0),
-        })
+        Ok(Self { file, lost })
     }
 
     /// Writes `event` down.
@@ -84,20 +84,20 @@ impl Audit {
         }
     }
 
-    /// Lines that were not written because too many waited.
+    /// Lines that were not written, because too many waited or the file took none.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
 impl Writer {
-    fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path, lost: Arc<AtomicU64>) -> io::Result<Self> {
         let file = append_to(path)?;
         let (sender, lines) = sync_channel(LINES_WAITING_MAX);
         let path = path.to_owned();
         let thread = thread::Builder::new()
             .name("audit".to_owned())
-            .spawn(move || write_all(&path, file, &lines))?;
+            .spawn(move || write_all(&path, file, &lines, &lost))?;
         Ok(Self {
             lines: Some(sender),
             thread: Some(thread),
@@ -116,16 +116,28 @@ impl Drop for Writer {
     }
 }
 
-fn write_all(path: &Path, mut file: File, lines: &Receiver<String>) {
+fn write_all(path: &Path, mut file: File, lines: &Receiver<String>, lost: &AtomicU64) {
+    let mut is_torn = false;
     while let Ok(first) = lines.recv() {
-        let mut text = first + "\n";
+        let (mut text, mut count) = (first + "\n", 1);
         while text.len() < WRITE_BYTES {
             let Ok(line) = lines.try_recv() else { break };
             text.push_str(&line);
             text.push('\n');
+            count += 1;
         }
-        let written = in_place(path, &mut file).and_then(|()| file.write_all(text.as_bytes()));
+        let mut write = || {
+            if is_torn {
+                file = append_to(path)?;
+            }
+            in_place(path, &mut file)?;
+            file.write_all(text.as_bytes())
+        };
+        let written = write();
+        is_torn = written.is_err();
         if let Err(error) = written {
+            // Of some of them there may be a part.
+            lost.fetch_add(count, Ordering::Relaxed);
             tracing::error!(path = %path.display(), %error, "audit log not written");
         }
     }

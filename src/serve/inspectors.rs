@@ -1,8 +1,8 @@
 //! What judges the records of each stream before they are kept: as its contract was a few seconds ago.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
     clock::{Clock, Timestamp},
@@ -16,8 +16,14 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// The same after they could not be read: an editor may have been at it.
 const LOOK_AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
+/// Bodies that are judged at once, for each processor. What that takes beside the bodies is bounded by it, not by the memory
+/// that bodies share: those that wait for a turn hold some of that, and would wait for each other.
+const TURNS_PER_PROCESSOR: usize = 2;
+
 /// What judges the records of all streams that take what producers send.
 pub(crate) struct Inspectors {
+    /// Bodies that may be judged now.
+    pub(crate) turns: Arc<Semaphore>,
     project: Arc<Project>,
     by_stream: HashMap<StreamName, Mutex<Option<Looked>>>,
     clock: Clock,
@@ -33,6 +39,9 @@ pub(crate) enum Standing {
     /// There is one, and it cannot be read.
     Unreadable,
 }
+
+/// The state of files that are to be read again at the next look.
+const NO_STATE: [u8; 32] = [0; 32];
 
 struct Looked {
     at: Timestamp,
@@ -57,7 +66,9 @@ impl Inspectors {
         let pushed = project
             .streams()
             .filter(|(_, stream)| stream.feed.push().is_some());
+        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
+            turns: Arc::new(Semaphore::new(processors * TURNS_PER_PROCESSOR)),
             by_stream: pushed
                 .map(|(_, stream)| (stream.name.clone(), Mutex::default()))
                 .collect(),
@@ -82,7 +93,7 @@ impl Inspectors {
         let read = tokio::task::spawn_blocking(move || look(&project, &stream, before, now));
         let next = read.await.unwrap_or_else(|_panic| Looked {
             at: now,
-            state: [0; 32],
+            state: NO_STATE,
             standing: Standing::Unreadable,
         });
         looked.insert(next).standing.clone()
@@ -90,12 +101,18 @@ impl Inspectors {
 }
 
 fn look(project: &Project, name: &StreamName, before: Option<Looked>, now: Timestamp) -> Looked {
-    // Taken first: what is written meanwhile is seen the next time.
-    let state = project.stream(name).map_or([0; 32], |(_, stream)| state(stream));
-    if let Some(same) = before.filter(|before| before.state == state) {
-        return Looked { at: now, ..same };
-    }
+    let of_files = || project.stream(name).map_or(NO_STATE, |(_, stream)| state(stream));
+    let state = of_files();
+    let had_one = match before {
+        Some(before) if before.state == state && before.state != NO_STATE => {
+            return Looked { at: now, ..before };
+        }
+        Some(before) => matches!(before.standing, Standing::Present(_)),
+        None => false,
+    };
     let standing = match Inspector::open(project, name) {
+        // Whoever saves a file may take the old one away first. It is gone if it still is at the next look.
+        Ok(None) if had_one => Standing::Unreadable,
         Ok(None) => Standing::Absent,
         Ok(Some(inspector)) => {
             tracing::info!(stream = %name, version = inspector.version(), "contract judges");
@@ -106,9 +123,12 @@ fn look(project: &Project, name: &StreamName, before: Option<Looked>, now: Times
             Standing::Unreadable
         }
     };
+    // What cannot be read now may be at the next look, though no file changes; and if files change while they are read,
+    // nobody knows what was.
+    let is_settled = !matches!(standing, Standing::Unreadable) && state == of_files();
     Looked {
         at: now,
-        state,
+        state: if is_settled { state } else { NO_STATE },
         standing,
     }
 }

@@ -31,8 +31,9 @@ use crate::{
     },
 };
 
-/// How much longer a byte is judged than it is looked at.
-const JUDGING_WEIGHT: usize = 8;
+/// How much longer a byte may be judged than it is looked at: a record of two bytes is missing every required column, and breaks
+/// every rule.
+const JUDGING_WEIGHT: usize = 256;
 
 /// When a sender may come again whose records cannot be judged now.
 const UNREAD_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -171,19 +172,15 @@ impl App {
         }
     }
 
-    /// Judges the records of `body`, within the memory that bodies may take.
+    /// Judges the records of `body`, when it is their turn.
     async fn inspect(
         &self,
         inspector: &Arc<Inspector>,
         sent: Sent<'_>,
         body: &Bytes,
     ) -> Result<Inspected, Problem> {
-        // The other half is there for the body: one that is alone never waits in vain.
-        let most = usize::try_from(self.serve.limits.bytes_at_once / 2).unwrap_or(usize::MAX);
-        let hold = self
-            .budget
-            .take(Inspector::memory_bytes(body.len()).min(most))
-            .await?;
+        let turn = Arc::clone(&self.inspectors.turns).acquire_owned().await;
+        let turn = turn.map_err(|_closed| Problem::new(Code::Internal, "the log has the cause"))?;
         let (bytes, inspector, body) = (body.len(), Arc::clone(inspector), body.clone());
         let media = match sent {
             Sent::Records(media) => Some(media.to_owned()),
@@ -192,7 +189,7 @@ impl App {
         let inspected = aside(bytes.saturating_mul(JUDGING_WEIGHT), move || {
             let inspected = inspector.inspect(media.as_deref().map_or(Sent::Event, Sent::Records), &body);
             // Not before, also if nobody waits for it any more.
-            drop(hold);
+            drop(turn);
             inspected
         })
         .await?;

@@ -1,6 +1,7 @@
 //! What contracts ask of records, told to those who send them.
 
-use axum::http::header;
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -9,8 +10,7 @@ use crate::{
         push::{OnViolation, Push},
     },
     ops::inspect::Inspector,
-    receive::producer::limit::Who,
-    serve::{app::App, call::Call, inspectors::Standing, problem::Problem, receipts::sees, routes::Route},
+    serve::{app::App, call::Call, catalog::shown, inspectors::Standing, problem::Problem, routes::Route},
 };
 
 /// Streams whose records are described at most; the catalog has the others.
@@ -35,28 +35,18 @@ pub(crate) async fn contract_of(app: &App, stream: &Stream, push: &Push) -> Valu
 }
 
 /// Adds to the description of the API, `document`, what contracts ask of the records that `route` takes: for every stream
-/// that whoever asks may see, and none to somebody who does not say who it is. A data model is nobody else's business.
+/// that whoever asks may read, and none to somebody who does not say who it is. A data model is nobody else's business.
 ///
 /// # Errors
 /// 401 for credentials that are not good, 429.
 pub(crate) async fn describe(
-    app: &App,
+    app: &Arc<App>,
     call: &mut Call,
     route: &Route,
     document: &mut Value,
 ) -> Result<(), Problem> {
-    let has_certificate = call.peer.as_ref().is_some_and(|peer| peer.identity.is_some());
-    if !app.is_open && !has_certificate && !call.headers.contains_key(header::AUTHORIZATION) {
-        return Ok(());
-    }
-    let caller = app.authenticate(call).await?;
-    if let Some(caller) = &caller {
-        app.admit(call, Who::Producer(&caller.producer.name), None, 0)?;
-    }
-    let seen = app
-        .all_pushed()
-        .filter(|(stream, _)| sees(caller.as_ref(), &stream.name));
-    for (stream, push) in seen.take(DESCRIBED_MAX) {
+    let shown = shown(app, call).await?;
+    for (stream, push) in shown.streams.into_iter().take(DESCRIBED_MAX) {
         if let Standing::Present(inspector) = app.inspectors.standing(&stream.name).await {
             add(route, stream, push, &inspector, document);
         }

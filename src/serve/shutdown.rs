@@ -63,39 +63,45 @@ impl Shutdown {
         self.close.cancelled().await;
     }
 
-    /// Turns signals into steps: the first SIGTERM or SIGINT stops, the second closes. Returns after the second.
+    /// Turns signals into steps: the first SIGTERM or SIGINT stops, the second closes. They are listened for from this
+    /// call on; what it returns is ready after the second.
     ///
     /// # Errors
     /// `Internal` if the signals cannot be listened for.
     #[cfg(unix)]
-    pub async fn follow_signals(&self) -> Result<()> {
+    pub fn follow_signals(&self) -> Result<impl Future<Output = ()> + Send + use<>> {
         use tokio::signal::unix::{SignalKind, signal};
 
         let failed = |source| Error::new(ErrorKind::Internal, "listen for signals").caused_by(source);
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        for step in [Self::stop, Self::close] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+        let shutdown = self.clone();
+        Ok(async move {
+            for step in [Self::stop, Self::close] {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                step(&shutdown);
             }
-            step(self);
-        }
-        Ok(())
+        })
     }
 
-    /// Turns Ctrl-C into steps: the first stops, the second closes. Returns after the second.
+    /// Turns Ctrl-C into steps: the first stops, the second closes. What it returns is ready after the second, or when
+    /// it cannot be listened for.
     ///
     /// # Errors
-    /// `Internal` if the signal cannot be listened for.
+    /// None.
     #[cfg(not(unix))]
-    pub async fn follow_signals(&self) -> Result<()> {
-        for step in [Self::stop, Self::close] {
-            tokio::signal::ctrl_c()
-                .await
-                .map_err(|source| Error::new(ErrorKind::Internal, "listen for signals").caused_by(source))?;
-            step(self);
-        }
-        Ok(())
+    pub fn follow_signals(&self) -> Result<impl Future<Output = ()> + Send + use<>> {
+        let shutdown = self.clone();
+        Ok(async move {
+            for step in [Self::stop, Self::close] {
+                if tokio::signal::ctrl_c().await.is_err() {
+                    return;
+                }
+                step(&shutdown);
+            }
+        })
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 const ROWS_MAX: usize = 512;
 
 /// Bytes of records after which those at hand are settled. One record may be larger.
-pub const BYTES_AT_ONCE: usize = 512 << 10;
+const BYTES_AT_ONCE: usize = 512 << 10;
 
 /// Judges records of which nothing is kept.
 ///

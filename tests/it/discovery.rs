@@ -201,10 +201,9 @@ async fn r123_r112_openapi_is_of_the_standard_with_examples_that_fit_and_the_rou
             let allowed = answer.headers().get(header::ALLOW).cloned();
             let (status, problem) = read(answer).await;
             if told.contains(method) {
-                assert!(
-                    status != 405 && problem["code"] != "not_found",
-                    "{method} {path}: {problem}"
-                );
+                // There is no version of a contract that is called as its place in the path.
+                let is_there = problem["code"] != "not_found" || path.ends_with("{version}");
+                assert!(status != 405 && is_there, "{method} {path}: {problem}");
                 continue;
             }
             assert_eq!(

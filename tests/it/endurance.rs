@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    process::Command,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
 };
 
@@ -110,10 +111,7 @@ async fn f108_sigterm_under_load_ends_well_and_what_was_acknowledged_lands() {
             producer.await.unwrap();
         }
         if kill {
-            let next = Server::start(&project);
-            let sent = send(&Client::new(), &next.producers, "items", "after").await;
-            assert_eq!(sent, Some(202));
-            next.stop();
+            Server::start(&project).stop();
         }
         let landed = landed(&project, "items");
         let acknowledged = acknowledged.lock().unwrap();
@@ -183,6 +181,42 @@ async fn f106_a_lake_that_is_away_for_several_attempts_gets_everything_when_it_i
     })
     .await
     .unwrap();
+}
+
+#[test]
+fn what_is_pushed_is_loaded_on_schedule_and_it_is_said_once_that_nothing_is_asked_for_it() {
+    let text = OPEN.replace("items: { push: {},", "items: { push: {}, schedule: 1s,");
+    let project = project("lake: ./lake", &text);
+    let server = Server::start(&project);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let sent = runtime.block_on(send(&Client::new(), &server.producers, "items", "1"));
+    assert_eq!(sent, Some(202));
+    server.stop();
+    let mut process = project
+        .command(&["run", "--watch"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+    let mut said = Vec::new();
+    for line in lines {
+        said.push(line.unwrap());
+        let runs = said.iter().filter(|line| line.contains("nothing new to load"));
+        if runs.count() == 2 {
+            break;
+        }
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(
+        said.iter()
+            .any(|line| line.starts_with("shop.items  loaded 1 read")),
+        "{said:?}"
+    );
+    let told = said
+        .iter()
+        .filter(|line| line.contains("shop.items  is fed by producers"));
+    assert_eq!(told.count(), 1, "{said:?}");
 }
 
 #[test]

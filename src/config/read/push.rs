@@ -27,14 +27,13 @@ const RECORDS_MAX: u64 = 10_000_000;
 const BYTES_MAX: u64 = 1 << 30;
 
 /// Keys that say how an API is asked: without a request they mean nothing.
-const OF_PULL: [&str; 8] = [
+const OF_PULL: [&str; 7] = [
     "paginate",
     "job",
     "files",
     "slices",
     "incremental",
     "complete",
-    "schedule",
     "reconcile",
 ];
 

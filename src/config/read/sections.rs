@@ -173,7 +173,7 @@ pub static STREAM: Section = Section::new(
         key("schedule", Takes::Text)
             .doc(
                 "When it runs by itself under `landfall run --watch`, in UTC: a duration, a cron pattern of five \
-                 fields, or one of @hourly, @daily, @weekly, @monthly.",
+                 fields, or one of @hourly, @daily, @weekly, @monthly. What producers send is loaded then.",
             )
             .example("'*/15 * * * *'")
             .more(&["15m", "'@daily'"]),

@@ -61,11 +61,10 @@ fn what_is_asked_has_an_address_and_what_is_not_asked_is_not_paged() {
     landfall.yml:4:3: missing key "base_url" in "shop"
     landfall.yml:6:7: missing key "request" in "orders"
     "#);
-    let paged = "push: {}, paginate: { type: link_header }, schedule: '@daily'";
+    // When it is loaded can be said of what is pushed too.
+    let paged = "push: {}, schedule: '@daily', paginate: { type: link_header }";
     insta::assert_snapshot!(read(&STREAMS.replace("push: {}", paged)).unwrap_err(), @r"
-    landfall.yml:6:27: paginate: there is no API to ask
-      hint: remove it, or add a request to the stream
-    landfall.yml:6:60: schedule: there is no API to ask
+    landfall.yml:6:47: paginate: there is no API to ask
       hint: remove it, or add a request to the stream
     ");
     let late = "push: { deprecated: 2027-01-01, sunset: 2026-12-31T23:59:59Z, record_bytes_max: 32MiB }";

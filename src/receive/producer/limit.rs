@@ -122,6 +122,8 @@ pub struct Permit {
     bytes_max: u64,
     /// What came of the body.
     came: u64,
+    /// Whether the rates have back what was taken of them for the body.
+    given_back: bool,
     vouched: Vouched,
 }
 
@@ -263,6 +265,7 @@ impl Limiter {
                     bytes,
                     bytes_max,
                     came: 0,
+                    given_back: false,
                     vouched: match ask.who {
                         Who::Producer(_) => Vouched::Yes,
                         Who::Sender(_) => Vouched::NotYet,
@@ -341,8 +344,10 @@ impl Permit {
             self.bytes = wanted;
             return Ok(());
         };
-        counters.give_back(stream, need(self.bytes));
-        self.came = self.bytes;
+        if !self.given_back {
+            counters.give_back(stream, need(self.bytes));
+        }
+        self.given_back = true;
         let standing = counters.standing(stream, pressure);
         // All of it has to be there when it comes again.
         let whole = counters.own.check(need(wanted), now, pressure);
@@ -382,16 +387,12 @@ impl Drop for Permit {
             return;
         };
         let mut counters = lane.lock();
-        let unused = match self.vouched {
-            Vouched::Yes => Need {
-                requests: 0,
-                bytes: self.bytes.saturating_sub(self.came),
-            },
-            Vouched::NotYet => Need {
-                requests: 1,
-                bytes: self.bytes,
-            },
+        let (requests, bytes) = match self.vouched {
+            Vouched::Yes => (0, self.bytes.saturating_sub(self.came)),
+            Vouched::NotYet => (1, self.bytes),
         };
+        let bytes = if self.given_back { 0 } else { bytes };
+        let unused = Need { requests, bytes };
         counters.give_back(self.stream.as_ref(), unused);
         counters.own.at_once = counters.own.at_once.saturating_sub(1);
         counters.bytes_held = counters.bytes_held.saturating_sub(self.bytes);

@@ -278,7 +278,8 @@ async fn attempt(
         None => {
             let (store, clock) = (Arc::clone(&lake.store), lake.clock.clone());
             let hash = lake.config_hash.clone();
-            Landing::open(store, stream.clone(), clock, run_id.to_owned(), hash).await?
+            let opened = Landing::open(store, stream.clone(), clock, run_id.to_owned(), hash).await?;
+            opened.with_shared_frames()
         }
     };
     match *begun {

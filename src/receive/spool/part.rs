@@ -91,7 +91,8 @@ impl Part {
             self.segment.id.to_string(),
             lake.config_hash.clone(),
         )
-        .await?;
+        .await?
+        .with_shared_frames();
         let begun = self
             .with_progress(|progress, stream| Ok(progress.marks().begun(stream)))
             .await?;

@@ -409,16 +409,14 @@ async fn r083_a_repeat_gets_the_answer_of_its_time_whatever_the_contract_has_bec
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r112_the_description_says_what_fits_to_those_who_may_see_the_stream() {
+async fn r112_the_description_says_what_fits_to_those_who_may_read_the_stream() {
     let place = Place::new();
     place.contract(CONTRACT);
     let [till, web] = super::repeats::tokens(&place);
-    let text = super::repeats::KEYED
-        .replace("streams: [shop.orders]", "streams: [shop.items]")
-        .replace(
-            "push: { idempotency: required }",
-            "push: { on_violation: reject }",
-        );
+    let text = super::repeats::KEYED.replace(
+        "push: { idempotency: required }",
+        "push: { on_violation: reject }",
+    );
     let server = place.start(&text).await;
     let describe = async |token: &str| {
         let request = server.get("/openapi.json");
@@ -429,13 +427,13 @@ async fn r112_the_description_says_what_fits_to_those_who_may_see_the_stream() {
         };
         server.send(request).await
     };
-    // A data model is nobody else's business.
+    // A data model is nobody else's business, and who sends need not read.
     for token in ["", &web] {
         let answer = describe(token).await;
         assert_eq!(answer.status, 200);
         let text = String::from_utf8(answer.body.to_vec()).unwrap();
         assert!(
-            !text.contains("What is paid.") && !text.contains("shop.orders"),
+            !text.contains("What is paid.") && !text.contains("push_records.shop.orders"),
             "{token}"
         );
     }

@@ -186,6 +186,10 @@ fn f107_what_strangers_announce_or_send_is_taken_from_nobody() {
     // What was taken for the part that came is back, so that it gets through when enough is there.
     assert_eq!(refusal.standing.0[1].left, 2 << 20);
     drop(permit);
+    // Once: a stranger makes nothing of it.
+    let lane = limiter.of_streams[&orders];
+    let left = limiter.lanes[lane].lock().own.bytes.left(Pressure::NONE);
+    assert_eq!(left, 2 << 20);
     let shared = limiter.lock();
     assert_eq!((shared.requests.used, shared.bytes.used), (0, 0));
 }

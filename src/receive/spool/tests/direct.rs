@@ -1,7 +1,8 @@
 //! Deliveries that count when they are in the lake.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::future::join_all;
 
 use object_store::ObjectStore;
@@ -13,6 +14,7 @@ use super::{
 };
 use crate::{
     error::ErrorKind,
+    raw::read::{PageRead, page, read_object},
     receive::spool::{acknowledger::Acknowledger, direct::Direct},
 };
 
@@ -71,6 +73,54 @@ async fn a_batch_whose_answer_was_lost_is_found_and_not_landed_again() {
         assert!(counts.values().all(|count| *count == 1), "{counts:?}");
         assert_eq!(entries(&store, "shop.orders").await.len(), 3);
     }
+}
+
+#[tokio::test]
+async fn small_deliveries_share_frames_and_each_is_read_by_itself() {
+    let store = memory();
+    let direct = Direct::new(lake(&store, Hand::new().clock()), 64 << 20);
+    let body = |number: usize| match number {
+        // One that stands alone between those that share.
+        300 => format!("{{\"id\":{number},\"pad\":\"{}\"}}", "x".repeat(20 << 10)),
+        _ => format!("{{\"id\":{number},\"name\":\"the same for everyone\"}}"),
+    };
+    let sent: Vec<_> = (0..600)
+        .map(|number| delivery("shop.orders", body(number)))
+        .collect();
+    let receipts: Vec<String> = sent.iter().map(|sent| sent.receipt.to_string()).collect();
+    let outcomes = join_all(sent.into_iter().map(|sent| direct.append(sent))).await;
+    assert!(outcomes.iter().all(Result::is_ok));
+    let mut read = Vec::new();
+    let (mut frames, mut bytes) = (BTreeSet::new(), 0);
+    for entry in entries(&store, "shop.orders").await {
+        for object in &entry.objects {
+            bytes += object.bytes;
+            frames.extend(
+                object
+                    .pages
+                    .iter()
+                    .map(|page| (object.path.clone(), page.frame_offset)),
+            );
+            let mut in_turn = read_object(&*store, &entry, 0).await.unwrap();
+            for number in 0..u32::try_from(object.pages.len()).unwrap() {
+                let (facts, alone) = page(&*store, &entry, number).await.unwrap();
+                let Some(PageRead::Page(turn)) = in_turn.next() else {
+                    panic!("{number}")
+                };
+                assert_eq!((turn.facts.as_ref(), &turn.body), (Some(&facts), &alone));
+                read.push((facts.receipt.unwrap(), alone));
+            }
+        }
+    }
+    let expected: Vec<_> = receipts
+        .into_iter()
+        .enumerate()
+        .map(|(number, receipt)| (receipt, Bytes::from(body(number))))
+        .collect();
+    assert_eq!(read, expected);
+    assert!(frames.len() < 20, "{} frames", frames.len());
+    // Its facts are most of what a small delivery takes.
+    assert!(bytes < 600 * 700, "{bytes} bytes");
 }
 
 #[tokio::test]
