@@ -10,6 +10,7 @@
 //!            ├─ table      rows → Delta                   merge by key; the `txn` of the commit is the watermark
 //!            ├─ query      SQL over all of it             read only
 //!            └─ report     rows → words
+//! cli ─ push    records → a server, from where they are made: a client of our own, which knows nothing else of all this
 //! format (bodies → records) stands below extract and transform, spill (rows beyond memory) below transform and table;
 //! config, clock, error, json, yaml, failpoint stand below all of these; stations never call each other, only `ops` joins them.
 //! ```
@@ -29,6 +30,7 @@ pub mod failpoint;
 pub mod format;
 pub mod json;
 pub mod ops;
+pub mod push;
 pub mod query;
 pub mod raw;
 pub mod receive;

@@ -18,6 +18,7 @@ mod logging;
 mod maintain;
 mod output;
 mod progress;
+mod push;
 mod quarantine;
 mod rebuild;
 mod run;
@@ -50,7 +51,7 @@ use crate::{
 /// Everything went well.
 const DONE: u8 = 0;
 
-/// Done, but more records were quarantined than the command line allows.
+/// Done, but more records were quarantined than the command line allows, or a server refused records.
 const OVER_QUARANTINE: u8 = 4;
 
 /// Land API responses raw, then turn them into Delta tables
@@ -72,7 +73,7 @@ struct Cli {
 
 const EXIT_CODES: &str = "Data goes to stdout, words to stderr.\n\
     Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused by a contract's policy,\n\
-    4 done but over --max-quarantine.";
+    4 done but over --max-quarantine, or with records that a server refused.";
 
 /// What every command takes.
 #[derive(Debug, clap::Args)]
@@ -103,6 +104,7 @@ enum Command {
     Transform(transform::Args),
     Run(run::Args),
     Serve(serve::Args),
+    Push(push::Args),
     Token(token::Args),
     Sql(sql::Args),
     Status(status::Args),
@@ -175,6 +177,7 @@ async fn run(command: Command, global: &Global) -> Ended {
         Command::Transform(args) => transform::run(&args, global).await,
         Command::Run(args) => run::run(&args, global).await,
         Command::Serve(args) => serve::run(&args, global).await,
+        Command::Push(args) => push::run(&args).await,
         Command::Token(args) => token::run(&args),
         Command::Sql(args) => sql::run(&args, global).await,
         Command::Status(args) => status::run(&args, global).await,

@@ -214,6 +214,22 @@ pub struct PageFacts {
     /// Which part of a body it is, if that was too large for one page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+    /// Where in a channel of its producer it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelFact>,
+}
+
+/// Where in a channel a body stands: what a producer with a position of its own goes on from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelFact {
+    /// The channel, among those of its producer and stream.
+    pub name: String,
+    /// Which opening of the channel it came through, from 1.
+    pub epoch: u64,
+    /// Its number among the bodies of the channel, from 1 without gaps.
+    pub number: u64,
+    /// The producer's own word for how far it is with this body.
+    pub offset: String,
 }
 
 /// A file that a record points to: where it is stored, or why it is not.
@@ -304,6 +320,7 @@ impl PageFacts {
             superseded: false,
             files: Vec::new(),
             part: None,
+            channel: None,
         }
     }
 
@@ -312,7 +329,8 @@ impl PageFacts {
         let path = self.url.split('?').next().unwrap_or_default();
         let mut parts = path.rsplit('/');
         // …/streams/SOURCE/STREAM/records; a stream of webhooks may be called `records`.
-        self.receipt.is_some() && parts.next() == Some("records") && parts.nth(2) == Some("streams")
+        let of_stream = parts.next() == Some("records") && parts.nth(2) == Some("streams");
+        self.receipt.is_some() && (of_stream || self.channel.is_some())
     }
 
     /// The first of the kept headers that is called `name`, which is lowercase.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     clock::Timestamp,
-    config::{Name, StreamName},
+    config::{Name, StreamName, parse_timestamp},
     error::{Error, ErrorKind},
     raw::{Page, PageFacts},
     receive::{
@@ -28,10 +28,10 @@ use crate::{
 };
 
 /// How long a repeat waits for the first request with its key or event id.
-const REPEAT_PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const REPEAT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// When a repeat that did not wait long enough may come again.
-const REPEAT_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const REPEAT_AFTER: Duration = Duration::from_secs(1);
 
 /// Largest number of attempts that is believed.
 const ATTEMPTS_MAX: u32 = 1_000_000;
@@ -81,7 +81,7 @@ impl App {
                     headers: call.headers_kept(),
                     attempts: attempts(call),
                     trace_id: Some(call.trace.id()),
-                    first_seen_at: Some(received.at),
+                    first_seen_at: Some(first_seen_at(call, received.at)),
                     ..PageFacts::new(received.at, call.method.to_string(), call.url(), status)
                 },
             },
@@ -127,15 +127,20 @@ impl App {
         answer: Answer,
     ) -> Result<Answer, Problem> {
         let receipt = self.append(delivery).await?;
+        self.answered(claim, &answer).await;
+        self.remember().await;
+        self.note(receipt).await;
+        Ok(answer)
+    }
+
+    /// Has repeats of a request that is kept be given the same answer, if it is claimed.
+    pub(crate) async fn answered(&self, claim: Option<KeyClaim>, answer: &Answer) {
         if let Some(claim) = claim
             && let Err(error) = claim.complete(answer.clone()).await
         {
             // The spool has the key: it is put back at the next start.
             tracing::warn!(error = error.chain(), "answer not in the ledger yet");
         }
-        self.remember().await;
-        self.note(receipt).await;
-        Ok(answer)
     }
 
     /// Asks whether the event of `delivery` was met before, if it has an id, and notes in it what is known of that.
@@ -201,7 +206,7 @@ impl App {
     }
 
     /// Makes the ledger durable where no spool would put back what it forgets.
-    async fn remember(&self) {
+    pub(crate) async fn remember(&self) {
         if matches!(&self.acknowledger, Acknowledger::Lake(_))
             && let Err(error) = self.ledger.flush().await
         {
@@ -210,7 +215,7 @@ impl App {
     }
 
     /// Makes `delivery` durable, and nothing else: a claim on its key is given free if that fails.
-    async fn append(&self, delivery: Delivery) -> Result<Receipt, Problem> {
+    pub(crate) async fn append(&self, delivery: Delivery) -> Result<Receipt, Problem> {
         let receipt = Receipt::of(&delivery, Stage::Spooled);
         let bytes = delivery.page.body.len() as u64;
         let began = self.clock.steady();
@@ -249,7 +254,7 @@ impl App {
     }
 
     /// Has the receipt be known. The delivery is durable whatever comes of it.
-    async fn note(&self, receipt: Receipt) {
+    pub(crate) async fn note(&self, receipt: Receipt) {
         if let Err(error) = self.ledger.record(vec![receipt]).await {
             tracing::warn!(error = error.chain(), "receipt not in the ledger");
         }
@@ -272,8 +277,15 @@ fn attempts(call: &Call) -> u32 {
     attempts.unwrap_or(1).clamp(1, ATTEMPTS_MAX)
 }
 
+/// When its sender tried first, as our own client says; a clock that is ahead of ours is not believed.
+fn first_seen_at(call: &Call, now: Timestamp) -> Timestamp {
+    let told = call.header("landfall-first-attempt-at");
+    let told = told.and_then(|text| parse_timestamp(text).ok());
+    told.map_or(now, |told| told.min(now))
+}
+
 /// Without the ledger nobody knows whether it is a repeat.
-fn unknown(error: Error) -> Problem {
+pub(crate) fn unknown(error: Error) -> Problem {
     tracing::error!(error = error.chain(), "ledger not asked");
     Problem::new(
         Code::Unavailable,

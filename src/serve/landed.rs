@@ -112,6 +112,7 @@ impl Repair<'_> {
                 self.repaired.answers += repaired.answers;
                 self.repaired.events += repaired.events;
                 self.repaired.receipts += repaired.receipts;
+                self.repaired.channels += repaired.channels;
             }
             Err(error) => self.failed = Some(error),
         }

@@ -18,6 +18,7 @@ pub(crate) mod audit;
 pub mod body;
 pub(crate) mod call;
 pub(crate) mod catalog;
+pub(crate) mod channel;
 pub(crate) mod check;
 pub(crate) mod deliver;
 pub(crate) mod docs;

@@ -14,7 +14,7 @@ use crate::serve::{
         PAGE, Problem,
         code::{Code, Retry},
     },
-    routes::{KNOWN, Method, ROUTES, Route},
+    routes::{KNOWN, Method, REQUIRED, ROUTES, Route},
     schemas,
 };
 
@@ -115,6 +115,7 @@ fn operation(route: &Route, examples: &Map<String, Value>) -> serde_json::Result
         parameters.push(json!({
             "name": parameter.name,
             "in": parameter.place,
+            "required": REQUIRED.contains(&parameter.name),
             "description": parameter.meaning,
             "schema": serde_json::from_str::<Value>(parameter.schema)?,
         }));
@@ -191,6 +192,7 @@ pub(crate) fn in_path(path: &str) -> impl Iterator<Item = &str> {
 pub(crate) fn of_path(name: &str) -> Value {
     match name {
         "source" | "stream" => json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$" }),
+        "channel" => json!({ "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._~-]{0,127}$" }),
         "id" => json!({ "type": "string", "format": "uuid" }),
         _ => json!({ "type": "string" }),
     }
@@ -243,7 +245,7 @@ fn headers_of(route: &Route) -> Value {
     {
         headers["ETag"] = text("Names this answer among all of this address.");
     }
-    if route.name == "push_records" {
+    if matches!(route.name, "push_records" | "append_to_channel") {
         headers["Location"] = text("The receipt.");
         headers["Idempotency-Replayed"] = text("`true` if this is the answer of an earlier request.");
     }
@@ -293,6 +295,7 @@ impl Method {
         match self {
             Self::Get => "get",
             Self::Post => "post",
+            Self::Put => "put",
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
         app::App,
         aside::aside,
         call::{Call, Received},
+        channel::{Place, Position, Reserved},
         check::{Checked, Form, check},
         deliver::{Claimed, received},
         problem::{Problem, code::Code},
@@ -52,7 +53,11 @@ async fn take(app: &Arc<App>, call: &mut Call) -> Result<Response, Problem> {
     let bytes = call.body_bytes_declared().unwrap_or(push.bytes_max);
     app.admit(call, who, Some(&name), bytes.min(push.bytes_max))?;
     app.has_room()?;
-    let key = key(call, push)?;
+    let position = Position::of(call)?;
+    let key = match &position {
+        Some(position) => Some(position.key()),
+        None => key(call, push)?,
+    };
     let mode = mode(call)?;
     let form = Form::of(call.header("content-type"))
         .map_err(|problem| problem.with_header(header::ACCEPT, HeaderValue::from_static(ACCEPTED)))?;
@@ -70,9 +75,16 @@ async fn take(app: &Arc<App>, call: &mut Call) -> Result<Response, Problem> {
     let mut delivery = app.delivery(call, &name, producer, &received, 202);
     delivery.page.facts.idempotency_key = key.as_ref().map(|key| key.as_str().to_owned());
     // A repeat is answered as before, whatever the contract has become.
-    let claim = match app.claim(&delivery, key.as_ref()).await? {
-        Claimed::New(claim) => claim,
-        Claimed::Before(answer) => {
+    let claimed = match position {
+        Some(position) => app.reserve(&mut delivery, position).await?,
+        None => match app.claim(&delivery, key.as_ref()).await? {
+            Claimed::New(claim) => Reserved::New(Place::Anywhere(claim)),
+            Claimed::Before(answer) => Reserved::Before(answer),
+        },
+    };
+    let place = match claimed {
+        Reserved::New(place) => place,
+        Reserved::Before(answer) => {
             app.metrics.repeated(&name);
             let mut response = response(&answer);
             response
@@ -97,9 +109,12 @@ async fn take(app: &Arc<App>, call: &mut Call) -> Result<Response, Problem> {
     } = ruling;
     let answer = accepted(delivery.receipt, &name, app.base_path(), &outcome)?;
     let (hold, permit) = (smaller.unwrap_or(hold), call.permit.take());
-    let keeping = Arc::clone(app).keep(delivery, claim, answer);
+    let keeping = Arc::clone(app);
     let kept = app.works.finish(async move {
-        let kept = keeping.await;
+        let kept = match place {
+            Place::Anywhere(claim) => keeping.keep(delivery, claim, answer).await,
+            Place::InChannel(held) => keeping.keep_in_channel(delivery, *held, answer).await,
+        };
         // Memory and place are free again when the body is, not when its sender hangs up.
         drop((hold, permit));
         kept

@@ -18,7 +18,7 @@ use crate::{
         app::App,
         asyncapi,
         call::Call,
-        catalog, docs, lists, openapi,
+        catalog, channel, docs, lists, openapi,
         problem::{self, Problem, code::Code},
         receipts, records, webhook,
     },
@@ -58,6 +58,8 @@ pub(crate) enum Method {
     Get,
     /// Adds.
     Post,
+    /// Makes so.
+    Put,
 }
 
 /// A header or a parameter of the query.
@@ -115,6 +117,30 @@ const CODING: Parameter = Parameter {
     meaning: "How the body is packed, once.",
     schema: r#"{"type":"string","pattern":"^(gzip|x-gzip|zstd|deflate|identity)?$"}"#,
 };
+
+const EPOCH: Parameter = Parameter {
+    name: "epoch",
+    place: "query",
+    meaning: "The number that opening the channel gave.",
+    schema: r#"{"type":"integer","minimum":1,"maximum":9007199254740991}"#,
+};
+
+const OFFSET: Parameter = Parameter {
+    name: "offset",
+    place: "query",
+    meaning: "How far the producer is with this body, in its own words; no two bodies of a channel have the same.",
+    schema: r#"{"type":"string","minLength":1,"maxLength":255,"pattern":"^[!-~]+$"}"#,
+};
+
+const AFTER: Parameter = Parameter {
+    name: "after",
+    place: "query",
+    meaning: "The offset of the body before this one; left out for the first.",
+    schema: r#"{"type":"string","minLength":1,"maxLength":255,"pattern":"^[!-~]+$"}"#,
+};
+
+/// The parameters that must stand. Every other may be left out.
+pub(crate) const REQUIRED: [&str; 2] = [EPOCH.name, OFFSET.name];
 
 const CURSOR: Parameter = Parameter {
     name: "cursor",
@@ -233,6 +259,55 @@ const PUSHED: &[Code] = &[
     Code::StorageFull,
 ];
 
+/// What is answered to who asks for a channel.
+const CHANNELED: &[Code] = &[
+    Code::Unauthenticated,
+    Code::CredentialsExpired,
+    Code::Forbidden,
+    Code::InvalidRequest,
+    Code::StreamNotFound,
+    Code::ChannelNotFound,
+    Code::StreamGone,
+    Code::Conflict,
+    Code::RateLimited,
+    Code::ConcurrencyLimited,
+    Code::Overloaded,
+    Code::Unavailable,
+];
+
+const APPENDED: &[Code] = &[
+    Code::Unauthenticated,
+    Code::CredentialsExpired,
+    Code::Forbidden,
+    Code::InvalidRequest,
+    Code::IdempotencyKeyInUse,
+    Code::IdempotencyKeyReused,
+    Code::BodyMalformed,
+    Code::BodyTooDeep,
+    Code::BodyTruncated,
+    Code::BodyUndecodable,
+    Code::BatchRejected,
+    Code::BodyTooLarge,
+    Code::BodyExpandsTooMuch,
+    Code::TooManyRecords,
+    Code::RecordTooLarge,
+    Code::BodyTooSlow,
+    Code::UnsupportedMediaType,
+    Code::UnsupportedEncoding,
+    Code::StreamNotFound,
+    Code::ChannelNotFound,
+    Code::StreamGone,
+    Code::Conflict,
+    Code::ChannelFenced,
+    Code::OffsetConflict,
+    Code::RateLimited,
+    Code::ConcurrencyLimited,
+    Code::Overloaded,
+    Code::BacklogFull,
+    Code::Unavailable,
+    Code::StorageFull,
+];
+
 const HOOKED: &[Code] = &[
     Code::SignatureInvalid,
     Code::Unauthenticated,
@@ -273,6 +348,57 @@ pub(crate) static ROUTES: &[Route] = &[
             meaning: "The body is durable and will be in the lake.",
         },
         fails: PUSHED,
+    },
+    Route {
+        name: "open_channel",
+        method: Method::Put,
+        path: "/v1/streams/{source}/{stream}/channels/{channel}",
+        work: channel::open,
+        summary: "Opens a channel, shuts out who had it before, and says how far it is.",
+        scope: Some(Scope::Ingest),
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "Channel",
+            meaning: "The channel is open for who asked.",
+        },
+        fails: CHANNELED,
+    },
+    Route {
+        name: "get_channel",
+        method: Method::Get,
+        path: "/v1/streams/{source}/{stream}/channels/{channel}",
+        work: channel::tell,
+        summary: "Says how far a channel is.",
+        scope: Some(Scope::Ingest),
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "Channel",
+            meaning: "The channel.",
+        },
+        fails: CHANNELED,
+    },
+    Route {
+        name: "append_to_channel",
+        method: Method::Post,
+        path: "/v1/streams/{source}/{stream}/channels/{channel}/records",
+        work: records::push,
+        summary: "Sends records behind those of the channel, once however often it is sent.",
+        scope: Some(Scope::Ingest),
+        parameters: &[EPOCH, OFFSET, AFTER, MODE, PREFER, CODING],
+        takes: &[JSON, "application/x-ndjson"],
+        gives: Gives {
+            status: 202,
+            media: JSON,
+            schema: "Accepted",
+            meaning: "The body is durable at its offset and will be in the lake.",
+        },
+        fails: APPENDED,
     },
     Route {
         name: "push_webhook",
@@ -526,6 +652,7 @@ impl Method {
         match self {
             Self::Get => MethodFilter::GET,
             Self::Post => MethodFilter::POST,
+            Self::Put => MethodFilter::PUT,
         }
     }
 }

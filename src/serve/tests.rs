@@ -1,5 +1,6 @@
 //! The whole server over real sockets, with a lake and a spool in a temporary folder.
 
+mod channels;
 mod durable;
 mod fates;
 mod found;
@@ -205,6 +206,10 @@ impl Server {
 
     fn get(&self, path: &str) -> reqwest::RequestBuilder {
         self.client.get(format!("http://{}{path}", self.address))
+    }
+
+    fn put(&self, path: &str) -> reqwest::RequestBuilder {
+        self.client.put(format!("http://{}{path}", self.address))
     }
 
     async fn admin(&self, path: &str) -> Answer {

@@ -9,7 +9,7 @@ use std::{
 /// Each module of `src/` with the modules it may use besides itself and [`FOR_ALL`]. What is not here may not exist.
 ///
 /// Stations (`extract`, `receive`, `transform`, `table`, `report`) never use each other; only `ops` joins them.
-const MODULES: [(&str, &[&str]); 21] = [
+const MODULES: [(&str, &[&str]); 22] = [
     ("error", &[]),
     ("clock", &[]),
     ("json", &[]),
@@ -58,7 +58,9 @@ const MODULES: [(&str, &[&str]); 21] = [
             "ops", "receive", "query", "report", "format", "raw", "config", "clock",
         ],
     ),
-    ("cli", &["ops", "serve", "report", "config", "clock"]),
+    // The client of producers: of use without a project, a lake or DataFusion.
+    ("push", &["clock"]),
+    ("cli", &["ops", "serve", "push", "report", "config", "clock"]),
     ("main", &["cli", "ops", "serve", "config", "clock"]),
     ("lib", &[]),
 ];
@@ -71,7 +73,7 @@ const HOMES: [(&str, &[&str]); 4] = [
     ("deltalake", &["table/", "table.rs"]),
     (
         "reqwest",
-        &["extract/", "receive/producer/fetch.rs", "serve/tests"],
+        &["extract/", "push/", "receive/producer/fetch.rs", "serve/tests"],
     ),
     ("axum", &["serve/", "ops/demo/"]),
     ("clap", &["cli/", "main.rs"]),

@@ -45,6 +45,7 @@ mod passes;
 mod planning;
 mod producers;
 mod producers_oidc;
+mod push;
 mod quality;
 mod rebuild;
 mod receipts;

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     receive::{
         idempotency::Key,
-        ledger::{Ledger, claims::Claim, tables::AnswerRecord, writer::Change},
+        ledger::{Ledger, channel::ChannelName, claims::Claim, tables::AnswerRecord, writer::Change},
     },
 };
 
@@ -35,6 +35,18 @@ impl Scope {
 pub(super) fn event_name(stream: &StreamName, event_id: &str) -> [u8; 32] {
     let parts = [stream.source.as_str(), stream.stream.as_str(), event_id];
     hash("event", &parts.map(str::as_bytes))
+}
+
+/// The name of a channel in the ledger: that of one producer to one stream.
+pub(super) fn channel_name(stream: &StreamName, producer: Option<&Name>, channel: &ChannelName) -> [u8; 32] {
+    let producer = producer.map_or("", Name::as_str);
+    let parts = [
+        stream.source.as_str(),
+        stream.stream.as_str(),
+        producer,
+        channel.as_str(),
+    ];
+    hash("channel", &parts.map(str::as_bytes))
 }
 
 /// What tells one request from another with the same key or event id.

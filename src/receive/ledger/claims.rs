@@ -108,6 +108,19 @@ impl<K: Clone> Claims<K> {
         Ok(Found::Claimed(claim, kept))
     }
 
+    /// What was kept last under `name`, in memory or with `stored`, whoever holds it now.
+    pub(super) fn look(
+        &self,
+        name: &[u8; 32],
+        stored: impl FnOnce() -> Result<Option<K>>,
+    ) -> Result<Option<K>> {
+        let shard = self.shard(name);
+        match shard.get(name).and_then(|slot| slot.kept.as_ref()) {
+            Some((_, kept)) => Ok(Some(kept.clone())),
+            None => stored(),
+        }
+    }
+
     /// Forgets what was kept under `ticket`: it is committed, and will be found on disk.
     pub(super) fn committed(&self, name: [u8; 32], ticket: Ticket) {
         let mut shard = self.shard(&name);

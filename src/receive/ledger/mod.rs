@@ -26,6 +26,7 @@
 //! to the same node; else a repeat on another node is landed twice and merged into one row by the table's key.
 
 pub mod answer;
+pub mod channel;
 pub mod event;
 pub mod receipt;
 pub mod repair;
@@ -62,6 +63,7 @@ use crate::{
         ReceiptId,
         ledger::{
             answer::{Begun, Fingerprint, KeyClaim, Scope, event_name},
+            channel::Channel,
             claims::{Claims, Ended, Found},
             event::{Duplicate, EventClaim, EventRecord, Seen},
             receipt::{Listed, Listing, Receipt},
@@ -89,6 +91,8 @@ pub struct Kept {
     pub events_for: Duration,
     /// How long a receipt can be asked for, from its last change.
     pub receipts_for: Duration,
+    /// How long the position of a channel is known, from its last change.
+    pub channels_for: Duration,
     /// Largest size of all entries on disk, in bytes, counted a little above what they take. The file holds free pages beside
     /// them and grows by doubling: it can be three times that.
     pub bytes_max: u64,
@@ -103,6 +107,8 @@ impl Kept {
     pub const EVENTS_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
     /// 30 days.
     pub const RECEIPTS_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    /// 30 days: a bulk load that rests for longer is begun anew.
+    pub const CHANNELS_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
     /// 2 GiB: some 3.5 million events with a receipt each.
     pub const BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
     /// Far more than requests are served at once.
@@ -115,6 +121,7 @@ impl Kept {
             answers_for: Self::ANSWERS_FOR,
             events_for: Self::EVENTS_FOR,
             receipts_for: Self::RECEIPTS_FOR,
+            channels_for: Self::CHANNELS_FOR,
             bytes_max: Self::BYTES_MAX,
             in_flight_max: Self::IN_FLIGHT_MAX,
         }
@@ -132,6 +139,8 @@ pub struct Swept {
     pub receipts: u64,
     /// Those of them that went before their time, because the ledger is full.
     pub receipts_early: u64,
+    /// Positions of channels.
+    pub channels: u64,
     /// Whether another step would find more.
     pub more: bool,
 }
@@ -166,6 +175,7 @@ struct Inner {
     store: Store,
     answers: Arc<Claims<AnswerRecord>>,
     events: Arc<Claims<EventRecord>>,
+    channels: Arc<Claims<Channel>>,
     clock: Clock,
     kept: Kept,
     full: AtomicBool,
@@ -219,6 +229,7 @@ impl Ledger {
                 store,
                 answers: Claims::new(kept.in_flight_max),
                 events: Claims::new(kept.in_flight_max),
+                channels: Claims::new(kept.in_flight_max),
                 clock: clock.clone(),
                 kept,
                 opened: Mutex::new(opened),

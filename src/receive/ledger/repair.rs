@@ -8,7 +8,8 @@ use crate::{
         idempotency::Key,
         ledger::{
             Kept,
-            answer::{Answer, Fingerprint, Scope, event_name},
+            answer::{Answer, Fingerprint, Scope, channel_name, event_name},
+            channel::{Channel, ChannelName},
             event::EventRecord,
             receipt::{Receipt, Stage},
             tables::{AnswerRecord, Ends, Tables},
@@ -22,6 +23,7 @@ pub struct Remembered {
     receipt: Receipt,
     answer: Option<(Scope, AnswerRecord)>,
     event: Option<([u8; 32], Fingerprint, Timestamp)>,
+    channel: Option<([u8; 32], Channel)>,
 }
 
 /// What was missing.
@@ -33,6 +35,8 @@ pub struct Repaired {
     pub events: u64,
     /// Receipts.
     pub receipts: u64,
+    /// Bodies by which a channel has come further.
+    pub channels: u64,
 }
 
 impl Remembered {
@@ -71,10 +75,25 @@ impl Remembered {
             let first_seen_at = facts.first_seen_at.unwrap_or(facts.fetched_at);
             (event_name(&delivery.stream, id), fingerprint, first_seen_at)
         });
+        // As with keys: one that the ledger would not have taken was not in it.
+        let channel = facts.channel.as_ref().and_then(|fact| {
+            let name = ChannelName::new(&fact.name)?;
+            let offset = Key::new(&fact.offset).ok()?;
+            let channel = Channel {
+                epoch: fact.epoch,
+                number: fact.number,
+                offset: Some(offset),
+                receipt: Some(delivery.receipt),
+                at: facts.fetched_at,
+            };
+            let name = channel_name(&delivery.stream, delivery.producer.as_ref(), &name);
+            Some((name, channel))
+        });
         Ok(Self {
             receipt: Receipt::of(delivery, Stage::Spooled),
             answer,
             event,
+            channel,
         })
     }
 
@@ -115,6 +134,21 @@ impl Remembered {
             if let Some(record) = record {
                 tables.put_event(name, &record)?;
                 repaired.events += 1;
+            }
+        }
+        if let Some((name, channel)) = self.channel.as_ref().filter(|_| received_at > over.channels) {
+            let there = tables.channel(name)?;
+            let there = there.filter(|there| there.at.timestamp_micros() > ends.channels);
+            if there.as_ref().is_none_or(|there| there.number < channel.number) {
+                let epoch = there.map_or(channel.epoch, |there| there.epoch.max(channel.epoch));
+                tables.put_channel(
+                    name,
+                    &Channel {
+                        epoch,
+                        ..channel.clone()
+                    },
+                )?;
+                repaired.channels += 1;
             }
         }
         // However old: while it is in the spool, where it is can be asked.

@@ -20,6 +20,7 @@ use crate::{
         ReceiptId,
         ledger::{
             answer::Scope,
+            channel::Channel,
             event::EventRecord,
             receipt::{Cursor, Listed, Listing, Receipt},
             tables::{self, AnswerRecord, Tables, failed},
@@ -137,6 +138,10 @@ impl Store {
 
     pub(super) fn event(&self, name: &[u8; 32]) -> Result<Option<EventRecord>> {
         self.read(|read| tables::event_in(&read.open_table(tables::EVENTS).map_err(failed)?, name))
+    }
+
+    pub(super) fn channel(&self, name: &[u8; 32]) -> Result<Option<Channel>> {
+        self.read(|read| tables::channel_in(&read.open_table(tables::CHANNELS).map_err(failed)?, name))
     }
 
     pub(super) fn receipt(&self, id: ReceiptId) -> Result<Option<Receipt>> {

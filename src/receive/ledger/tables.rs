@@ -4,6 +4,7 @@
 //! answers  scope ─► at, fingerprint, status, headers, body
 //! events   stream and id ─► first, last, count, bodies
 //! receipts id ─► stream, producer, received, updated, stage
+//! channels stream, producer and name ─► epoch, number, last, offset, receipt
 //! order    (kind, moment, name): what ends first stands first; for receipts also the order they are listed in
 //! ```
 
@@ -17,9 +18,11 @@ use crate::{
     raw::BatchNumber,
     receive::{
         ReceiptId,
+        idempotency::Key,
         ledger::{
             Kept, Swept,
             answer::{Answer, Fingerprint},
+            channel::Channel,
             event::EventRecord,
             receipt::{Receipt, Stage},
         },
@@ -33,6 +36,7 @@ type AnswerRow<'a> = (i64, &'a [u8; 32], u16, Vec<(&'a str, &'a str)>, &'a [u8])
 type EventRow<'a> = (i64, i64, u64, Vec<(&'a [u8; 32], &'a [u8; 16])>);
 // Without `Option`: redb announces another encoding of `Option<&str>` for its next version.
 type ReceiptRow<'a> = (&'a str, &'a str, i64, i64, u8, i64, u64, &'a str);
+type ChannelRow<'a> = (u64, u64, i64, &'a str, &'a [u8; 16]);
 type OrderKey<'a> = (u8, i64, &'a [u8]);
 
 pub(super) const ANSWERS: TableDefinition<'_, &[u8; 32], AnswerRow<'static>> =
@@ -40,6 +44,8 @@ pub(super) const ANSWERS: TableDefinition<'_, &[u8; 32], AnswerRow<'static>> =
 pub(super) const EVENTS: TableDefinition<'_, &[u8; 32], EventRow<'static>> = TableDefinition::new("events");
 pub(super) const RECEIPTS: TableDefinition<'_, &[u8; 16], ReceiptRow<'static>> =
     TableDefinition::new("receipts");
+pub(super) const CHANNELS: TableDefinition<'_, &[u8; 32], ChannelRow<'static>> =
+    TableDefinition::new("channels");
 pub(super) const ORDER: TableDefinition<'_, OrderKey<'static>, ()> = TableDefinition::new("order");
 pub(super) const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 
@@ -47,6 +53,7 @@ pub(super) const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("a
 pub(super) const OF_ANSWERS: u8 = 0;
 pub(super) const OF_EVENTS: u8 = 1;
 pub(super) const OF_RECEIPTS: u8 = 2;
+pub(super) const OF_CHANNELS: u8 = 3;
 
 /// Room that an entry takes beyond its own bytes: its key, its row in `order`, and the free part of half-filled pages.
 /// A test holds this against what the file really allocates.
@@ -65,6 +72,7 @@ pub(super) struct Tables<'t> {
     answers: Table<'t, &'static [u8; 32], AnswerRow<'static>>,
     events: Table<'t, &'static [u8; 32], EventRow<'static>>,
     receipts: Table<'t, &'static [u8; 16], ReceiptRow<'static>>,
+    channels: Table<'t, &'static [u8; 32], ChannelRow<'static>>,
     order: Table<'t, OrderKey<'static>, ()>,
     about: Table<'t, &'static str, u64>,
     /// Room taken by all entries, in bytes, as counted by [`ENTRY_BYTES`] and the entries' own.
@@ -81,6 +89,7 @@ impl<'t> Tables<'t> {
             answers: write.open_table(ANSWERS)?,
             events: write.open_table(EVENTS)?,
             receipts: write.open_table(RECEIPTS)?,
+            channels: write.open_table(CHANNELS)?,
             order: write.open_table(ORDER)?,
             about,
             bytes,
@@ -156,6 +165,25 @@ impl<'t> Tables<'t> {
         event_in(&self.events, name)
     }
 
+    pub(super) fn put_channel(&mut self, name: &[u8; 32], channel: &Channel) -> Result<()> {
+        let offset = channel.offset.as_ref().map_or("", Key::as_str);
+        let at = channel.at.timestamp_micros();
+        // No receipt has these bytes: they are no UUID of version 7.
+        let receipt = channel.receipt.map_or([0; 16], ReceiptId::to_bytes);
+        let row: ChannelRow<'_> = (channel.epoch, channel.number, at, offset, &receipt);
+        let before = self
+            .channels
+            .insert(name, row)
+            .map_err(failed)?
+            .map(|row| channel_bytes(row.value().3));
+        self.bytes += channel_bytes(offset);
+        self.filed(OF_CHANNELS, at, name, before)
+    }
+
+    pub(super) fn channel(&self, name: &[u8; 32]) -> Result<Option<Channel>> {
+        channel_in(&self.channels, name)
+    }
+
     /// Keeps `receipt` as of `now`, unless its end is kept already. Says whether anything changed.
     pub(super) fn put_receipt(&mut self, receipt: &Receipt, now: Timestamp) -> Result<bool> {
         let id = receipt.id.to_bytes();
@@ -215,8 +243,19 @@ impl<'t> Tables<'t> {
                 swept.events += 1;
             }
         }
+        let channels = self.ended(OF_CHANNELS, until.channels, steps_max)?;
+        for (at, name) in &channels {
+            let last = |tables: &Self| Ok(tables.channel(name)?.map(|channel| channel.at));
+            if let Some(name) = self.end(OF_CHANNELS, *at, name, until.channels, last)? {
+                let row = self.channels.remove(&name).map_err(failed)?;
+                let bytes = row.map_or(0, |row| channel_bytes(row.value().3));
+                self.bytes -= bytes.min(self.bytes);
+                swept.channels += 1;
+            }
+        }
         self.end_receipts(until.receipts, bytes_max, steps_max, &mut swept)?;
-        swept.more = [names.len() as u64, events.len() as u64, swept.receipts].contains(&(steps_max as u64));
+        let looked_at = [names.len(), events.len(), channels.len()].map(|count| count as u64);
+        swept.more = looked_at.contains(&(steps_max as u64)) || swept.receipts == steps_max as u64;
         Ok(swept)
     }
 
@@ -317,6 +356,7 @@ pub(super) struct Ends {
     pub(super) answers: i64,
     pub(super) events: i64,
     pub(super) receipts: i64,
+    pub(super) channels: i64,
 }
 
 impl Ends {
@@ -329,6 +369,7 @@ impl Ends {
             answers: before(kept.answers_for),
             events: before(kept.events_for),
             receipts: before(kept.receipts_for),
+            channels: before(kept.channels_for),
         }
     }
 }
@@ -369,6 +410,27 @@ pub(super) fn event_in(
     }))
 }
 
+pub(super) fn channel_in(
+    table: &impl ReadableTable<&'static [u8; 32], ChannelRow<'static>>,
+    name: &[u8; 32],
+) -> Result<Option<Channel>> {
+    let Some(row) = table.get(name).map_err(failed)? else {
+        return Ok(None);
+    };
+    let (epoch, number, at, offset, receipt) = row.value();
+    let offset = match offset {
+        "" => None,
+        text => Some(Key::new(text).map_err(|fault| strange("channels").caused_by(fault))?),
+    };
+    Ok(Some(Channel {
+        epoch,
+        number,
+        offset,
+        receipt: (*receipt != [0; 16]).then(|| ReceiptId::from_bytes(*receipt)),
+        at: moment(at)?,
+    }))
+}
+
 pub(super) fn receipt_in(
     table: &impl ReadableTable<&'static [u8; 16], ReceiptRow<'static>>,
     id: ReceiptId,
@@ -405,6 +467,10 @@ fn answer_bytes(row: &AnswerRow<'_>) -> u64 {
 
 fn event_bytes(bodies: usize) -> u64 {
     ENTRY_BYTES + 2 * 48 * bodies as u64
+}
+
+fn channel_bytes(offset: &str) -> u64 {
+    ENTRY_BYTES + 2 * (48 + offset.len()) as u64
 }
 
 fn receipt_bytes(receipt: &Receipt) -> u64 {

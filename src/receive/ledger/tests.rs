@@ -1,3 +1,4 @@
+mod channels;
 mod crash;
 mod model;
 mod receipts;

@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     receive::ledger::{
         Inner, Swept,
+        channel::Channel,
         claims::Ticket,
         event::EventRecord,
         receipt::Receipt,
@@ -45,6 +46,11 @@ pub(super) enum Change {
     Event {
         name: [u8; 32],
         record: EventRecord,
+        ticket: Ticket,
+    },
+    Channel {
+        name: [u8; 32],
+        record: Channel,
         ticket: Ticket,
     },
     Receipts(Vec<Receipt>),
@@ -96,12 +102,15 @@ impl Change {
 
     /// Whether it must not be lost only because the file could not be written for a while. Who waits for the others is told.
     fn lasts(&self) -> bool {
-        matches!(self, Self::Answer { .. } | Self::Event { .. } | Self::Receipts(_))
+        matches!(
+            self,
+            Self::Answer { .. } | Self::Event { .. } | Self::Channel { .. } | Self::Receipts(_)
+        )
     }
 
     fn reply(self) -> Option<Reply<Outcome>> {
         match self {
-            Self::Answer { .. } | Self::Event { .. } | Self::Receipts(_) => None,
+            Self::Answer { .. } | Self::Event { .. } | Self::Channel { .. } | Self::Receipts(_) => None,
             Self::Again { reply, .. }
             | Self::Repair { reply, .. }
             | Self::Sweep { reply }
@@ -214,6 +223,7 @@ impl Writer {
             match &change {
                 Change::Answer { name, ticket, .. } => self.inner.answers.committed(*name, *ticket),
                 Change::Event { name, ticket, .. } => self.inner.events.committed(*name, *ticket),
+                Change::Channel { name, ticket, .. } => self.inner.channels.committed(*name, *ticket),
                 _ => {}
             }
             if change.lasts() {
@@ -278,6 +288,7 @@ fn apply(change: &Change, tables: &mut Tables<'_>, now: Timestamp, inner: &Inner
     match change {
         Change::Answer { name, record, .. } => tables.put_answer(name, record)?,
         Change::Event { name, record, .. } => tables.put_event(name, record)?,
+        Change::Channel { name, record, .. } => tables.put_channel(name, record)?,
         Change::Receipts(receipts) => {
             for receipt in receipts {
                 tables.put_receipt(receipt, now)?;

@@ -167,7 +167,7 @@ codes! {
         "In mode `atomic` one record that cannot be read, or that the contract rejects, refuses the batch. Nothing was kept. Mend the records `errors` points at, or use mode `partial`. The codes are those of `contract_violation`.";
 
     BodyTooLarge "body_too_large" Limit PAYLOAD_TOO_LARGE Never, "The body is too large",
-        "Split the batch. The limits of a stream are in the catalog.";
+        "Split the batch. The limits of a stream are in the catalog. What has any size is sent in pieces through a channel, where each is kept once: `landfall push` does that.";
     BodyExpandsTooMuch "body_expands_too_much" Limit PAYLOAD_TOO_LARGE Never, "The body expands too much",
         "The decoded body is larger than allowed, absolutely or in proportion to what was sent. Split the batch.";
     TooManyRecords "too_many_records" Limit PAYLOAD_TOO_LARGE Never, "The batch has too many records",
@@ -198,12 +198,16 @@ codes! {
         "The catalog lists the streams this producer can see.";
     ReceiptNotFound "receipt_not_found" NotFound NOT_FOUND Never, "The receipt is unknown",
         "It was never given, or is older than receipts are kept.";
+    ChannelNotFound "channel_not_found" NotFound NOT_FOUND Never, "The channel is not open",
+        "Open it with PUT: that says how far it is, if it was open before. A channel that rests for 30 days is forgotten.";
     StreamGone "stream_gone" Gone GONE Never, "The stream was withdrawn",
         "It was announced by `Deprecation` and `Sunset` headers. The `Link` headers lead to what is to be used instead.";
     Conflict "conflict" Conflict CONFLICT Soon, "Somebody else moved first",
         "Read the present state, then decide whether the request still makes sense.";
+    ChannelFenced "channel_fenced" Conflict CONFLICT Never, "The channel was opened by another",
+        "Only who opened a channel last may append. If that should be you, open it again and go on behind the offset it tells; then the other one is shut out.";
     OffsetConflict "offset_conflict" Conflict CONFLICT Never, "The offset does not follow the last one",
-        "Ask the channel for its last durable offset token and go on behind it.";
+        "The header `Landfall-Offset` has the last durable offset token, if there is one: go on behind it. An append whose token it is has been kept.";
 
     Internal "internal" Backend INTERNAL_SERVER_ERROR Soon, "Something is wrong on this side",
         "This is a defect. The log has the cause under the request id. Whether anything was kept is not known: repeat with the same Idempotency-Key.";

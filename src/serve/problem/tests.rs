@@ -126,8 +126,10 @@ fn r086_the_table_of_codes_does_not_change_unseen() {
     404 not_found not_found
     404 not_found stream_not_found
     404 not_found receipt_not_found
+    404 not_found channel_not_found
     410 gone stream_gone
     409 conflict conflict
+    409 conflict channel_fenced
     409 conflict offset_conflict
     500 backend internal
     500 backend corrupt

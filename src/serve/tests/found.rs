@@ -263,9 +263,11 @@ async fn the_description_is_that_of_the_router_and_its_parts_are_there() {
             let url = path.replace("{source}", "shop").replace("{stream}", "orders");
             let url = url
                 .replace("{id}", "019ab3c4-0000-7000-8000-000000000001")
-                .replace("{version}", "1.0.0");
+                .replace("{version}", "1.0.0")
+                .replace("{channel}", "till-1");
             let request = match method.as_str() {
                 "get" => server.get(&url),
+                "put" => server.put(&url),
                 _ => server
                     .post(&url)
                     .header("content-type", "application/json")

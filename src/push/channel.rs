@@ -1,0 +1,129 @@
+//! Channels of a server: bodies one behind the other, each kept once.
+
+use std::collections::BTreeMap;
+
+use reqwest::Method;
+use serde::Deserialize;
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    push::{
+        batch::Batch,
+        client::{Client, Mode, StreamLimits},
+        sent::{Problem, Sent},
+        target::Target,
+    },
+};
+
+/// A channel that is open for this process, until somebody else opens it.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    client: Client,
+    target: Target,
+    name: String,
+    epoch: u64,
+    offset: Option<String>,
+    limits: StreamLimits,
+}
+
+#[derive(Deserialize)]
+struct Opened {
+    epoch: u64,
+    offset: Option<String>,
+    #[serde(default)]
+    limits: BTreeMap<String, u64>,
+}
+
+impl Client {
+    /// Opens the channel `name` of `target` and learns how far it is. Whoever had it open can append no more.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn open_channel(&self, target: &Target, name: &str) -> Result<Channel> {
+        let url = self.url(&format!("{}/channels/{name}", target.path()))?;
+        let answered = self.ask(Method::PUT, url).await?;
+        if answered.status != 200 {
+            return Err(answered.refusal("open channel").with("channel", name));
+        }
+        let opened: Opened = serde_json::from_slice(&answered.body).map_err(|source| {
+            Error::new(ErrorKind::Refused, "read answer to open channel")
+                .with("hint", "the server is not one of Landfall, or an older one")
+                .caused_by(source)
+        })?;
+        Ok(Channel {
+            client: self.clone(),
+            target: target.clone(),
+            name: name.to_owned(),
+            epoch: opened.epoch,
+            offset: opened.offset,
+            limits: StreamLimits::of(&opened.limits),
+        })
+    }
+}
+
+impl Channel {
+    /// Which opening this is, from 1. No two processes have the same.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The token of the last durable body; none if there is none.
+    pub fn offset(&self) -> Option<&str> {
+        self.offset.as_deref()
+    }
+
+    /// How large what is sent may be.
+    pub fn limits(&self) -> StreamLimits {
+        self.limits
+    }
+
+    /// Appends `batch`, with which the producer is at `offset`: 1 to 255 visible ASCII characters, never the same twice.
+    ///
+    /// If nothing of it can be kept because of its records, that is no error, and the channel stays where it is. Records that
+    /// the server may take later are told, and not sent again: what comes behind would be before them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if the channel was opened again since, or is not where it was left; else as [`Client::send`].
+    pub async fn append(&mut self, batch: &Batch, offset: &str, mode: Mode) -> Result<Sent> {
+        let path = format!("{}/channels/{}/records", self.target.path(), self.name);
+        let mut url = self.client.url(&path)?;
+        {
+            let mut query = url.query_pairs_mut();
+            query.append_pair("mode", mode.as_str());
+            query.append_pair("epoch", &self.epoch.to_string());
+            query.append_pair("offset", offset);
+            if let Some(after) = &self.offset {
+                query.append_pair("after", after);
+            }
+        }
+        let answered = self.client.post(url, batch, offset, None).await?;
+        let problem = Problem::of(&answered.headers, &answered.body);
+        if problem.code == "offset_conflict" {
+            let last = answered.headers.get("landfall-offset");
+            if last.is_some_and(|last| last.as_bytes() == offset.as_bytes()) {
+                // It was kept by an attempt whose answer was lost so long ago that it is forgotten.
+                self.offset = Some(offset.to_owned());
+                return Ok(Sent {
+                    accepted: batch.len() as u64,
+                    replayed: true,
+                    attempts: answered.attempts,
+                    ..Sent::default()
+                });
+            }
+        }
+        let sent = match self.client.taken(&answered, batch, mode) {
+            Ok(sent) => sent,
+            Err(error) if problem.code == "channel_fenced" => {
+                return Err(error.with("channel", &self.name).with(
+                    "hint",
+                    "another process sends through this channel: let one of them end",
+                ));
+            }
+            Err(error) => return Err(error.with("channel", &self.name)),
+        };
+        if sent.receipt.is_some() {
+            self.offset = Some(offset.to_owned());
+        }
+        Ok(sent)
+    }
+}
