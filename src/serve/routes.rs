@@ -275,6 +275,7 @@ const CHANNELED: &[Code] = &[
     Code::Unavailable,
 ];
 
+/// What is answered to who appends to a channel.
 const APPENDED: &[Code] = &[
     Code::Unauthenticated,
     Code::CredentialsExpired,
@@ -286,6 +287,7 @@ const APPENDED: &[Code] = &[
     Code::BodyTooDeep,
     Code::BodyTruncated,
     Code::BodyUndecodable,
+    Code::ContractViolation,
     Code::BatchRejected,
     Code::BodyTooLarge,
     Code::BodyExpandsTooMuch,
