@@ -13,7 +13,7 @@ use crate::{
     config::{Project, StreamName},
     ops::{
         self, Workspace,
-        extract::{Channels, Options, Outcome},
+        extract::{Channels, Options, Outcome, hydrate::DeadLetters},
     },
     report::{Format, counted, grid::Grid},
 };
@@ -49,6 +49,9 @@ pub(super) struct Range {
     /// Backfill: read history again from here, written as the stream's cursor; the watermark does not move
     #[arg(long, value_name = "CURSOR", requires = "to")]
     from: Option<String>,
+    /// Also try events again that were given up because their record could not be fetched
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    retry_dead_letters: bool,
     /// Where the backfill ends
     #[arg(long, value_name = "CURSOR", requires = "from")]
     to: Option<String>,
@@ -58,11 +61,15 @@ impl Range {
     /// Of `streams` those that there is an API for.
     pub(super) fn options(&self, project: &Project, mut streams: Vec<StreamName>) -> Options {
         streams.retain(|name| is_pulled(project, name));
-        match (&self.from, &self.to) {
+        let mut options = match (&self.from, &self.to) {
             (Some(from), Some(to)) => Options::backfill(streams, from.clone(), to.clone()),
             _ if self.complete => Options::complete(streams),
             _ => Options::changes(streams),
+        };
+        if self.retry_dead_letters {
+            options.dead_letters = DeadLetters::Retried;
         }
+        options
     }
 }
 

@@ -14,9 +14,10 @@ use crate::{
         streams::Streams,
         transform::{self, MaxQuarantine},
     },
+    clock::Timestamp,
     config::StreamName,
     error::{Error, ErrorKind},
-    ops::{self, Workspace, extract::Channels, metrics, schedule::Timetable},
+    ops::{self, Workspace, extract::Channels, heard::Ears, metrics, schedule::Timetable},
     report::Format,
 };
 
@@ -29,8 +30,8 @@ pub(super) struct Args {
     streams: Streams,
     #[command(flatten)]
     range: Range,
-    /// Stay, and run every stream at the times of its `schedule`; ends with a signal
-    #[arg(long, conflicts_with_all = ["complete", "from", "to"])]
+    /// Stay, and run every stream at the times of its `schedule`, and at once what events name or what was pushed and never came; ends with a signal
+    #[arg(long, conflicts_with_all = ["complete", "from", "to", "retry_dead_letters"])]
     watch: bool,
     #[command(flatten)]
     quarantine: MaxQuarantine,
@@ -101,15 +102,23 @@ async fn watch(
     let mut timetable = Timetable::new(&workspace.project, streams, workspace.clock.now());
     if timetable.is_empty() {
         return Err(Error::new(ErrorKind::Config, "watch streams")
-            .with("problem", "none of them has a schedule")
+            .with("problem", "none of them has a schedule, gaps or hydrate")
             .with("hint", "add schedule: 15m to a stream")
             .into());
     }
     let mut terminate = signal(SignalKind::terminate())
         .map_err(|cause| Error::new(ErrorKind::Internal, "listen for signals").caused_by(cause))?;
     let mut runs = FuturesUnordered::new();
+    let (mut ears, mut listened_at) = (Ears::default(), None::<Timestamp>);
     // Ends with a signal. What is cut off then is as after a crash: the next run goes on where it stopped.
     loop {
+        let now = workspace.clock.steady();
+        if listened_at.is_none_or(|at| (now - at).to_std().is_ok_and(|passed| passed >= LOOK_EVERY)) {
+            for stream in ears.called(workspace, streams).await {
+                timetable.call(&stream, workspace.clock.now());
+            }
+            listened_at = Some(now);
+        }
         for (source, due) in timetable.due(workspace.clock.now()) {
             runs.push(async move {
                 (

@@ -44,7 +44,7 @@ impl fmt::Display for Advice {
 /// with its known limits. At least one line each, always in this order. Of a stream that is only pushed no more than its
 /// ids and its schema, and whether its webhooks are refused.
 pub fn advice(source: &Source, stream: &Stream) -> Vec<Advice> {
-    if !stream.is_pulled() {
+    if !stream.is_polled() {
         let mut lines = stable_ids(stream);
         lines.push(schema(stream));
         lines.extend(refused_webhooks(stream));

@@ -188,6 +188,8 @@ mod tests {
         sources.shop.streams.orders.request.params          none  (default)
         sources.shop.streams.orders.request.headers         none  (default)
         sources.shop.streams.orders.request.body            none  (default)
+        sources.shop.streams.orders.hydrate                 none  (default)
+        sources.shop.streams.orders.gaps                    none  (default)
         sources.shop.streams.orders.push                    none  (default)
         sources.shop.streams.orders.format                  json  (default)
         sources.shop.streams.orders.records                 $[*]  (default)

@@ -18,6 +18,8 @@ pub mod explode;
 pub mod files;
 pub mod flatten;
 pub mod format;
+pub mod gaps;
+pub mod hydrate;
 pub mod incremental;
 pub mod job;
 pub mod paginate;
@@ -27,6 +29,7 @@ pub mod rate;
 pub mod read;
 pub mod records;
 pub mod request;
+pub mod route;
 pub mod schedule;
 pub mod secret;
 pub mod serve;
@@ -51,6 +54,8 @@ use crate::{
         files::Files,
         flatten::Flatten,
         format::Format,
+        gaps::Gaps,
+        hydrate::Hydrate,
         incremental::{Incremental, Reconcile},
         job::Job,
         paginate::Paging,
@@ -257,6 +262,10 @@ pub struct Stream {
     pub records: RecordPaths,
     /// How the pages follow each other.
     pub paginate: Paging,
+    /// How records are fetched that events of another stream name.
+    pub hydrate: Option<Hydrate>,
+    /// What tells that something pushed never came.
+    pub gaps: Option<Gaps>,
     /// How the stream is asked for in parts.
     pub slices: Option<Slicing>,
     /// How only changed records are asked for.
@@ -487,10 +496,22 @@ impl Source {
     }
 }
 
+impl Table {
+    /// Whether the end of a complete pass means something to it: what the pass did not bring is gone.
+    pub fn heeds_passes(&self) -> bool {
+        self.delete_absent || self.scd_type == ScdType::Replace
+    }
+}
+
 impl Stream {
     /// Whether there is an API to ask.
     pub fn is_pulled(&self) -> bool {
-        self.feed.is_pulled()
+        self.feed.is_pulled() || self.hydrate.is_some()
+    }
+
+    /// Whether it is asked for by a request of its own, and not only for what events name.
+    pub fn is_polled(&self) -> bool {
+        self.feed.is_pulled() && !self.hydrate.as_ref().is_some_and(|hydrate| hydrate.is_alone)
     }
 
     /// Whether something of it may be fetched from hosts that are not the source's own.

@@ -6,6 +6,8 @@ mod cursor;
 mod errors;
 mod files;
 mod format;
+mod gaps;
+mod hydrate;
 mod incremental;
 mod issuer;
 mod job;
@@ -30,6 +32,8 @@ mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_hydrate;
 #[cfg(test)]
 mod tests_parts;
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! How a stream is asked for in parts: the settings.
 
+use std::time::Duration;
+
 use crate::{
     config::{
         Name,
@@ -26,6 +28,21 @@ pub struct Slicing {
     pub state: SliceState,
     /// Names of slice values put into every record of the slice as members of that name.
     pub include: Vec<String>,
+    /// How often a slice that fails is asked for again before it is set aside. None asks in every run, and the run has
+    /// failed. With it a parent's record without its values is set aside too, instead of passed over.
+    pub patience: Option<Patience>,
+}
+
+/// How often a slice is asked for, over as many runs as that takes. Waits are full jitter, as those of
+/// [`Retry`](crate::config::errors::Retry), whose attempts all count as one here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Runs that ask for it, the first included. Default 10.
+    pub attempts_max: u32,
+    /// The cap of the first wait; doubles with each attempt. Default 30 s.
+    pub backoff_start: Duration,
+    /// No wait is longer. Default 1 h.
+    pub backoff_max: Duration,
 }
 
 /// What several sources of slice values give.
@@ -106,6 +123,7 @@ impl Slicing {
             kept_max: Self::KEPT_MAX_DEFAULT,
             state: SliceState::PerSlice,
             include: Vec::new(),
+            patience: None,
         }
     }
 }

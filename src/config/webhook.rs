@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     clock::Timestamp,
-    config::{Name, request::Place, secret::Secret},
+    config::{Name, request::Place, route::Route, secret::Secret},
     json::JsonPath,
 };
 
@@ -23,6 +23,8 @@ pub struct Webhook {
     pub event_id: Option<Place>,
     /// Where it holds the type of its event. A path leads to one member.
     pub event_type: Option<Place>,
+    /// Where its events go by their type; those without a route stay in the stream of the webhook.
+    pub routes: Vec<Route>,
 }
 
 /// One secret of a webhook.

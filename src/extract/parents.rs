@@ -17,11 +17,12 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     extract::{reading::section_of, request::Ask, sweep::Slices},
-    format::{self, Piece, part},
-    json::{self, JsonPath},
+    format::{self, Defect, Piece, part, pushed},
+    json::{self, Found, JsonPath},
     raw::{
         BatchNumber, Bookmark,
         expire::Expired,
+        letter,
         log::{LogEntry, RawLog},
         read::{PageRead, RawPage, read_object},
     },
@@ -29,6 +30,10 @@ use crate::{
 
 /// Values read ahead of the slices at work.
 const AHEAD: usize = 64;
+
+/// Most raw batches of a parent whose records are tried with patience that one pass reads: it ends, and marks them as
+/// seen, however many there are.
+const PATIENT_BATCHES_MAX: i64 = 1000;
 
 /// Most values of a list, or of a parent that is multiplied with another: these are held in memory.
 const INNER_MAX: usize = 100_000;
@@ -90,6 +95,8 @@ struct ParentRead {
     parent: Parent,
     config: Vars,
     range: Option<(BatchNumber, BatchNumber)>,
+    /// Whether a record that lacks a value is named by its place, instead of passed over.
+    is_strict: bool,
 }
 
 fn listed(source: &Source, name: &str, values: &[Text]) -> Result<Vec<Values>> {
@@ -198,6 +205,10 @@ impl ParentRead {
             store: Arc::clone(store),
             stream: name.clone(),
         };
+        let is_patient = stream
+            .slices
+            .as_ref()
+            .is_some_and(|slices| slices.patience.is_some());
         let range = match bookmark
             .pass
             .as_ref()
@@ -212,7 +223,13 @@ impl ParentRead {
                         .with("hint", "its records are the slices: extract it first")
                 })?;
                 let first = first_batch(&log, parent_stream, parent, &head, bookmark).await?;
-                (first <= head.number).then_some((first, head.number))
+                let most = BatchNumber::new(first.get().saturating_add(PATIENT_BATCHES_MAX - 1))?;
+                let last = if is_patient {
+                    head.number.min(most)
+                } else {
+                    head.number
+                };
+                (first <= last).then_some((first, last))
             }
         };
         Ok(Self {
@@ -221,6 +238,7 @@ impl ParentRead {
             parent: parent.clone(),
             config: Ask::default().vars(source),
             range,
+            is_strict: is_patient,
         })
     }
 
@@ -259,11 +277,12 @@ impl ParentRead {
                 let pages = read_object(self.log.store.as_ref(), &entry, object).await?;
                 let (stream, parent, config) =
                     (self.stream.clone(), self.parent.clone(), self.config.clone());
+                let is_strict = self.is_strict;
                 // Decompressing and scanning is work for a thread that may block.
                 let read = tokio::task::spawn_blocking(move || {
                     let mut all = Vec::new();
                     for page in pages {
-                        values_of(&stream, &parent, &config, page, &mut all)?;
+                        values_of(&stream, &parent, &config, page, is_strict, &mut all)?;
                     }
                     Ok::<_, Error>(all)
                 });
@@ -327,12 +346,14 @@ async fn first_batch(
     }
 }
 
-/// Adds the values of every record of a page that has them all.
+/// Adds the values of every record of a page that has them all. Of those that do not, and of a page that cannot be read,
+/// it adds the place if `is_strict`.
 fn values_of(
     stream: &Stream,
     parent: &Parent,
     config: &Vars,
     page: PageRead,
+    is_strict: bool,
     all: &mut Vec<Values>,
 ) -> Result<()> {
     let page = match page {
@@ -343,28 +364,60 @@ fn values_of(
                 .with("reason", lost.reason));
         }
     };
-    let mut failure = None;
-    let limits = &format::Limits::DEFAULT;
-    let visit =
-        &mut |piece: Piece<'_>| match record_values(stream, parent, config, &page, piece.bytes(&page.body)) {
-            Ok(Some(values)) => all.push(values),
-            Ok(None) => {}
+    let unnamed = |record: Option<usize>| {
+        let place = letter::position(page.batch, page.page, record);
+        Map::from_iter([(letter::UNNAMED.to_owned(), Value::String(place))])
+    };
+    let (mut failure, mut record, before) = (None, 0, all.len());
+    let visit = &mut |piece: Piece<'_>| {
+        match record_values(stream, parent, config, &page, piece.bytes(&page.body)) {
+            Ok(Wanted::Values(values)) => all.push(values),
+            Ok(Wanted::Lacking) if is_strict => all.push(unnamed(Some(record))),
+            Ok(Wanted::Lacking | Wanted::Unwanted) => {}
             Err(error) => failure = Some(error),
-        };
-    let part = page.facts.as_ref().and_then(|facts| facts.part.as_ref());
-    let found = match part {
-        None => format::records(&stream.format, &stream.records, &page.body, limits, visit),
-        Some(part) => part::section(
-            &stream.format,
-            &stream.records,
-            &page.body,
-            &section_of(part),
-            visit,
-        ),
+        }
+        record += 1;
     };
     // A page without readable records has no slices; the transform reports it.
-    let _ = found;
+    if !matches!(page_records(stream, &page, visit), Ok(Found::Values(_))) && is_strict {
+        all.truncate(before);
+        all.push(unnamed(None));
+    }
     failure.map_or(Ok(()), Err)
+}
+
+/// Calls `visit` with the records of a page, however it came into the stream.
+///
+/// # Errors
+/// The first [`Defect`] of the page.
+pub fn page_records(
+    stream: &Stream,
+    page: &RawPage,
+    visit: &mut dyn FnMut(Piece<'_>),
+) -> std::result::Result<Found, Defect> {
+    let limits = &format::Limits::DEFAULT;
+    let facts = page.facts.as_ref();
+    if let Some(facts) = facts.filter(|facts| facts.is_pushed_records()) {
+        return pushed::read(facts.header("content-type"), &page.body, limits, visit);
+    }
+    let hydrate = stream
+        .hydrate
+        .as_ref()
+        .filter(|_| facts.is_some_and(|facts| facts.hydrated));
+    let paths = hydrate.map_or(&stream.records, |hydrate| &hydrate.records);
+    match facts.and_then(|facts| facts.part.as_ref()) {
+        None => format::records(&stream.format, paths, &page.body, limits, visit),
+        Some(part) => part::section(&stream.format, paths, &page.body, &section_of(part), visit),
+    }
+}
+
+/// What a record of a parent is to the slices.
+enum Wanted {
+    Values(Values),
+    /// It has not all of the values.
+    Lacking,
+    /// It is not one of those that are asked about.
+    Unwanted,
 }
 
 fn record_values(
@@ -373,12 +426,12 @@ fn record_values(
     config: &Vars,
     page: &RawPage,
     record: &[u8],
-) -> Result<Option<Values>> {
+) -> Result<Wanted> {
     if let Some(only) = &parent.only {
         let value: Value = serde_json::from_slice(record).unwrap_or_default();
         let vars = config.clone().with("parent", &value);
         if !only.is_true(&vars)? {
-            return Ok(None);
+            return Ok(Wanted::Unwanted);
         }
     }
     let found = |path: &JsonPath| {
@@ -388,14 +441,14 @@ fn record_values(
     let mut values = Map::new();
     for (name, path) in &parent.values {
         let Some(value) = found(path) else {
-            return Ok(None);
+            return Ok(Wanted::Lacking);
         };
         values.insert(name.clone(), value);
     }
     for (name, path) in &parent.optional {
         values.insert(name.clone(), found(path).unwrap_or_default());
     }
-    Ok(Some(values))
+    Ok(Wanted::Values(values))
 }
 
 /// A value the record has from the slice it was asked for.

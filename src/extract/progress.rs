@@ -63,6 +63,25 @@ pub struct Counts {
     pub cursors_unsorted: u64,
 }
 
+impl Counts {
+    /// The sums of both.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            pages: self.pages + other.pages,
+            records: self.records + other.records,
+            bytes: self.bytes + other.bytes,
+            wire_bytes: self.wire_bytes + other.wire_bytes,
+            requests: self.requests + other.requests,
+            retries: self.retries + other.retries,
+            waited: self.waited + other.waited,
+            cursors_missing: self.cursors_missing + other.cursors_missing,
+            cursors_future: self.cursors_future + other.cursors_future,
+            cursors_unsorted: self.cursors_unsorted + other.cursors_unsorted,
+        }
+    }
+}
+
 impl Progress {
     /// The counters now. Each is exact; together they may straddle a page.
     pub fn counts(&self) -> Counts {

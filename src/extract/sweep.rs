@@ -10,32 +10,44 @@ use std::{
     sync::Arc,
 };
 
+use chrono::TimeDelta;
 use serde_json::{Map, Value};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{AbortHandle, JoinSet},
 };
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::{
-    config::slice::{SliceState, Slicing},
+    config::{
+        errors::Retry,
+        slice::{Patience, SliceState, Slicing},
+    },
     error::{Error, ErrorKind, Result},
     extract::{
         cursor,
         fetch::Fetcher,
         pull::{Mark, Pull, Step},
-        shape,
+        retry, shape,
         window::{Position, Scope},
     },
     raw::{
         BatchNumber, Bookmark,
         frame::{hex, sha256},
+        letter::{DEAD_LETTERS_MAX, DeadLetter, UNNAMED},
         pass::{Done, Pass, SliceMark, Tally},
     },
 };
 
 /// Slices that may fail before a pass is given up: something is wrong with all of them.
 pub const FAILURES_MAX: usize = 100;
+
+/// Slices that may wait for another attempt before none is begun that was not tried yet: something is wrong with all of
+/// them, and each takes room in the bookmark.
+pub const WAITING_MAX: usize = 1000;
+
+/// Longest reason kept of a slice that failed, in characters.
+const REASON_CHARS_MAX: usize = 300;
 
 /// Values of slices read ahead of the slices at work.
 const AHEAD: usize = 64;
@@ -55,6 +67,8 @@ pub(crate) struct Sweep {
     receiver: mpsc::Receiver<Event>,
     task: AbortHandle,
     failures: Vec<Error>,
+    /// Slices that failed in this run and are to be asked for again later.
+    delayed: usize,
     /// Whether the values could not be read to their end.
     unread: bool,
     /// Slices that ended well or badly in this run.
@@ -164,6 +178,7 @@ impl Sweep {
             receiver,
             task,
             failures: Vec::new(),
+            delayed: 0,
             unread: false,
             ended: 0,
         }
@@ -179,7 +194,7 @@ impl Sweep {
             match event {
                 Event::Step { number, values, step } => match *step {
                     Ok(step) => return Ok(Some((Slot { number, values }, step))),
-                    Err(error) => self.failed(bookmark, &values, error)?,
+                    Err(error) => self.failed(bookmark, number, &values, error)?,
                 },
                 Event::Unread(error) => {
                     self.unread = true;
@@ -235,16 +250,18 @@ impl Sweep {
                 }
             }
         }
+        if is_done {
+            bookmark.dead.remove(&key);
+        }
+        let known = bookmark.slices.remove(&key);
         if mark.window.is_none() && watermark.is_none() {
-            bookmark.slices.remove(&key);
             return;
         }
-        let failed = bookmark.slices.remove(&key).and_then(|known| known.failed);
         let slice = SliceMark {
             watermark,
             window: mark.window.clone(),
             changed_at: self.fetcher.clock.now(),
-            failed: failed.filter(|_| !is_done),
+            ..known.filter(|_| !is_done).unwrap_or_default()
         };
         bookmark.slices.insert(key, slice);
         self.forget(bookmark);
@@ -274,23 +291,82 @@ impl Sweep {
     }
 
     /// Takes note of a slice that failed. Others go on unless nothing of this kind can go well.
-    fn failed(&mut self, bookmark: &mut Bookmark, values: &Map<String, Value>, error: Error) -> Result<()> {
+    fn failed(
+        &mut self,
+        bookmark: &mut Bookmark,
+        number: Option<u64>,
+        values: &Map<String, Value>,
+        error: Error,
+    ) -> Result<()> {
         warn!(stream = %self.fetcher.stream.name, slice = key(values), error = error.chain(), "slice failed");
         self.ended += 1;
         let fatal = matches!(error.kind(), ErrorKind::Config | ErrorKind::Internal);
-        let mark = bookmark.slices.entry(key(values)).or_insert_with(|| SliceMark {
-            watermark: None,
-            window: None,
-            changed_at: self.fetcher.clock.now(),
-            failed: None,
-        });
+        let mark = bookmark.slices.entry(key(values)).or_default();
+        mark.changed_at = self.fetcher.clock.now();
         mark.failed = Some(values.clone());
+        if let Some(patience) = self.slicing.patience.filter(|_| !fatal) {
+            self.delay(bookmark, number, values, &error, patience);
+            if self.delayed < FAILURES_MAX {
+                return Ok(());
+            }
+            self.task.abort();
+        }
         self.failures.push(error);
         if fatal || self.failures.len() >= FAILURES_MAX {
             self.task.abort();
             return Err(self.summary());
         }
         Ok(())
+    }
+
+    /// Has a slice that failed be asked for again later, or gives it up.
+    fn delay(
+        &mut self,
+        bookmark: &mut Bookmark,
+        number: Option<u64>,
+        values: &Map<String, Value>,
+        error: &Error,
+        patience: Patience,
+    ) {
+        let (key, now) = (key(values), self.fetcher.clock.now());
+        let room = bookmark.dead.len() < DEAD_LETTERS_MAX;
+        let is_unnamed = values.contains_key(UNNAMED);
+        let mark = bookmark.slices.entry(key.clone()).or_default();
+        mark.attempts = mark.attempts.saturating_add(1);
+        let reason: String = error.chain().chars().take(REASON_CHARS_MAX).collect();
+        if room && (is_unnamed || mark.attempts >= patience.attempts_max) {
+            let letter = DeadLetter {
+                values: values.clone(),
+                reason,
+                attempts: mark.attempts,
+                at: now,
+            };
+            error!(stream = %self.fetcher.stream.name, event = key, attempts = letter.attempts,
+                reason = letter.reason, "event given up: it is a dead letter");
+            bookmark.slices.remove(&key);
+            bookmark.dead.insert(key, letter);
+            if let (Some(pass), Some(number)) = (&mut bookmark.pass, number) {
+                pass.done.insert(number);
+            }
+            let note = "events were given up: `landfall gaps` lists the dead letters, and --retry-dead-letters tries \
+                        them again";
+            self.fetcher.progress.note(note.to_owned());
+            return;
+        }
+        self.delayed += 1;
+        let retry = Retry {
+            attempts_max: patience.attempts_max,
+            backoff_start: patience.backoff_start,
+            backoff_max: patience.backoff_max,
+            retry_after_max: patience.backoff_max,
+        };
+        let wait = retry::backoff(&retry, mark.attempts, rand::random());
+        mark.retry_at = TimeDelta::from_std(wait)
+            .ok()
+            .and_then(|wait| now.checked_add_signed(wait));
+        mark.reason = Some(reason);
+        let note = "events could not be answered and are tried again later: `landfall gaps` lists them";
+        self.fetcher.progress.note(note.to_owned());
     }
 
     /// The pass is over: what failed is remembered, and does not hold what did not.
@@ -312,7 +388,9 @@ impl Sweep {
                 bookmark.last_pass = Some(pass.tally);
                 say_ignored(&self.fetcher, pass.tally);
                 bookmark.alarms.retain(|alarm| alarm.at >= pass.opened_at);
-                if pass.complete || first || self.fetcher.stream.incremental.is_none() {
+                // With patience a pass over what is new is no pass over everything.
+                let whole = pass.complete || first || self.fetcher.stream.incremental.is_none();
+                if whole && self.slicing.patience.is_none() {
                     bookmark.complete_at = Some(now);
                     bookmark.unstable = pass.tally.unstable;
                     if let Some(note) = bookmark.count_whole(pass.tally.records, now) {
@@ -352,7 +430,7 @@ impl Sweep {
     }
 
     fn summary(&mut self) -> Error {
-        let failed = self.failures.len();
+        let failed = self.failures.len().max(self.delayed);
         let first = self.failures.swap_remove(0);
         let kind = if failed > 1 && self.failures.iter().all(|error| error.kind() != first.kind()) {
             ErrorKind::Refused
@@ -389,11 +467,14 @@ impl Feed {
     async fn run(self, mut values: mpsc::Receiver<Result<Map<String, Value>>>) {
         let permits = Arc::new(Semaphore::new(self.slicing.at_once.max(1) as usize));
         let mut pulls = JoinSet::new();
-        let mut failed: BTreeMap<&String, &Map<String, Value>> = self
+        let now = self.fetcher.clock.now();
+        let mut failed: BTreeMap<&String, &SliceMark> = self
             .marks
             .iter()
-            .filter_map(|(key, mark)| Some((key, mark.failed.as_ref()?)))
+            .filter(|(_, mark)| mark.failed.is_some())
             .collect();
+        let is_held = self.slicing.patience.is_some() && failed.len() >= WAITING_MAX;
+        let mut held_back = false;
         let mut known = HashSet::new();
         let mut number = 0;
         // What failed before comes last, so that a pass that is given up after many failures gets further each time.
@@ -409,9 +490,15 @@ impl Feed {
             if !known.insert(hash(&key)) {
                 continue;
             }
-            let failed_before = failed.remove(&key).is_some();
-            if failed_before && !self.done.contains(number) {
-                deferred.push((Some(number), key, slice));
+            let failed_before = failed.remove(&key);
+            if let Some(mark) = failed_before {
+                if !self.done.contains(number) && mark.is_due(now) {
+                    deferred.push((Some(number), key, slice));
+                }
+            } else if is_held {
+                // What waits goes first.
+                held_back = true;
+                break;
             } else if !self.done.contains(number) {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                     return;
@@ -421,11 +508,8 @@ impl Feed {
             number += 1;
             while pulls.try_join_next().is_some() {}
         }
-        deferred.extend(
-            failed
-                .into_iter()
-                .map(|(key, slice)| (None, key.clone(), slice.clone())),
-        );
+        let failed = failed.into_iter().filter(|(_, mark)| mark.is_due(now));
+        deferred.extend(failed.filter_map(|(key, mark)| Some((None, key.clone(), mark.failed.clone()?))));
         for (number, key, slice) in deferred {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                 return;
@@ -433,6 +517,9 @@ impl Feed {
             pulls.spawn(self.pull(number, slice, &key, permit));
         }
         while pulls.join_next().await.is_some() {}
+        if held_back {
+            self.unread(self.too_many_wait()).await;
+        }
     }
 
     fn pull(
@@ -449,7 +536,17 @@ impl Feed {
             mark.watermark = known.and_then(|known| known.watermark.clone());
         }
         let standing = mark.clone();
-        let pull = Pull::new(self.fetcher.clone(), values.clone(), self.scope.clone(), mark);
+        let pull = match values.get(UNNAMED) {
+            None => Pull::new(self.fetcher.clone(), values.clone(), self.scope.clone(), mark),
+            Some(place) => Err(
+                Error::new(ErrorKind::Corrupt, "find the record that an event names")
+                    .with("event", place)
+                    .with(
+                        "hint",
+                        "the event has not all of hydrate.values, or cannot be read",
+                    ),
+            ),
+        };
         let sender = self.sender.clone();
         async move {
             let _permit = permit;
@@ -493,6 +590,16 @@ impl Feed {
             .with(
                 "hint",
                 "raise slices.slices_max, or ask for fewer parents with only:",
+            )
+    }
+
+    fn too_many_wait(&self) -> Error {
+        Error::new(ErrorKind::Limit, "begin with new events")
+            .with("stream", &self.fetcher.stream.name)
+            .with("waiting_max", WAITING_MAX)
+            .with(
+                "hint",
+                "that many could not be answered: `landfall gaps` says why; new ones are asked for once these are done",
             )
     }
 

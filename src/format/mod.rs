@@ -171,6 +171,8 @@ pub struct Recipe {
     pub format: Format,
     /// Where the records are.
     pub records: RecordPaths,
+    /// Where the record is in a page that was fetched because an event named it; none if no such pages are expected.
+    pub hydrated: Option<RecordPaths>,
     /// Slice values put into every record.
     pub include: Vec<String>,
     /// The member that a record gets for the file it points to; none if none gets one.
@@ -186,10 +188,17 @@ impl Recipe {
         Self {
             format: stream.format.clone(),
             records: stream.records.clone(),
+            hydrated: stream.hydrate.as_ref().map(|hydrate| hydrate.records.clone()),
             include: include.unwrap_or_default(),
             file_column: stream.files.as_ref().map(|files| files.column.clone()),
             limits: Limits::of(&source.limits),
         }
+    }
+
+    /// Where the records are in a page that was fetched for an event, or was not.
+    pub fn paths(&self, hydrated: bool) -> &RecordPaths {
+        let own = self.hydrated.as_ref().filter(|_| hydrated);
+        own.unwrap_or(&self.records)
     }
 
     /// As [`records`].

@@ -202,7 +202,7 @@ pub async fn connect(workspace: &Workspace) -> Vec<Finding> {
                 continue;
             }
         };
-        for stream in source.streams.iter().filter(|stream| stream.is_pulled()) {
+        for stream in source.streams.iter().filter(|stream| stream.is_polled()) {
             match Box::pin(probe(workspace, source, stream, &channel)).await {
                 Ok(Looked::At(page)) => check_page(&mut findings, source, stream, &page),
                 Ok(Looked::Spared(request)) => findings.add(

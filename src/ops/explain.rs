@@ -637,6 +637,7 @@ mod tests {
         let recipe = Recipe {
             format: Format::JSON,
             records: JsonPath::parse("$.data[*]").unwrap().into(),
+            hydrated: None,
             include: vec!["order".to_owned()],
             file_column: None,
             limits: Limits::DEFAULT,

@@ -25,13 +25,15 @@ use crate::{
     format::part::Streamed,
     ops::{
         Workspace, contract,
-        extract::{adopt::adopt, groups::Groups},
+        extract::{adopt::adopt, groups::Groups, hydrate::DeadLetters},
+        heard::Ear,
         landings::Landings,
         lineage,
         transform::load::load_bytes,
     },
     raw::{
         Backfill, Bookmark,
+        heard::Heard,
         log::{BatchKind, RawLog},
         write::{Landing, OBJECT_BYTES_MAX, PAGES_MAX},
     },
@@ -40,6 +42,7 @@ use crate::{
 
 mod adopt;
 mod groups;
+pub mod hydrate;
 
 /// Most streams extracted at the same time, however much memory there is.
 pub const STREAMS_AT_ONCE_MAX: usize = 8;
@@ -62,6 +65,8 @@ pub struct Options {
     pub streams: Vec<StreamName>,
     /// What of them.
     pub scope: Scope,
+    /// Whether events that were given up are tried again.
+    pub dead_letters: DeadLetters,
     /// Where it is told how far each of them has come.
     pub landings: Arc<Landings>,
 }
@@ -87,6 +92,7 @@ impl Options {
             landings: Arc::new(Landings::of(&streams)),
             streams,
             scope,
+            dead_letters: DeadLetters::Left,
         }
     }
 }
@@ -196,7 +202,7 @@ pub async fn extract(
                         landings,
                     };
                     // On the heap: futures within futures grow with every level, and the compiler counts them.
-                    Box::pin(run.extract(&options.scope, begun)).await
+                    Box::pin(run.extract(&options.scope, options.dead_letters, begun)).await
                 };
                 let outcome = Outcome {
                     stream: name.clone(),
@@ -249,9 +255,13 @@ async fn plan_one(
     };
     let head = log.head().await?;
     let mut standing = head.and_then(|head| head.bookmark).unwrap_or_default();
+    let hydration = Box::pin(hydrate::plan(workspace, source, stream, &standing, most)).await?;
+    if !stream.is_polled() {
+        return Ok(hydration);
+    }
     adopt(workspace, stream, &mut standing).await?;
     let scope = scope(stream, workspace.clock.now(), asked, &standing)?;
-    let bookmark = Whose::of(&scope, standing).begin();
+    let bookmark = Whose::of(&scope, standing, None).begin();
     let channel = Channel::open(
         source,
         &workspace.clock,
@@ -274,10 +284,12 @@ async fn plan_one(
     if first && !planned.is_empty() {
         planned.splice(..0, extraction.plan_quota()?);
     }
+    planned.extend(hydration);
+    planned.truncate(most);
     Ok(planned)
 }
 
-/// The streams whose records are slices of `stream`.
+/// The streams whose records are slices of `stream`, or events that name records of it.
 fn parents_of(source: &Source, stream: &Stream) -> Vec<StreamName> {
     let by = stream.slices.as_ref().map_or(&[][..], |slices| &slices.by);
     let parents = by.iter().filter_map(|by| match by {
@@ -287,7 +299,11 @@ fn parents_of(source: &Source, stream: &Stream) -> Vec<StreamName> {
         }),
         SliceBy::List { .. } => None,
     });
-    parents.collect()
+    let events = stream.hydrate.iter().map(|hydrate| StreamName {
+        source: source.name.clone(),
+        stream: hydrate.from().clone(),
+    });
+    parents.chain(events).collect()
 }
 
 /// The places of `streams`, parents before those that wait for them, else in their order.
@@ -335,6 +351,10 @@ impl Memory {
             .slices
             .as_ref()
             .map_or(1, |slices| u64::from(slices.at_once));
+        let hydrated = stream
+            .hydrate
+            .as_ref()
+            .map_or(1, |hydrate| u64::from(hydrate.at_once));
         let limits = &source.limits;
         let held = match Streamed::of(&stream.format, &stream.records) {
             Some(_) => limits.part_bytes,
@@ -342,7 +362,7 @@ impl Memory {
         };
         let bytes = PAGES_HELD
             .saturating_mul(held.min(limits.page_bytes_max))
-            .saturating_mul(at_once)
+            .saturating_mul(at_once.max(hydrated))
             .saturating_add(OBJECT_BYTES_MAX as u64);
         // The semaphore is never closed.
         self.permits
@@ -379,13 +399,33 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// What events name first, then what the stream is asked for. One failing does not hold the other.
     async fn extract(
         &self,
         asked: &Scope,
+        dead: DeadLetters,
         begun: &(dyn Fn(&StreamName, Arc<Progress>) + Sync),
     ) -> Result<Extracted> {
+        let is_backfill = matches!(asked, Scope::Backfill { .. });
+        let hydrated = match self.stream.hydrate.as_ref().filter(|_| !is_backfill) {
+            Some(hydrate) => Box::pin(self.hydrate(hydrate, dead, begun)).await,
+            None => Ok(Extracted::nothing()),
+        };
+        if !self.stream.is_polled() {
+            return hydrated;
+        }
+        let polled = Box::pin(self.poll(asked, begun)).await;
+        if let (Err(error), Err(_)) = (&hydrated, &polled) {
+            warn!(stream = %self.stream.name, error = error.chain(), "records that events name are not fetched");
+        }
+        let mut extracted = polled?;
+        extracted.add(hydrated?);
+        Ok(extracted)
+    }
+
+    async fn landing(&self) -> Result<Landing> {
         let workspace = self.workspace;
-        let mut landing = Landing::open(
+        let landing = Landing::open(
             Arc::clone(&workspace.store),
             self.stream.name.clone(),
             workspace.clock.clone(),
@@ -394,40 +434,84 @@ impl Run<'_> {
         )
         .await?;
         // Only told: landing never looks at a schema, and an unreadable contract stops the transform, not this.
-        if let Ok(Some(contract)) = contract::read(&self.stream.contract) {
-            landing = landing.with_contract_version(contract.version);
-        }
+        Ok(match contract::read(&self.stream.contract) {
+            Ok(Some(contract)) => landing.with_contract_version(contract.version),
+            _ => landing,
+        })
+    }
+
+    /// The extraction of `stream`, which is that of this run, or how it is asked for what events name.
+    fn extraction(&self, stream: &Stream, bookmark: Bookmark, scope: Scope) -> Result<Extraction> {
+        let extraction = Extraction::new(
+            self.source,
+            stream,
+            Arc::clone(&self.channel),
+            self.workspace.clock.clone(),
+            bookmark,
+        )?;
+        Ok(extraction.with_scope(scope).with_store(&self.workspace.store))
+    }
+
+    async fn poll(
+        &self,
+        asked: &Scope,
+        begun: &(dyn Fn(&StreamName, Arc<Progress>) + Sync),
+    ) -> Result<Extracted> {
+        let workspace = self.workspace;
+        let landing = self.landing().await?;
         let mut standing = landing.bookmark();
         adopt(workspace, self.stream, &mut standing).await?;
         let scope = scope(self.stream, workspace.clock.now(), asked, &standing)?;
-        let whose = Whose::of(&scope, standing);
+        let heard = self.listen(&standing, &scope).await?;
+        let whose = Whose::of(&scope, standing, heard);
         let bookmark = whose.begin();
-        let mut extraction = Extraction::new(
-            self.source,
-            self.stream,
-            Arc::clone(&self.channel),
-            workspace.clock.clone(),
-            bookmark.clone(),
-        )?
-        .with_scope(scope.clone())
-        .with_store(&workspace.store);
+        let mut extraction = self.extraction(self.stream, bookmark.clone(), scope.clone())?;
         if self.stream.slices.is_some() {
             let slices = parents::slices(&workspace.store, self.source, self.stream, &bookmark).await?;
             extraction = extraction.with_slices(slices);
         }
-        let progress = extraction.progress();
-        begun(&self.stream.name, Arc::clone(&progress));
         info!(stream = %self.stream.name, watermark = bookmark.watermark, scope = ?scope,
             resumed = bookmark.window.is_some() || bookmark.pass.is_some(), "extract began");
         let complete = scope == Scope::Complete || self.stream.incremental.is_none();
+        let kind = if complete {
+            BatchKind::Complete
+        } else {
+            BatchKind::Pull
+        };
+        self.work(landing, extraction, whose, kind, begun).await
+    }
+
+    /// Looks for gaps in what was pushed, and says what to remember once the stream was asked for.
+    async fn listen(&self, standing: &Bookmark, scope: &Scope) -> Result<Option<Heard>> {
+        if self.stream.gaps.is_none() || matches!(scope, Scope::Backfill { .. }) {
+            return Ok(None);
+        }
+        let mut ear = Ear::default();
+        let missing = ear
+            .listen(self.workspace, self.source, self.stream, standing)
+            .await?;
+        if let Some(missing) = missing {
+            warn!(stream = %self.stream.name, %missing, "a gap in what was pushed: the stream is asked for it");
+        }
+        Ok(Some(ear.heard(self.workspace.clock.now())))
+    }
+
+    /// Lands what `extraction` brings.
+    async fn work(
+        &self,
+        landing: Landing,
+        mut extraction: Extraction,
+        whose: Whose,
+        kind: BatchKind,
+        begun: &(dyn Fn(&StreamName, Arc<Progress>) + Sync),
+    ) -> Result<Extracted> {
+        let workspace = self.workspace;
+        let progress = extraction.progress();
+        begun(&self.stream.name, Arc::clone(&progress));
         let mut committer = Committer {
             landed: landing.bookmark(),
             landing,
-            kind: if complete {
-                BatchKind::Complete
-            } else {
-                BatchKind::Pull
-            },
+            kind,
             whose,
             records: 0,
             torn: false,
@@ -469,7 +553,8 @@ impl Run<'_> {
         // Ends with the window: the extraction itself is bounded by `pages_max`.
         while let Some(fetched) = extraction.next().await? {
             let begun = Instant::now();
-            if let Some(page) = fetched.page {
+            if let Some(mut page) = fetched.page {
+                page.facts.hydrated = matches!(committer.whose, Whose::Hydration { .. });
                 committer.landing.append(page).await?;
                 failpoint::point("extract::page_appended");
             }
@@ -535,44 +620,57 @@ fn scope(stream: &Stream, now: Timestamp, asked: &Scope, bookmark: &Bookmark) ->
     Ok(if due { Scope::Complete } else { Scope::Changes })
 }
 
-/// Whose bookmark the extraction moves: the stream's own, or that of a backfill within it.
+/// Whose bookmark the extraction moves: the stream's own, or that of a backfill or of what events name within it.
 enum Whose {
-    Stream(Bookmark),
+    Stream {
+        standing: Bookmark,
+        /// What was pushed before it was asked for: of that nothing is missing at the end.
+        heard: Option<Heard>,
+    },
     Backfill {
         standing: Bookmark,
         from: String,
         to: String,
     },
+    Hydration {
+        standing: Bookmark,
+        /// Whether nothing else moves the stream's own.
+        is_alone: bool,
+    },
 }
 
 impl Whose {
-    fn of(scope: &Scope, standing: Bookmark) -> Self {
+    fn of(scope: &Scope, standing: Bookmark, heard: Option<Heard>) -> Self {
         match scope {
             Scope::Backfill { from, to } => Self::Backfill {
                 standing,
                 from: from.clone(),
                 to: to.clone(),
             },
-            Scope::Changes | Scope::Complete => Self::Stream(standing),
+            Scope::Changes | Scope::Complete => Self::Stream { standing, heard },
         }
     }
 
     /// Where the extraction begins.
     fn begin(&self) -> Bookmark {
         match self {
-            Self::Stream(standing) => standing.clone(),
+            Self::Stream { standing, .. } => standing.clone(),
             Self::Backfill { standing, from, to } => {
                 let same = |backfill: &&Backfill| backfill.from == *from && backfill.to == *to;
                 let under_way = standing.backfill.as_deref().filter(same);
                 under_way.map_or_else(Bookmark::default, |backfill| backfill.bookmark.clone())
             }
+            Self::Hydration { standing, .. } => standing.hydration.as_deref().cloned().unwrap_or_default(),
         }
     }
 
     /// The stream's bookmark when the extraction stands at `moved`.
     fn end(&self, moved: &Bookmark, over: bool) -> Bookmark {
         match self {
-            Self::Stream(_) => moved.clone(),
+            Self::Stream { heard, .. } => Bookmark {
+                heard: heard.filter(|_| over).or(moved.heard),
+                ..moved.clone()
+            },
             Self::Backfill { standing, from, to } => Bookmark {
                 backfill: (!over).then(|| {
                     Box::new(Backfill {
@@ -583,6 +681,23 @@ impl Whose {
                 }),
                 ..standing.clone()
             },
+            Self::Hydration { standing, is_alone } => {
+                let own = moved.last_success_at.filter(|_| *is_alone);
+                Bookmark {
+                    hydration: Some(Box::new(moved.clone())),
+                    last_success_at: own.or(standing.last_success_at),
+                    ..standing.clone()
+                }
+            }
+        }
+    }
+
+    /// The records that a batch of `count` has for the pass it is part of.
+    fn counted(&self, count: u64) -> Option<u64> {
+        match self {
+            Self::Stream { .. } | Self::Backfill { .. } => Some(count),
+            // They are part of no pass over the stream.
+            Self::Hydration { .. } => None,
         }
     }
 }
@@ -617,7 +732,7 @@ impl Committer<'_> {
         let begun = Instant::now();
         let bytes = self.landing.body_bytes_pending();
         self.landing
-            .commit(self.kind, bookmark.clone(), Some(self.records))
+            .commit(self.kind, bookmark.clone(), self.whose.counted(self.records))
             .await?;
         self.landing_time += begun.elapsed();
         self.landings.land(self.stream, bytes);

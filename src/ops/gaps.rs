@@ -6,8 +6,14 @@ use crate::{
     clock::Timestamp,
     config::{Source, Stream, StreamName, read::values::show_duration, slice::SliceBy},
     error::Result,
-    ops::{Workspace, status::age},
+    ops::{
+        Workspace,
+        extract::hydrate::{behind, newest},
+        heard::Ear,
+        status::age,
+    },
     raw::{BatchNumber, Bookmark, log::RawLog},
+    report::moment,
 };
 
 /// Slices listed one by one for a stream; the others are counted.
@@ -38,6 +44,10 @@ pub struct Gap {
 /// | `slice_open` | a slice's window was begun and not finished |
 /// | `parents_new` | a parent stream has records that have not been slices yet |
 /// | `backfill_open` | a backfill was begun and not finished |
+/// | `pushed_missing` | something was pushed and never came; the next run asks for it |
+/// | `events_new` | events of another stream name records that were not asked for yet |
+/// | `events_waiting` | events whose record could not be fetched; they are tried again |
+/// | `dead_letter` | an event that was given up; `--retry-dead-letters` tries it again |
 /// | `ignored` | error rules ignored answers of the last pass: what is behind them is not known, and absent rows stay |
 /// | `unstable` | pages shifted while they were read; a complete pass will tell what is missing |
 /// | `short`, `unstable_pagination`, `filter_ignored`, `zero_records`, … | what the last windows reported |
@@ -65,6 +75,8 @@ pub async fn gaps(workspace: &Workspace, streams: &[StreamName]) -> Result<Vec<G
         };
         found.look(&bookmark, now);
         found.parents(workspace, source, &bookmark).await?;
+        found.events(workspace, source, &bookmark).await?;
+        found.pushed(workspace, source, &bookmark).await?;
         gaps.extend(found.gaps);
     }
     Ok(gaps)
@@ -185,6 +197,60 @@ impl Found<'_> {
                     self.add("stale", text, Some(at));
                 }
             }
+        }
+    }
+
+    async fn pushed(&mut self, workspace: &Workspace, source: &Source, bookmark: &Bookmark) -> Result<()> {
+        let mut ear = Ear::default();
+        if let Some(missing) = ear.listen(workspace, source, self.stream, bookmark).await? {
+            let text = format!("{missing}: the next run asks for it");
+            self.add("pushed_missing", text, Some(missing.since()));
+        }
+        Ok(())
+    }
+
+    async fn events(&mut self, workspace: &Workspace, source: &Source, bookmark: &Bookmark) -> Result<()> {
+        let Some(hydrate) = &self.stream.hydrate else {
+            return Ok(());
+        };
+        let hydration = bookmark.hydration.as_deref().cloned().unwrap_or_default();
+        let newest = newest(workspace, source, hydrate).await?;
+        let behind = newest.map_or(0, |last| behind(&hydration, hydrate.from().as_str(), last));
+        if behind > 0 {
+            let text = format!(
+                "{behind} raw batches of events of {} are not read yet",
+                hydrate.from()
+            );
+            self.add("events_new", text, None);
+        }
+        self.given_up(&hydration);
+        Ok(())
+    }
+
+    /// Events that wait, and those that wait no more.
+    fn given_up(&mut self, hydration: &Bookmark) {
+        for (key, mark) in hydration.waiting().take(SLICES_LISTED_MAX) {
+            let reason = mark.reason.as_deref().unwrap_or("tried again by hand");
+            let again = mark
+                .retry_at
+                .map_or(String::new(), |at| format!(", again after {}", moment(at)));
+            let text = format!("{key} failed {} times{again}: {reason}", mark.attempts);
+            self.add("events_waiting", text, Some(mark.changed_at));
+        }
+        let more = hydration.waiting().count().saturating_sub(SLICES_LISTED_MAX);
+        if more > 0 {
+            self.add("events_waiting", format!("{more} more events wait"), None);
+        }
+        for (key, letter) in hydration.dead.iter().take(SLICES_LISTED_MAX) {
+            let text = format!(
+                "{key} given up after {} attempts: {}",
+                letter.attempts, letter.reason
+            );
+            self.add("dead_letter", text, Some(letter.at));
+        }
+        let more = hydration.dead.len().saturating_sub(SLICES_LISTED_MAX);
+        if more > 0 {
+            self.add("dead_letter", format!("{more} more events were given up"), None);
         }
     }
 

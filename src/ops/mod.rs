@@ -14,6 +14,7 @@ pub mod explain;
 pub mod extract;
 pub mod fate;
 pub mod gaps;
+pub mod heard;
 pub mod init;
 pub mod inspect;
 pub mod landings;

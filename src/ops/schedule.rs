@@ -7,7 +7,7 @@ use crate::{
     config::{Name, Project, StreamName, schedule::Schedule},
 };
 
-/// The streams that have a schedule, each with its next moment.
+/// The streams that run by themselves, each with its next moment.
 ///
 /// A source runs one thing at a time, so that its budget is counted in one place and no stream runs beside itself. What
 /// comes while it runs waits, and however often it came it is run once.
@@ -20,22 +20,21 @@ pub struct Timetable {
 #[derive(Debug)]
 struct Line {
     stream: StreamName,
-    schedule: Schedule,
-    next: Timestamp,
+    /// None for one that only runs when it is called.
+    schedule: Option<Schedule>,
+    next: Option<Timestamp>,
 }
 
 impl Timetable {
-    /// Those of `streams` that have a schedule; the first moments are the first after `now`.
+    /// Those of `streams` that have a schedule, or may be [called](Self::call); the first moments are the first after `now`.
     pub fn new(project: &Project, streams: &[StreamName], now: Timestamp) -> Self {
         let lines = project.streams().filter_map(|(_, stream)| {
-            let schedule = stream
-                .schedule
-                .clone()
-                .filter(|_| streams.contains(&stream.name))?;
-            Some(Line {
+            let is_called = stream.gaps.is_some() || stream.hydrate.is_some();
+            let is_meant = streams.contains(&stream.name) && (stream.schedule.is_some() || is_called);
+            is_meant.then(|| Line {
                 stream: stream.name.clone(),
-                next: schedule.after(now)?,
-                schedule,
+                next: stream.schedule.as_ref().and_then(|schedule| schedule.after(now)),
+                schedule: stream.schedule.clone(),
             })
         });
         Self {
@@ -54,13 +53,11 @@ impl Timetable {
         let mut due: Vec<(Name, Vec<StreamName>)> = Vec::new();
         for line in &mut self.lines {
             let source = &line.stream.source;
-            if line.next > now || self.running.contains(source) {
+            if line.next.is_none_or(|next| next > now) || self.running.contains(source) {
                 continue;
             }
             // Whatever was missed is in this run; the next is the first that is still to come.
-            if let Some(next) = line.schedule.after(now) {
-                line.next = next;
-            }
+            line.next = line.schedule.as_ref().and_then(|schedule| schedule.after(now));
             match due.iter_mut().find(|(known, _)| known == source) {
                 Some((_, streams)) => streams.push(line.stream.clone()),
                 None => due.push((source.clone(), vec![line.stream.clone()])),
@@ -68,6 +65,13 @@ impl Timetable {
         }
         self.running.extend(due.iter().map(|(source, _)| source.clone()));
         due
+    }
+
+    /// Has `stream` run at `now`, before its time.
+    pub fn call(&mut self, stream: &StreamName, now: Timestamp) {
+        if let Some(line) = self.lines.iter_mut().find(|line| line.stream == *stream) {
+            line.next = line.next.map_or(Some(now), |next| Some(next.min(now)));
+        }
     }
 
     /// The run of `source` has ended.
@@ -81,7 +85,7 @@ impl Timetable {
             .lines
             .iter()
             .filter(|line| !self.running.contains(&line.stream.source));
-        idle.map(|line| line.next).min()
+        idle.filter_map(|line| line.next).min()
     }
 }
 
@@ -122,6 +126,23 @@ sources:
             .into_iter()
             .flat_map(|(_, streams)| streams);
         due.map(|stream| stream.to_string()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_stream_that_is_called_runs_at_once_and_keeps_its_times() {
+        let mut timetable = timetable("10:07:00");
+        let hour = StreamName::parse("a.hour").unwrap();
+        timetable.call(&hour, at("10:08:00"));
+        timetable.call(&StreamName::parse("a.never").unwrap(), at("10:08:00"));
+        assert_eq!(timetable.next(), Some(at("10:08:00")));
+        assert_eq!(due(&mut timetable, "10:08:00"), "a.hour");
+        // Called while it runs, it runs once more.
+        timetable.call(&hour, at("10:09:00"));
+        assert_eq!(due(&mut timetable, "10:09:00"), "");
+        timetable.ended(&Name::new("a").unwrap());
+        assert_eq!(due(&mut timetable, "10:09:01"), "a.hour");
+        timetable.ended(&Name::new("a").unwrap());
+        assert_eq!(timetable.next(), Some(at("10:15:00")));
     }
 
     #[test]

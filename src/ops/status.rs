@@ -8,9 +8,13 @@ use crate::{
     clock::Timestamp,
     config::StreamName,
     error::Result,
-    ops::Workspace,
+    ops::{
+        Workspace,
+        extract::hydrate::{behind, newest},
+        heard::Ear,
+    },
     raw::{layout, log::RawLog},
-    report::status::{Landed, Loads, StreamStatus, loads},
+    report::status::{Events, Landed, Loads, StreamStatus, loads},
     table::AppId,
 };
 
@@ -30,6 +34,8 @@ pub async fn status(workspace: &Workspace, streams: &[StreamName]) -> Result<Vec
             loaded: None,
             loads: None,
             fresh: None,
+            events: None,
+            gap: None,
             error: None,
         };
         if let Err(error) = look(workspace, &mut status).await {
@@ -49,7 +55,27 @@ async fn look(workspace: &Workspace, status: &mut StreamStatus) -> Result<()> {
         store: Arc::clone(&workspace.store),
         stream: status.stream.clone(),
     };
-    status.landed = log.head().await?.map(|head| {
+    let (source, stream) = workspace.project.stream(&status.stream)?;
+    let head = log.head().await?;
+    let standing = head
+        .as_ref()
+        .and_then(|head| head.bookmark.clone())
+        .unwrap_or_default();
+    let missing = Ear::default()
+        .listen(workspace, source, stream, &standing)
+        .await?;
+    status.gap = missing.map(|missing| missing.to_string());
+    if let Some(hydrate) = &stream.hydrate {
+        let hydration = standing.hydration.unwrap_or_default();
+        let newest = newest(workspace, source, hydrate).await?;
+        let events = hydrate.from().as_str();
+        status.events = Some(Events {
+            batches_behind: newest.map_or(0, |last| behind(&hydration, events, last)),
+            waiting: hydration.waiting().count(),
+            dead_letters: hydration.dead.len(),
+        });
+    }
+    status.landed = head.map(|head| {
         let bookmark = head.bookmark.unwrap_or_default();
         Landed {
             batch: head.number.get(),
@@ -59,7 +85,6 @@ async fn look(workspace: &Workspace, status: &mut StreamStatus) -> Result<()> {
             last_success_at: bookmark.last_success_at,
         }
     });
-    let (_, stream) = workspace.project.stream(&status.stream)?;
     let last = status.landed.as_ref().and_then(|landed| landed.last_success_at);
     status.fresh = stream
         .fresh_within

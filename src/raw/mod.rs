@@ -10,8 +10,10 @@ pub mod check;
 pub mod durable;
 pub mod expire;
 pub mod frame;
+pub mod heard;
 pub mod judged;
 pub mod layout;
+pub mod letter;
 pub mod links;
 pub mod log;
 pub mod orphans;
@@ -201,6 +203,9 @@ pub struct PageFacts {
     /// The values of the slice it was asked for, if its stream is sliced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Whether it was fetched because an event named its record: the `hydrate` of its stream says where that stands in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hydrated: bool,
     /// Whether the server said that something of it is missing, as GraphQL does with `errors` beside `data`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
@@ -316,6 +321,7 @@ impl PageFacts {
             first_seen_at: None,
             judged: None,
             slice: None,
+            hydrated: false,
             partial: false,
             superseded: false,
             files: Vec::new(),
@@ -397,6 +403,16 @@ pub struct Bookmark {
     /// A backfill in progress. It has a bookmark of its own; nothing else here moves while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfill: Option<Box<Backfill>>,
+    /// How far the records are fetched that events of another stream name. It has a bookmark of its own, in which that
+    /// stream is the only parent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hydration: Option<Box<Bookmark>>,
+    /// What was pushed when the stream was last asked for, if somebody looks for gaps in that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<heard::Heard>,
+    /// Slices that were given up, by their key, at most [`letter::DEAD_LETTERS_MAX`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dead: letter::DeadLetters,
 }
 
 impl Bookmark {

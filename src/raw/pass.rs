@@ -75,6 +75,30 @@ pub struct SliceMark {
     /// The values of a slice that failed: the next pass asks for it again even if its parent does not name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<Map<String, Value>>,
+    /// How often it failed, of a stream that gives a slice up one day.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub attempts: u32,
+    /// Before this it is not asked for again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+    /// What the last attempt came to, without record contents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_zero_u32(count: &u32) -> bool {
+    *count == 0
+}
+
+impl SliceMark {
+    /// Whether it may be asked for at `now`.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.retry_at.is_none_or(|at| at <= now)
+    }
 }
 
 impl Tally {

@@ -150,6 +150,8 @@ mod tests {
             landed: None,
             loaded: None,
             loads: None,
+            events: None,
+            gap: None,
             fresh: Some(false),
             error: None,
         };
@@ -188,6 +190,8 @@ mod tests {
             landed: Some(landed),
             loaded: Some(2),
             loads: None,
+            events: None,
+            gap: None,
             fresh: None,
             error: None,
         };

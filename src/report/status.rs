@@ -25,6 +25,10 @@ pub struct StreamStatus {
     pub loads: Option<Loads>,
     /// Whether the last success is not longer ago than `fresh_within`; `None` without that setting.
     pub fresh: Option<bool>,
+    /// How far the records are fetched that events name; `None` for a stream without `hydrate`.
+    pub events: Option<Events>,
+    /// What was pushed and never came, as far as that can be told.
+    pub gap: Option<String>,
     /// Why more is not known.
     pub error: Option<String>,
 }
@@ -42,6 +46,17 @@ pub struct Landed {
     pub pages_open: Option<u64>,
     /// When a pass over the stream last ended well.
     pub last_success_at: Option<Timestamp>,
+}
+
+/// Events of another stream that name records of this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// Raw batches of them that are not read yet.
+    pub batches_behind: i64,
+    /// Those that could not be answered and are tried again.
+    pub waiting: usize,
+    /// Those that were given up.
+    pub dead_letters: usize,
 }
 
 /// Sums over all loads of a stream.
@@ -123,6 +138,8 @@ pub fn grid(streams: &[StreamStatus]) -> Grid {
         "superseded",
         "quarantined",
         "contract",
+        "events_waiting",
+        "dead_letters",
         "error",
     ]);
     for status in streams {
@@ -142,6 +159,8 @@ pub fn grid(streams: &[StreamStatus]) -> Grid {
             loads.map(|loads| loads.superseded).into(),
             loads.map(|loads| loads.quarantined).into(),
             loads.map(|loads| loads.contract_version.clone()).into(),
+            status.events.map(|events| events.waiting as u64).into(),
+            status.events.map(|events| events.dead_letters as u64).into(),
             status.error.clone().into(),
         ]);
     }
@@ -191,12 +210,50 @@ pub fn text(streams: &[StreamStatus], now: Timestamp) -> String {
                 loads.contract_version
             ));
         }
+        if let Some(events) = &status.events {
+            lines.extend(events_lines(events));
+        }
+        if let Some(gap) = &status.gap {
+            lines.push(format!("  gap     {gap}: `landfall run` asks for it"));
+        }
         if let Some(error) = &status.error {
             lines.push(format!("  error   {error}"));
         }
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+fn events_lines(events: &Events) -> Vec<String> {
+    let mut said = Vec::new();
+    if events.batches_behind > 0 {
+        said.push(format!(
+            "{} raw {} not read yet",
+            events.batches_behind,
+            if events.batches_behind == 1 {
+                "batch"
+            } else {
+                "batches"
+            }
+        ));
+    }
+    if events.waiting > 0 {
+        said.push(format!("{} waiting for another attempt", events.waiting));
+    }
+    if events.dead_letters > 0 {
+        said.push(format!("{} given up", events.dead_letters));
+    }
+    if said.is_empty() {
+        return vec!["  events  every record they name is landed".to_owned()];
+    }
+    let mut lines = vec![format!("  events  {}", said.join(", "))];
+    if events.dead_letters > 0 {
+        lines.push(
+            "          dead letters: see `landfall gaps`, then `landfall run --retry-dead-letters`"
+                .to_owned(),
+        );
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -227,6 +284,12 @@ mod tests {
                     contract_version: "1.0.0".to_owned(),
                 }),
                 fresh: None,
+                events: Some(Events {
+                    batches_behind: 1,
+                    waiting: 2,
+                    dead_letters: 3,
+                }),
+                gap: Some("number 7 was never pushed".to_owned()),
                 error: None,
             },
             StreamStatus {
@@ -235,6 +298,8 @@ mod tests {
                 loaded: None,
                 loads: None,
                 fresh: None,
+                events: None,
+                gap: None,
                 error: None,
             },
         ]
@@ -249,6 +314,9 @@ mod tests {
                   a window is open after 12 pages: the next extract goes on there
           table   batch 2, 2 behind: run `landfall transform`
           loads   2, last 1970-01-01T00:00:09Z: 100 read = 90 merged + 7 superseded + 3 quarantined (contract 1.0.0)
+          events  1 raw batch not read yet, 2 waiting for another attempt, 3 given up
+                  dead letters: see `landfall gaps`, then `landfall run --retry-dead-letters`
+          gap     number 7 was never pushed: `landfall run` asks for it
         shop.customers
           raw     nothing landed yet: run `landfall extract`
         ");
@@ -261,9 +329,9 @@ mod tests {
             .write(crate::report::Format::Csv, &mut out)
             .unwrap();
         insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
-        stream,landed,landed_at,cursor,pages_open,loaded,lag,loaded_at,loads,read,merged,superseded,quarantined,contract,error
-        shop.orders,4,1970-01-01T00:00:00Z,2026-01-02T00:00:00Z,12,2,2,1970-01-01T00:00:09Z,2,100,90,7,3,1.0.0,
-        shop.customers,,,,,,0,,,,,,,,
+        stream,landed,landed_at,cursor,pages_open,loaded,lag,loaded_at,loads,read,merged,superseded,quarantined,contract,events_waiting,dead_letters,error
+        shop.orders,4,1970-01-01T00:00:00Z,2026-01-02T00:00:00Z,12,2,2,1970-01-01T00:00:09Z,2,100,90,7,3,1.0.0,2,3,
+        shop.customers,,,,,,0,,,,,,,,,,
         ");
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     clock::{Clock, Timestamp},
-    config::{Project, StreamName, webhook::Webhook},
+    config::{Project, StreamName, route::targets, webhook::Webhook},
     error::Error,
     receive::signature::Verifier,
     serve::problem::{Problem, code::Code},
@@ -40,6 +40,20 @@ impl Hooks {
             by_stream: hooks.collect(),
             clock,
         }
+    }
+
+    /// Where an event of type `kind` goes that came to `stream`; never nowhere.
+    pub(crate) fn targets(&self, stream: &StreamName, kind: Option<&str>) -> Vec<StreamName> {
+        let routes = self
+            .by_stream
+            .get(stream)
+            .map_or(&[][..], |hook| &hook.webhook.routes);
+        let targets = targets(routes, &stream.stream, kind);
+        let named = targets.into_iter().map(|name| StreamName {
+            source: stream.source.clone(),
+            stream: name.clone(),
+        });
+        named.collect()
     }
 
     /// The verifier of `stream`; none if it takes no webhooks.

@@ -24,6 +24,7 @@ pub(crate) mod deliver;
 pub(crate) mod docs;
 pub(crate) mod door;
 pub mod edge;
+pub(crate) mod fan_out;
 pub(crate) mod health;
 pub(crate) mod hooks;
 pub(crate) mod inspectors;

@@ -18,7 +18,7 @@ use crate::{
         push::{Idempotency, Push, PushAuth},
     },
     receive::{
-        ReceiptId,
+        Delivery, ReceiptId,
         producer::{
             Caller,
             denial::{Denial, Denied, Via},
@@ -33,15 +33,18 @@ use crate::{
         call::Call,
         check::within,
         deliver::{ClaimedEvent, received},
+        fan_out::{self, Routed},
         problem::{Problem, code::Code},
+        request_id::RequestId,
     },
 };
 
+/// What became of an event in one stream.
 #[derive(Serialize)]
-struct Taken {
-    receipt: ReceiptId,
-    stream: String,
-    duplicate: bool,
+pub(crate) struct Taken {
+    pub(crate) receipt: ReceiptId,
+    pub(crate) stream: String,
+    pub(crate) duplicate: bool,
     /// Whether the id was known with another body.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     id_reuse: bool,
@@ -132,17 +135,44 @@ async fn land(
     }
     let received = received(app, content);
     let producer = caller.map(|caller| caller.producer.name.clone());
+    let streams = app.hooks.targets(name, verified.event_type.as_deref());
+    if streams != [name.clone()] {
+        let routed = Routed {
+            endpoint: name.clone(),
+            streams,
+            event_id: verified.event_id,
+            producer,
+        };
+        return fan_out::keep(app, call, routed, received).await;
+    }
     let mut delivery = app.delivery(call, name, producer, &received, 200);
     delivery.page.facts.event_id = verified.event_id;
-    let (hold, permit) = (received.hold, call.permit.take());
-    let taken = match app.claim_event(&mut delivery).await? {
+    let held = (received.hold, call.permit.take());
+    let taken = keep(app, &call.request_id, stream, push, delivery, held).await?;
+    json(StatusCode::OK, &taken)
+}
+
+/// Keeps `delivery` in `stream`, once for its event; `held` is let go when it is durable, even if the sender hangs up.
+///
+/// # Errors
+/// 409 while another delivery of the event is being received, 422 if the contract refuses it, 503 and 507 if it is not kept.
+pub(crate) async fn keep<T: Send + 'static>(
+    app: &Arc<App>,
+    request_id: &RequestId,
+    stream: &Stream,
+    push: &Push,
+    mut delivery: Delivery,
+    held: T,
+) -> Result<Taken, Problem> {
+    let name = &stream.name;
+    match app.claim_event(&mut delivery).await? {
         ClaimedEvent::New { claim, is_reuse } => {
             let ruling = app.rule_event(stream, push, &delivery.page.body).await?;
             delivery.page.facts.judged = ruling.judged;
             let keeping = Arc::clone(app).keep_event(delivery, claim);
             let kept = app.works.finish(async move {
                 let kept = keeping.await;
-                drop((hold, permit));
+                drop(held);
                 kept
             });
             let receipt = kept.await?;
@@ -150,9 +180,9 @@ async fn land(
             app.metrics.tagged(name, ruling.tagged);
             if is_reuse {
                 app.metrics.refused("id_reuse");
-                tracing::warn!(stream = %name, %receipt, request_id = %call.request_id, "event id used for another body");
+                tracing::warn!(stream = %name, %receipt, %request_id, "event id used for another body");
             }
-            Taken {
+            Ok(Taken {
                 receipt,
                 stream: name.to_string(),
                 duplicate: false,
@@ -161,15 +191,15 @@ async fn land(
                 tagged: ruling.tagged,
                 deliveries: None,
                 first_seen_at: None,
-            }
+            })
         }
         ClaimedEvent::Duplicate(duplicate) => {
             app.metrics.repeated(name);
             tracing::info!(
-                stream = %name, receipt = %duplicate.receipt, deliveries = duplicate.count,
-                request_id = %call.request_id, "event received again"
+                stream = %name, receipt = %duplicate.receipt, deliveries = duplicate.count, %request_id,
+                "event received again"
             );
-            Taken {
+            Ok(Taken {
                 receipt: duplicate.receipt,
                 stream: name.to_string(),
                 duplicate: true,
@@ -178,10 +208,9 @@ async fn land(
                 tagged: 0,
                 deliveries: Some(duplicate.count),
                 first_seen_at: Some(duplicate.first_seen_at),
-            }
+            })
         }
-    };
-    json(StatusCode::OK, &taken)
+    }
 }
 
 /// Every reason is the same 401 to the sender; which one it was is written down.

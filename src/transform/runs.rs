@@ -10,7 +10,12 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    format::{Defect, Piece, Recipe, additions::Additions, part::Section, pushed},
+    format::{
+        self, Defect, Piece, Recipe,
+        additions::Additions,
+        part::{self, Section},
+        pushed,
+    },
     json::Found,
     raw::{FileFact, PageFacts, read::RawPage},
 };
@@ -93,15 +98,16 @@ pub fn read(
     if let Some(facts) = facts.filter(|facts| facts.is_pushed_records()) {
         return pushed::read(facts.header("content-type"), body, &recipe.limits, visit);
     }
+    let paths = recipe.paths(facts.is_some_and(|facts| facts.hydrated));
     let Some(part) = facts.and_then(|facts| facts.part.as_ref()) else {
-        return recipe.read(body, visit);
+        return format::records(&recipe.format, paths, body, &recipe.limits, visit);
     };
     let section = Section {
         path: part.path.as_deref(),
         records: part.records.map(|(start, end)| start..end),
         first: part.index == 0,
     };
-    recipe.read_section(body, &section, visit)
+    part::section(&recipe.format, paths, body, &section, visit)
 }
 
 /// What is put into the records of a page: the values of its slice, and what became of their files.
@@ -225,6 +231,7 @@ mod tests {
         Recipe {
             format,
             records: JsonPath::parse("$[*]").unwrap().into(),
+            hydrated: None,
             include: include.iter().map(|&name| name.to_owned()).collect(),
             file_column: None,
             limits: Limits::DEFAULT,

@@ -411,8 +411,11 @@ fn a_run_loads_what_was_landed_while_it_still_extracts() {
         .unwrap();
     api.wait_until_held();
     let begun = Instant::now();
-    let count = || project.sql("SELECT count(*) n FROM shop.items")[0]["n"].as_i64();
-    while count() != Some(20) {
+    let query = "SELECT count(*) n FROM shop.items";
+    let count = || project.sql(query)[0]["n"].as_i64();
+    // There is no table to ask before the first of these loads, and the run says so.
+    let is_loaded = || project.run(&["sql", query]).code == Some(0) && count() == Some(20);
+    while !is_loaded() {
         assert!(
             begun.elapsed() < Duration::from_secs(120),
             "nothing is loaded before the extraction ends"

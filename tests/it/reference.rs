@@ -148,7 +148,7 @@ fn r109_what_is_landed_fits_the_printed_schemas_of_payload_and_envelope() {
         "receipt": "019ab3c4-0000-7000-8000-000000000001", "producer": "till",
         "first_seen_at": "2026-11-22T00:00:00Z",
         "judged": {"contract": "1.2.0", "misfits": 1, "codes": {"enum": 1}, "named": [[0, "enum"]], "sent": "3".repeat(64)},
-        "superseded": true, "body_bytes": 0, "body_sha256": "0".repeat(64),
+        "superseded": true, "hydrated": true, "body_bytes": 0, "body_sha256": "0".repeat(64),
         "files": [{"record": 0, "path": "raw/x", "bytes": 1, "sha256": "1".repeat(64), "content_type": "a/b",
             "content_encoding": "gzip"}, {"record": 1, "error": "404"}],
         "part": {"index": 1, "last": true, "offset": 5, "path": "$.data[*]", "records": [0, 9], "whole_sha256": "2".repeat(64)},

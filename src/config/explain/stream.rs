@@ -13,22 +13,37 @@ use crate::config::{
         webhook::explain_webhook,
     },
     flatten::Flatten,
+    gaps::Gaps,
+    hydrate::Hydrate,
     incremental::{Filter, Incremental, Moment, OnExpired, Order, Until},
     paginate::{OffsetStep, OnFirst, PageSize, Paginate, Paging},
     read::values::show_duration,
     records::RecordPaths,
     request::{Body, Method, Request},
-    slice::{Combine, ParentRecords, SliceBy, SliceState, Slicing},
+    slice::{Combine, ParentRecords, Patience, SliceBy, SliceState, Slicing},
+    text::Expr,
 };
 
 /// Adds the keys of a stream.
 pub(super) fn explain_stream(lines: &mut Lines, source: &Source, stream: &Stream) {
     lines.optional("like", stream.like.as_ref());
     lines.choose("with", names(&stream.with), stream.with.is_empty());
-    if stream.is_pulled() {
+    if stream.is_polled() {
         lines.within("request", |lines| explain_request(lines, &stream.request));
     } else {
         lines.choose("request", "none", true);
+    }
+    match &stream.hydrate {
+        Some(hydrate) => lines.within("hydrate", |lines| explain_hydrate(lines, hydrate)),
+        None => lines.choose("hydrate", "none", true),
+    }
+    match &stream.gaps {
+        Some(gaps) => lines.within("gaps", |lines| {
+            lines.optional("sequence", gaps.sequence.as_ref());
+            lines.optional("heartbeat", gaps.heartbeat.map(show_duration));
+            lines.wait("grace", gaps.grace, Gaps::GRACE_DEFAULT);
+        }),
+        None => lines.choose("gaps", "none", true),
     }
     match stream.feed.push() {
         Some(push) => lines.within("push", |lines| explain_push(lines, push)),
@@ -209,6 +224,24 @@ fn show_paginate(paginate: &Paginate) -> String {
         Paginate::Relay { connection, to } => format!("relay at {connection} to {}", show_slot(to)),
         Paginate::Auto => "auto".to_owned(),
     }
+}
+
+fn explain_hydrate(lines: &mut Lines, hydrate: &Hydrate) {
+    lines.set("from", hydrate.from());
+    let values: Vec<String> = hydrate
+        .values()
+        .iter()
+        .map(|(name, path)| format!("{name} at {path}"))
+        .collect();
+    lines.choose("values", list(&values), false);
+    lines.optional("only", hydrate.events.only.as_ref().map(Expr::as_str));
+    lines.within("request", |lines| explain_request(lines, &hydrate.request));
+    lines.value("records", hydrate.records.to_string().as_str(), "$");
+    lines.value("at_once", hydrate.at_once, Slicing::AT_ONCE_DEFAULT);
+    let (patience, usual) = (hydrate.patience, Patience::DEFAULT);
+    lines.value("attempts_max", patience.attempts_max, usual.attempts_max);
+    lines.wait("backoff_start", patience.backoff_start, usual.backoff_start);
+    lines.wait("backoff_max", patience.backoff_max, usual.backoff_max);
 }
 
 fn explain_slices(lines: &mut Lines, slices: &Slicing) {

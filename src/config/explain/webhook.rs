@@ -1,6 +1,7 @@
 //! Deliveries that an API sends by itself, without what proves them.
 
 use crate::config::{
+    Name,
     explain::lines::{Lines, show_place},
     request::Place,
     webhook::{Hmac, HmacAlgorithm, MomentFormat, Scheme, SignatureEncoding, SignedPart, Webhook},
@@ -38,6 +39,13 @@ pub(super) fn explain_webhook(lines: &mut Lines, webhook: Option<&Webhook>) {
         for (name, (place, usual)) in [("event_id", id), ("event_type", kind)] {
             let (place, usual) = (show(place.as_ref()), show(usual.as_ref()));
             lines.value(name, place, usual);
+        }
+        if webhook.routes.is_empty() {
+            lines.choose("routes", "none", true);
+        }
+        for route in &webhook.routes {
+            let streams: Vec<String> = route.streams.iter().map(Name::to_string).collect();
+            lines.set(&format!("routes.{}", route.types), streams.join(", "));
         }
     });
 }

@@ -37,6 +37,9 @@ const OF_PULL: [&str; 7] = [
     "reconcile",
 ];
 
+/// Those of them that mean something to a stream of records that events name.
+const OF_HYDRATE: [&str; 2] = ["files", "schedule"];
+
 /// `push`
 pub(super) static PUSH: Section = Section::new(
     "push",
@@ -169,8 +172,10 @@ pub(super) fn push(value: Value<'_>) -> Option<Push> {
 /// Where the records come from. A stream that is only pushed has nothing that says how an API is asked.
 pub(super) fn feed(fields: &Fields<'_>, webhook: Option<&Webhook>) -> Option<Feed> {
     let pulled = fields.value("request").is_some();
+    let hydrated = fields.value("hydrate").is_some();
     let signed = webhook.is_some_and(|webhook| webhook.scheme != Scheme::None);
     let push = match (fields.value("push"), fields.value("webhook")) {
+        // Without a request it is asked for what events name.
         (None, None) => return Some(Feed::Pull),
         (None, Some(_)) => Some(Push {
             auth: if signed { PushAuth::None } else { PushAuth::Token },
@@ -191,7 +196,7 @@ pub(super) fn feed(fields: &Fields<'_>, webhook: Option<&Webhook>) -> Option<Fee
     };
     for value in OF_PULL
         .iter()
-        .filter(|_| !pulled)
+        .filter(|key| !(pulled || hydrated && OF_HYDRATE.contains(key)))
         .filter_map(|key| fields.value(key))
     {
         let message = format!("{}: there is no API to ask", value.key);

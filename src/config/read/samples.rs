@@ -106,9 +106,9 @@ fn whole(section: &Section) -> Map<String, Json> {
 /// `map` in the lists and maps that stand around it.
 fn wrapped(form: Takes, section: &Section, map: Json) -> Json {
     match form {
-        // The examples of parents name this one.
+        // The examples of parents and of routes name this one.
         Takes::Named(inner) if inner.id == sections::STREAM.id => {
-            json!({ NAME: map, "orders": { "request": { "path": "/orders" }, "table": { "keys": ["id"] } } })
+            json!({ NAME: map, "orders": { "request": { "path": "/orders" }, "push": {}, "table": { "keys": ["id"] } } })
         }
         Takes::Named(_) => json!({ NAME: map }),
         Takes::List(item) => json!([wrapped(*item, section, map)]),

@@ -2,8 +2,8 @@
 
 use crate::{
     config::read::{
-        auth, complete, errors, files, format, incremental, job, maintain, paginate, producers, push, rate,
-        request, serve, slice, source, stream, table, versions, webhook,
+        auth, complete, errors, files, format, gaps, hydrate, incremental, job, maintain, paginate,
+        producers, push, rate, request, serve, slice, source, stream, table, versions, webhook,
     },
     yaml::section::{
         Key, Rule, Section,
@@ -133,8 +133,13 @@ pub static STREAM: Section = Section::new(
             .doc("Values of this stream, `config.NAME` in its templates, before those of the source.")
             .example("{ board: invoices }"),
         key("request", Takes::Section(&request::REQUEST)).doc(
-            "The first request of a window. A stream without one is never asked for: its records come by `push` or `webhook` alone.",
+            "The first request of a window. A stream without one is never asked for: its records come by `push`, `webhook` or `hydrate` alone.",
         ),
+        key("hydrate", Takes::Section(&hydrate::HYDRATE))
+            .doc("Whole records for events of another stream that only name them, besides what is asked for or instead."),
+        key("gaps", Takes::Section(&gaps::GAPS))
+            .doc("What tells that something pushed never came, so that the stream is asked for it.")
+            .beside("{ push: {} }"),
         key("push", Takes::Section(&push::PUSH))
             .doc("How the stream takes what producers send, besides what it is asked for or instead.")
             .beside("{ webhook: { scheme: github, secrets: { main: '${env:HOOK_SECRET}' } } }"),
@@ -207,7 +212,7 @@ pub static STREAM: Section = Section::new(
     ],
 )
 .example("{ request: { path: /orders }, table: { keys: [id] } }")
-.rules(&[Rule::AtLeastOne(&["request", "push", "webhook", "like"]), Rule::AtLeastOne(&["table", "like"])])
+.rules(&[Rule::AtLeastOne(&["request", "hydrate", "push", "webhook", "like"]), Rule::AtLeastOne(&["table", "like"])])
 .planned(&["partition", "flatten"]);
 
 /// Every map there is, each once, those nearest to the root first.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Most slices at once. Each holds a page or two.
-const AT_ONCE_MAX: u32 = 1000;
+pub(super) const AT_ONCE_MAX: u32 = 1000;
 
 /// Most values in one slice.
 const GROUP_MAX: u32 = 10_000;
@@ -177,6 +177,7 @@ pub(super) fn slices(value: Value<'_>, dir: &FilePath) -> Option<Slicing> {
         kept_max: kept_max.unwrap_or(Slicing::KEPT_MAX_DEFAULT),
         state: state.unwrap_or(SliceState::PerSlice),
         include: include.unwrap_or_default(),
+        patience: None,
         combine,
         by,
     })
@@ -335,7 +336,7 @@ fn parent(value: Value<'_>) -> Option<SliceBy> {
 }
 
 /// Names with the paths of their values.
-fn paths(value: Value<'_>) -> Option<Vec<(String, JsonPath)>> {
+pub(super) fn paths(value: Value<'_>) -> Option<Vec<(String, JsonPath)>> {
     let read = |entry| {
         let child = value.child(entry);
         Some((variable(child, child.key)?, json_path(child)?))
@@ -402,10 +403,12 @@ pub(super) fn check_parents(value: Value<'_>, streams: &[Stream]) {
 
 fn parents(stream: &Stream) -> impl Iterator<Item = &str> {
     let by = stream.slices.as_ref().map_or(&[][..], |slices| &slices.by);
-    by.iter().filter_map(|by| match by {
+    let parents = by.iter().filter_map(|by| match by {
         SliceBy::Parent(parent) => Some(parent.stream.as_str()),
         SliceBy::List { .. } => None,
-    })
+    });
+    let events = stream.hydrate.iter().map(|hydrate| hydrate.from().as_str());
+    parents.chain(events)
 }
 
 fn is_own_ancestor(name: &str, streams: &[Stream]) -> bool {

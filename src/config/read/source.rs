@@ -19,6 +19,7 @@ use crate::{
             slice::check_parents,
             stream::stream,
             values::{duration, headers},
+            webhook::routes::check_routes,
         },
     },
     yaml::{
@@ -140,6 +141,7 @@ pub(super) fn source(value: Value<'_>, dir: &Path, memory_bytes_max: u64) -> Opt
             .filter_map(|entry| stream(value.child(entry), name.as_ref(), dir, retry))
             .collect();
         check_parents(value, &streams);
+        check_routes(value, &streams);
         check_children(value, &streams);
         Some(streams)
     });
@@ -209,7 +211,7 @@ fn unasked(fields: &Fields<'_>, name: Option<&Name>) -> Option<Url> {
         // What is wrong with a stream is said where it is read.
         Kind::Map(keys) => {
             let has = |names: &[&str]| keys.iter().any(|key| names.contains(&key.key.as_str()));
-            has(&["request"]) || !has(&["push", "webhook"])
+            has(&["request", "hydrate"]) || !has(&["push", "webhook"])
         }
         _ => false,
     };

@@ -14,6 +14,8 @@ use crate::{
             errors::{self, errors},
             files::files,
             format::{format, records},
+            gaps::{check_gaps, gaps},
+            hydrate::{check_alone, hydrate},
             incremental::{incremental, reconcile},
             job::{check_paging, job},
             maintain::retention,
@@ -132,12 +134,15 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     let known: Vec<&str> = VARIABLES.into_iter().chain(job_known).collect();
     let webhook = fields.optional("webhook", |value| webhook(value, dir));
     let feed = feed(&fields, webhook.as_ref());
-    let request = match fields.value("push").or_else(|| fields.value("webhook")) {
-        Some(_) if fields.value("request").is_none() => Some(Request::none()),
+    let others = ["push", "webhook", "hydrate"];
+    let is_asked = fields.value("request").is_some();
+    let request = match others.into_iter().find_map(|key| fields.value(key)) {
+        Some(_) if !is_asked => Some(Request::none()),
         _ => fields.required("request", |value| request(value, dir, &known)),
     };
     let written = fields.value("format");
     let format = written.map_or(Some(Format::JSON), format);
+    let hydrate = fields.optional("hydrate", |value| hydrate(value, dir, format.as_ref(), !is_asked));
     let records = match (fields.value("records"), format.as_ref().unwrap_or(&Format::JSON)) {
         (None, format) if webhook.is_some() && fields.value("request").is_none() && format.is_json() => {
             RecordPaths::of_events()
@@ -152,6 +157,8 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     };
     let job = fields.optional("job", |value| job(value, dir));
     let files = fields.optional("files", |value| files(value, dir));
+    let gaps = fields.optional("gaps", gaps);
+    check_gaps(&fields, feed.as_ref(), hydrate.as_ref());
     let slices = fields.optional("slices", |value| slices(value, dir));
     let incremental = fields.optional("incremental", |value| incremental(value, method));
     let whole = fields.value("incremental").is_none();
@@ -187,6 +194,9 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
     let retention = fields.optional("retention", retention).unwrap_or_default();
     let (request, paginate) = (request?, paginate?);
     check_replace(&fields, table.as_ref(), !whole);
+    if let Some(hydrate) = &hydrate {
+        check_alone(&fields, hydrate, table.as_ref());
+    }
     check_passes(&fields, table.as_ref(), slices.as_ref());
     check_bounds(&fields, table.as_ref(), incremental.as_ref());
     check_slots(&fields, &request, &paginate, incremental.as_ref());
@@ -206,6 +216,8 @@ pub(super) fn stream(value: Value<'_>, source: Option<&Name>, dir: &Path, retry:
         format: format?,
         records: records?,
         paginate,
+        hydrate,
+        gaps,
         slices,
         incremental,
         complete,
@@ -356,7 +368,7 @@ fn check_counted(fields: &Fields<'_>, records: Option<&RecordPaths>, paginate: &
 
 /// What only asks for the children of new parents never brings all there is.
 fn check_passes(fields: &Fields<'_>, table: Option<&Table>, slices: Option<&Slicing>) {
-    let heeded = table.is_some_and(|table| table.delete_absent || table.scd_type == ScdType::Replace);
+    let heeded = table.is_some_and(Table::heeds_passes);
     let new = |by: &SliceBy| matches!(by, SliceBy::Parent(parent) if parent.records == ParentRecords::New);
     if heeded
         && slices.is_some_and(|slices| slices.by.iter().any(new))

@@ -1,5 +1,6 @@
 //! `webhook`
 
+pub(super) mod routes;
 mod signed;
 
 use std::{path::Path, time::Duration};
@@ -10,7 +11,10 @@ use crate::{
         read::{
             paginate::place,
             values::{duration, header_name, one_line, secret},
-            webhook::signed::{HMAC, hmac},
+            webhook::{
+                routes::{ROUTES, routes},
+                signed::{HMAC, hmac},
+            },
         },
         request::Place,
         webhook::{Scheme, Webhook, WebhookSecret},
@@ -85,6 +89,7 @@ static STANDARD_WEBHOOKS: Section = Section::new(
         EVENT_TYPE.default("$.type"),
     ],
 )
+.shared(&[&ROUTES])
 .example("{ scheme: standard_webhooks, secrets: { main: '${env:HOOK_SECRET}' } }");
 
 static GITHUB: Section = Section::new(
@@ -101,6 +106,7 @@ static GITHUB: Section = Section::new(
         EVENT_TYPE.default("header:x-github-event"),
     ],
 )
+.shared(&[&ROUTES])
 .example("{ scheme: github, secrets: { main: '${env:HOOK_SECRET}' } }");
 
 static STRIPE: Section = Section::new(
@@ -117,6 +123,7 @@ static STRIPE: Section = Section::new(
         EVENT_TYPE.default("$.type"),
     ],
 )
+.shared(&[&ROUTES])
 .example("{ scheme: stripe, secrets: { main: '${env:HOOK_SECRET}' } }");
 
 static SHOPIFY: Section = Section::new(
@@ -132,6 +139,7 @@ static SHOPIFY: Section = Section::new(
         EVENT_TYPE.default("header:x-shopify-topic"),
     ],
 )
+.shared(&[&ROUTES])
 .example("{ scheme: shopify, secrets: { main: '${env:HOOK_SECRET}' } }");
 
 static SLACK: Section = Section::new(
@@ -148,6 +156,7 @@ static SLACK: Section = Section::new(
         EVENT_TYPE.default("$.event.type"),
     ],
 )
+.shared(&[&ROUTES])
 .example("{ scheme: slack, secrets: { main: '${env:HOOK_SECRET}' } }");
 
 static SHARED_SECRET: Section = Section::new(
@@ -170,7 +179,7 @@ static SHARED_SECRET: Section = Section::new(
         SECRETS,
     ],
 )
-.shared(&[&EVENT])
+.shared(&[&EVENT, &ROUTES])
 .example("{ scheme: shared_secret, header: X-Gitlab-Token, secrets: { main: '${env:HOOK_SECRET}' } }");
 
 static NONE: Section = Section::new(
@@ -181,7 +190,7 @@ static NONE: Section = Section::new(
         .required()
         .doc("Every request is believed, whoever sent it.")],
 )
-.shared(&[&EVENT])
+.shared(&[&EVENT, &ROUTES])
 .example("{ scheme: none }");
 
 /// One entry of `secrets`.
@@ -240,8 +249,13 @@ pub(super) fn webhook(value: Value<'_>, dir: &Path) -> Option<Webhook> {
     };
     let event_id = fields.optional("event_id", event_place);
     let event_type = fields.optional("event_type", event_place);
+    let routes = match fields.value("routes") {
+        Some(value) => routes(value)?,
+        None => Vec::new(),
+    };
     let scheme = scheme?;
     Some(Webhook {
+        routes,
         secrets: secrets?,
         tolerance: tolerance.unwrap_or(Webhook::TOLERANCE_DEFAULT),
         event_id: event_id.or_else(|| scheme.event_id()),

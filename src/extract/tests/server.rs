@@ -281,6 +281,8 @@ pub(in crate::extract) fn source(url: &Url, paginate: Paginate) -> Source {
         format: Format::JSON,
         records: path("$.data[*]").into(),
         paginate: Paging::plain(paginate),
+        hydrate: None,
+        gaps: None,
         slices: None,
         incremental: None,
         complete: None,

@@ -36,7 +36,7 @@ pub(super) enum Kept {
 /// - Under a legal hold, before the first load, and while a rebuild reads it: everything.
 /// - Everything behind the watermark of the table, and behind the beginning of the last complete pass up to there: a pass
 ///   that ends later is compared with all its batches.
-/// - What a child stream has yet to make slices of.
+/// - What a child stream has yet to make slices of, and events whose records have yet to be fetched.
 /// - Batches of which a record is in quarantine.
 pub(super) async fn kept(workspace: &Workspace, source: &Source, stream: &Stream) -> Result<Kept> {
     if let Some(reason) = held(workspace, stream).await? {
@@ -55,7 +55,8 @@ pub(super) async fn kept(workspace: &Workspace, source: &Source, stream: &Stream
         )));
     };
     let mut from = loaded.next();
-    if let Some(bookmark) = &entry.bookmark {
+    // Nothing that only events bring is ever complete, and none of it waits for more of a pass.
+    if let Some(bookmark) = entry.bookmark.as_ref().filter(|_| stream.is_polled()) {
         if bookmark.last_success_at.is_none() {
             return Ok(Kept::All("its first pass is not complete".to_owned()));
         }
@@ -67,6 +68,12 @@ pub(super) async fn kept(workspace: &Workspace, source: &Source, stream: &Stream
         from = from.min(pass);
     }
     for child in &source.streams {
+        let events = child.hydrate.as_ref().map(|hydrate| hydrate.from());
+        if let Some(events) = events.filter(|events| **events == stream.name.stream) {
+            let bookmark = bookmark(workspace, child).await?;
+            let hydration = bookmark.hydration.unwrap_or_default();
+            from = from.min(hydration.needs_from(events.as_str()));
+        }
         let by = child.slices.as_ref().map_or(&[][..], |slices| &slices.by);
         for by in by {
             let SliceBy::Parent(parent) = by else { continue };

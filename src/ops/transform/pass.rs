@@ -59,7 +59,7 @@ fn landed_by(entry: &LogEntry, since: BatchNumber) -> u64 {
 impl Loader<'_> {
     /// Whether the end of a pass means something to the table.
     fn heeds_passes(&self) -> bool {
-        self.stream.table.delete_absent || self.stream.table.scd_type == ScdType::Replace
+        self.stream.table.heeds_passes()
     }
 
     /// The entries of `range` up to the first that ends a pass, or `None` if none does: half a pass replaces nothing.

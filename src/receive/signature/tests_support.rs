@@ -75,6 +75,7 @@ pub(super) fn webhook(scheme: Scheme, secret: &str) -> Webhook {
         tolerance: Webhook::TOLERANCE_DEFAULT,
         event_id: scheme.event_id(),
         event_type: scheme.event_type(),
+        routes: Vec::new(),
         scheme,
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     config::{
         read::{
             values::header_name,
-            webhook::{EVENT, SECRETS, TOLERANCE, header, prefix},
+            webhook::{EVENT, SECRETS, TOLERANCE, header, prefix, routes::ROUTES},
         },
         webhook::{Hmac, HmacAlgorithm, MomentFormat, Scheme, SignatureEncoding, SignedMoment, SignedPart},
     },
@@ -80,7 +80,7 @@ pub(super) static HMAC: Section = Section::new(
         SECRETS,
     ],
 )
-.shared(&[&EVENT])
+.shared(&[&EVENT, &ROUTES])
 .example("{ scheme: hmac, header: X-Signature, secrets: { main: '${env:HOOK_SECRET}' } }");
 
 const ALGORITHMS: [(&str, HmacAlgorithm); 3] = [

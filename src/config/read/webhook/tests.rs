@@ -48,28 +48,33 @@ fn every_scheme_has_its_own_defaults() {
     tolerance 5m (default)
     event_id header:webhook-id (default)
     event_type $.type (default)
+    routes none (default)
 
     scheme github
     secrets.main ${env:S}
     event_id header:x-github-delivery (default)
     event_type header:x-github-event (default)
+    routes none (default)
 
     scheme stripe
     secrets.main ${env:S}
     tolerance 5m (default)
     event_id $.id (default)
     event_type $.type (default)
+    routes none (default)
 
     scheme shopify
     secrets.main ${env:S}
     event_id header:x-shopify-webhook-id (default)
     event_type header:x-shopify-topic (default)
+    routes none (default)
 
     scheme slack
     secrets.main ${env:S}
     tolerance 5m (default)
     event_id $.event_id (default)
     event_type $.event.type (default)
+    routes none (default)
     ");
 }
 
@@ -89,6 +94,7 @@ fn a_signature_is_described_and_dated() {
     tolerance 1m
     event_id $.event.id
     event_type header:x-kind
+    routes none (default)
     "#);
 }
 
@@ -107,6 +113,7 @@ fn what_is_not_written_is_shown_as_a_default_and_no_secret_is() {
     secrets.main ****
     event_id none (default)
     event_type none (default)
+    routes none (default)
     "#);
 }
 
@@ -141,7 +148,7 @@ fn what_is_wrong_with_a_webhook_is_said() {
     landfall.yml:9:9: missing key "secrets" in "webhook"
 
     landfall.yml:9:36: unknown key "tolerance"
-      hint: known keys: scheme, secrets, event_id, event_type
+      hint: known keys: scheme, secrets, event_id, event_type, routes
     landfall.yml:9:60: secrets: at least one secret is needed
       hint: write NAME: '${env:HOOK_SECRET}'
 
@@ -151,7 +158,7 @@ fn what_is_wrong_with_a_webhook_is_said() {
       hint: write '2026-12-01T00:00:00Z'
 
     landfall.yml:9:34: unknown key "secrets"
-      hint: known keys: scheme, event_id, event_type
+      hint: known keys: scheme, event_id, event_type, routes
 
     landfall.yml:9:46: tolerance: 2d is not between 1s and 1d
     landfall.yml:9:60: event_id: $.ids[*] is not one member of a body
