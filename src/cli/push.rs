@@ -48,9 +48,10 @@ const LINE_EVERY: Duration = Duration::from_secs(30);
 /// JSON Lines or one JSON array, plain, gzip or Zstandard; `-` is standard input. Batches are sent one behind the other
 /// through a channel of the server, which knows how far each file is: after any interruption, the same command goes on
 /// where it was, and every record is landed once. What was appended to a file since is sent; a file whose beginning is
-/// another by now is sent from its first record. Records that are refused stand in a file, with the reasons.
+/// another by now is sent from its first record, and a last line that is not whole yet is left for the next time.
+/// Records that are refused stand in a file, with the reasons.
 ///
-/// Exit code 4 if any record was refused.
+/// Exit code 4 if any record was refused or is not whole.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
@@ -69,10 +70,11 @@ pub(super) struct Args {
     /// partial keeps the good records of a batch with bad ones; atomic stops there and keeps none of it
     #[arg(long, value_name = "MODE", value_enum, default_value = "partial")]
     mode: Mode,
-    /// The channel, in place of the one of the file; standard input has none of its own and cannot be resumed without
+    /// The channel, in place of the one of the file, which is named by its path: name one where several machines send files
+    /// of one path with one token. Standard input has none of its own and cannot be resumed without
     #[arg(long, value_name = "NAME")]
     channel: Option<String>,
-    /// Send all of each file, whatever of it was sent before
+    /// Send all of each file, whatever of it was sent before; after an interruption, go on without this
     #[arg(long)]
     again: bool,
     /// Most records of a batch
@@ -142,7 +144,7 @@ pub(super) async fn run(args: &Args) -> Ended {
     let path = args.refused.clone().unwrap_or_else(|| refused_path(&args.target));
     let mut refused = RefusedFile::at(&path);
     let mut grid = Grid::new(&COLUMNS);
-    let mut failed = None;
+    let (mut failed, mut unfinished) = (None, false);
     for file in &args.files {
         let source = Source::of(file);
         let progress = Progress::default();
@@ -152,13 +154,28 @@ pub(super) async fn run(args: &Args) -> Ended {
         match sent {
             Ok(summary) => {
                 say(&line(&source, &summary, args.dry_run));
+                if let Some(at) = summary.unfinished_at {
+                    unfinished = true;
+                    say(&format!(
+                        "{}  the last line, from byte {} on, is not whole: it is sent when it is",
+                        source.name(),
+                        count(at)
+                    ));
+                }
                 grid.rows.push(row(&source, &summary));
             }
             Err(error) => {
                 say(&format!("{}  error: {}", source.name(), error.chain()));
                 let is_resumed = args.channel.is_some() || source != Source::Stdin;
                 if is_resumed && error.kind() == ErrorKind::Unavailable {
-                    say("what was acknowledged is safe: the same command goes on from there");
+                    say(match (args.again, progress.records.load(Ordering::Relaxed)) {
+                        // Until something is kept, the channel stands behind all that was sent before.
+                        (true, 0) => "nothing was sent again: the same command begins anew",
+                        (true, _) => {
+                            "what was acknowledged is safe: the same command without --again goes on from there"
+                        }
+                        (false, _) => "what was acknowledged is safe: the same command goes on from there",
+                    });
                 }
                 failed = failed.or(Some(error.kind().exit_code()));
             }
@@ -174,7 +191,8 @@ pub(super) async fn run(args: &Args) -> Ended {
             refused.path().display()
         ));
     }
-    let any_refused = refused.count() > 0 || grid.rows.iter().any(|row| row[REFUSED].as_u64() > Some(0));
+    let any_refused =
+        refused.count() > 0 || unfinished || grid.rows.iter().any(|row| row[REFUSED].as_u64() > Some(0));
     Ok(failed.unwrap_or(if any_refused { OVER_QUARANTINE } else { DONE }))
 }
 
@@ -254,6 +272,9 @@ fn line(source: &Source, summary: &Summary, dry_run: bool) -> String {
         return format!("{name}  nothing to send: all of it was sent before (--again sends it once more)");
     }
     let mut line = format!("{name}  sent {records} in {batches}");
+    if summary.begun_anew {
+        line.push_str(", all of it: its beginning is not what was sent through this channel before");
+    }
     if summary.resumed_at > 0 {
         line.push_str(&format!(", from byte {} on", count(summary.resumed_at)));
     }

@@ -30,6 +30,7 @@ pub struct Channel {
 struct Opened {
     epoch: u64,
     offset: Option<String>,
+    on_violation: Option<String>,
     #[serde(default)]
     limits: BTreeMap<String, u64>,
 }
@@ -56,7 +57,7 @@ impl Client {
             name: name.to_owned(),
             epoch: opened.epoch,
             offset: opened.offset,
-            limits: StreamLimits::of(&opened.limits),
+            limits: StreamLimits::of(&opened.limits, opened.on_violation.as_deref()),
         })
     }
 }

@@ -143,6 +143,13 @@ struct Inner {
 #[derive(Deserialize)]
 struct Described {
     limits: BTreeMap<String, u64>,
+    contract: Option<Standard>,
+}
+
+/// Whether records are held to their contract, as the catalog and a channel say it.
+#[derive(Deserialize)]
+struct Standard {
+    on_violation: String,
 }
 
 /// How large what is sent to a stream may be.
@@ -152,6 +159,9 @@ pub struct StreamLimits {
     pub batch: BatchLimits,
     /// Largest record, in bytes.
     pub record_bytes_max: usize,
+    /// Most records of a batch where the server rejects those that do not fit the contract: as many as its answer names, so
+    /// that each can be kept on this side. None where it takes them.
+    pub rejected_max: Option<u64>,
 }
 
 impl Client {
@@ -264,7 +274,8 @@ impl Client {
             _ => None,
         };
         Ok(described.map_or(StreamLimits::USUAL, |described| {
-            StreamLimits::of(&described.limits)
+            let standard = described.contract.map(|standard| standard.on_violation);
+            StreamLimits::of(&described.limits, standard.as_deref())
         }))
     }
 
@@ -337,11 +348,13 @@ impl StreamLimits {
     pub const USUAL: Self = Self {
         batch: BatchLimits::USUAL,
         record_bytes_max: 1 << 20,
+        rejected_max: None,
     };
 
     /// What is usual, or less if the server says so; records as it says.
-    pub(super) fn of(told: &BTreeMap<String, u64>) -> Self {
+    pub(super) fn of(told: &BTreeMap<String, u64>, on_violation: Option<&str>) -> Self {
         let usual = Self::USUAL;
+        let rejected_max = told.get("results_max").filter(|_| on_violation == Some("reject"));
         let bytes = |name: &str| told.get(name).and_then(|told| usize::try_from(*told).ok());
         let (records, body) = (told.get("records_max"), bytes("bytes_max"));
         Self {
@@ -351,6 +364,7 @@ impl StreamLimits {
                 bytes_max: body.map_or(usual.batch.bytes_max, |told| usual.batch.bytes_max.min(told)),
             },
             record_bytes_max: bytes("record_bytes_max").unwrap_or(usual.record_bytes_max),
+            rejected_max: rejected_max.copied(),
         }
     }
 }

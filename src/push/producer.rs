@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, ErrorKind, Result},
     push::{
-        batch::{BatchLimits, Batcher, Form},
+        batch::{Batch, BatchLimits, Batcher, Form},
         client::{Client, Mode},
         key::Place,
         sent::Sent,
@@ -22,6 +22,8 @@ pub struct Producer {
     origin: String,
     mode: Mode,
     batcher: Batcher,
+    /// What is being sent. It stays here until it is answered, so that whoever stops waiting loses nothing.
+    pending: Option<Batch>,
     number: u64,
 }
 
@@ -40,12 +42,14 @@ impl Producer {
             origin: origin.into(),
             mode,
             batcher: Batcher::new(Form::Lines, limits),
+            pending: None,
             number: 0,
         }
     }
 
     /// Adds one JSON object without line breaks. Sends what was gathered before if there is no more room, and tells how that
-    /// went. After an error the record is not added, and what was gathered is kept to be tried again.
+    /// went. After an error, and after the call was given up, the record is not added, and what was gathered is kept to be
+    /// tried again.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for a record with a line break; those of [`Client::send`].
@@ -53,7 +57,8 @@ impl Producer {
         if record.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
             return Err(Error::new(ErrorKind::Config, "add record").with("problem", "it has a line break"));
         }
-        let sent = match self.batcher.has_room(record.len()) {
+        // Nothing is gathered behind a batch that is not answered: one of them is there at most.
+        let sent = match self.pending.is_none() && self.batcher.has_room(record.len()) {
             true => None,
             false => self.flush().await?,
         };
@@ -61,30 +66,25 @@ impl Producer {
         Ok(sent)
     }
 
-    /// Sends what was gathered, if anything. After an error it is still there.
+    /// Sends what was gathered, if anything. After an error it is still there, and after the call was given up, as by
+    /// [`tokio::time::timeout`]: the next one sends the same batch with the same key.
     ///
     /// # Errors
     /// Those of [`Client::send`].
     pub async fn flush(&mut self) -> Result<Option<Sent>> {
-        if self.batcher.is_empty() {
-            return Ok(None);
+        if self.pending.is_none() && !self.batcher.is_empty() {
+            self.pending = Some(self.batcher.take());
         }
-        let batch = self.batcher.take();
+        let Some(batch) = &self.pending else {
+            return Ok(None);
+        };
         let place = Place {
             origin: &self.origin,
             number: self.number,
         };
-        match self.client.send(&self.target, place, &batch, self.mode).await {
-            Ok(sent) => {
-                self.number += 1;
-                Ok(Some(sent))
-            }
-            Err(error) => {
-                (0..batch.len())
-                    .filter_map(|index| batch.record(index))
-                    .for_each(|record| self.batcher.put(record));
-                Err(error)
-            }
-        }
+        let sent = self.client.send(&self.target, place, batch, self.mode).await?;
+        self.pending = None;
+        self.number += 1;
+        Ok(Some(sent))
     }
 }

@@ -90,6 +90,8 @@ pub struct Records<R> {
     digested: u64,
     /// What stands behind there and is consumed: blanks, line ends, commas.
     between: Vec<u8>,
+    may_grow: bool,
+    unfinished: Option<u64>,
 }
 
 /// A place between two records, and all that stands before it.
@@ -125,7 +127,21 @@ impl<R: Read> Records<R> {
             digest: Sha256::new(),
             digested: 0,
             between: Vec::new(),
+            may_grow: false,
+            unfinished: None,
         }
+    }
+
+    /// Records of a file that somebody may still write: a last line without its end that is no JSON yet is none of them.
+    #[must_use]
+    pub fn may_grow(mut self) -> Self {
+        self.may_grow = true;
+        self
+    }
+
+    /// Where the last line begins, when the end was reached and it was no record yet.
+    pub fn unfinished(&self) -> Option<u64> {
+        self.unfinished
     }
 
     /// How the records stand in the file.
@@ -176,6 +192,12 @@ impl<R: Read> Records<R> {
         } else {
             readable(&self.record).err()
         };
+        // A line that was read up to its end stands before that end.
+        let is_whole = form == Form::Array || self.at < self.chunk.len();
+        if self.may_grow && !is_whole && fault == Some(Fault::NotJson) {
+            self.unfinished = Some(start);
+            return Ok(None);
+        }
         Ok(Some(Record {
             bytes: &self.record,
             start,

@@ -510,6 +510,36 @@ async fn a_producer_begun_again_sends_the_same_keys() {
     assert!(keys[0] != keys[1] && keys[1] != keys[2]);
 }
 
+#[tokio::test]
+async fn a_batch_whose_answer_nobody_waited_for_is_sent_again_under_its_key() {
+    let accepted = || {
+        let told = json!({"receipt": "r", "records": {"accepted": 1, "rejected": 0}});
+        (202, &[][..], told)
+    };
+    let (script, options) = scripted((0..3).map(|_| accepted()).collect()).await;
+    let client = Client::new(options).unwrap();
+    let target = "shop.orders".parse().unwrap();
+    let mut producer = Producer::new(client, target, "till-7", Mode::Partial, BatchLimits::USUAL);
+    producer.push(b"{\"id\":1}").await.unwrap();
+    let given_up = tokio::time::timeout(Duration::ZERO, producer.flush()).await;
+    assert!(given_up.is_err());
+    // The next record waits until the batch before it is answered.
+    assert_eq!(producer.push(b"{\"id\":2}").await.unwrap().unwrap().accepted, 1);
+    producer.flush().await.unwrap().unwrap();
+    let asked = script.asked();
+    let (last, first) = asked.split_last().unwrap();
+    assert_eq!(last.body, "{\"id\":2}");
+    assert!(!first.is_empty());
+    for asked in first {
+        assert_eq!(asked.body, "{\"id\":1}");
+        assert_eq!(
+            asked.headers["idempotency-key"],
+            first[0].headers["idempotency-key"]
+        );
+        assert_ne!(asked.headers["idempotency-key"], last.headers["idempotency-key"]);
+    }
+}
+
 #[test]
 fn a_url_with_a_password_is_refused_without_being_repeated() {
     for url in ["https://user:hunter2@host", "ftp://host", "nonsense"] {

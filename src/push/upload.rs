@@ -97,6 +97,10 @@ pub struct Summary {
     pub bytes: u64,
     /// Requests sent again.
     pub retries: u64,
+    /// Whether the file was sent from its beginning because that is not what was sent through the channel before.
+    pub begun_anew: bool,
+    /// Where a last line begins that is not whole yet, in bytes of the unpacked file. It is sent when it is.
+    pub unfinished_at: Option<u64>,
     /// The first receipt.
     pub first_receipt: Option<String>,
     /// The last receipt.
@@ -155,8 +159,8 @@ enum Read {
     /// The beginning is not what it was: it is sent from there on, or from its first record.
     Anew,
     Ready(Ready),
-    /// That is all, or all that could be read.
-    Ended(Result<()>),
+    /// That is all, or all that could be read; and where a line begins that is not whole yet.
+    Ended(Result<Option<u64>>),
 }
 
 /// Sends all of `source` that is not durable yet.
@@ -188,7 +192,8 @@ pub async fn upload(
         },
     };
     let mut limits = way.limits(client, options).await?;
-    limits.batch.records_max = options.records_max.unwrap_or(limits.batch.records_max);
+    let records_max = options.records_max.unwrap_or(limits.batch.records_max);
+    limits.batch.records_max = records_max.min(limits.rejected_max.unwrap_or(u64::MAX));
     limits.batch.bytes_max = options.bytes_max.unwrap_or(limits.batch.bytes_max);
     let (sender, mut ready) = mpsc::channel(AHEAD_MAX);
     let reading = Reading {
@@ -216,12 +221,16 @@ pub async fn upload(
         match read {
             Read::Ended(ended) => {
                 return ended
-                    .map(|()| summary)
+                    .map(|unfinished_at| Summary {
+                        unfinished_at,
+                        ..summary
+                    })
                     .map_err(|error| error.with("source", source.name()));
             }
             Read::Anew => {
                 way.begin_anew();
                 summary.resumed_at = 0;
+                summary.begun_anew = true;
             }
             Read::Ready(ready) => {
                 if options.mode == Mode::Atomic
@@ -357,7 +366,7 @@ impl Reading {
         let _ = self.ready.blocking_send(Read::Ended(ended));
     }
 
-    fn read(&self) -> Result<()> {
+    fn read(&self) -> Result<Option<u64>> {
         let mut records = self.open()?;
         if let Some(done) = &self.done
             && !stands(&mut records, done)?
@@ -374,20 +383,22 @@ impl Reading {
             self.read.store(0, Ordering::Relaxed);
             records = self.open()?;
             if self.ready.blocking_send(Read::Anew).is_err() {
-                return Ok(());
+                return Ok(None);
             }
         }
         self.batches(&mut records)
     }
 
     fn open(&self) -> Result<Records<Box<dyn std::io::Read + Send>>> {
-        Ok(Records::new(
-            self.source.open(&self.read)?,
-            self.limits.record_bytes_max,
-        ))
+        let records = Records::new(self.source.open(&self.read)?, self.limits.record_bytes_max);
+        Ok(match self.source {
+            Source::File(_) => records.may_grow(),
+            // Nobody can send its rest another time.
+            Source::Stdin => records,
+        })
     }
 
-    fn batches(&self, records: &mut Records<Box<dyn std::io::Read + Send>>) -> Result<()> {
+    fn batches(&self, records: &mut Records<Box<dyn std::io::Read + Send>>) -> Result<Option<u64>> {
         let form = records.form()?;
         let mut batcher = Batcher::new(form, self.limits.batch);
         let (mut starts, mut unsent) = (Vec::new(), Vec::new());
@@ -408,12 +419,13 @@ impl Reading {
                     position: position.clone(),
                 };
                 if self.ready.blocking_send(Read::Ready(ready)).is_err() {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
             if is_over {
                 // What stood before is sent whatever comes here.
-                return next.map(|_| ());
+                next?;
+                return Ok(records.unfinished());
             }
             if let Ok(Some(record)) = next {
                 match record.fault {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Most records that are named beside a body.
-pub const NAMED_MAX: usize = 100;
+/// Most records that are named beside a body: as many as an answer names, so that one given again after a crash names them too.
+pub const NAMED_MAX: usize = 400;
 
 /// What a contract said of the records of a pushed body before it was acknowledged. Nothing in it is the value of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,11 @@ use serde::Serialize;
 
 use crate::{
     clock::Timestamp,
-    config::{Name, StreamName, producers::Scope, push::PushAuth},
+    config::{
+        Name, StreamName,
+        producers::Scope,
+        push::{OnViolation, PushAuth},
+    },
     raw::ChannelFact,
     receive::{
         Delivery, ReceiptId,
@@ -36,6 +40,7 @@ use crate::{
         answer::json,
         app::App,
         call::Call,
+        check::RESULTS_MAX,
         deliver::{Claimed, REPEAT_AFTER, REPEAT_PATIENCE, unknown},
         problem::{Problem, code::Code},
     },
@@ -53,6 +58,7 @@ struct Shown {
     bodies: u64,
     receipt: Option<ReceiptId>,
     updated_at: Timestamp,
+    on_violation: &'static str,
     limits: Limits,
 }
 
@@ -62,6 +68,7 @@ struct Limits {
     records_max: u64,
     bytes_max: u64,
     record_bytes_max: u64,
+    results_max: u64,
 }
 
 /// Where in a channel a body is to stand.
@@ -101,6 +108,7 @@ struct Owned {
     stream: StreamName,
     producer: Option<Name>,
     channel: ChannelName,
+    on_violation: OnViolation,
     limits: Limits,
 }
 
@@ -227,6 +235,7 @@ impl App {
             records_max: push.records_max,
             bytes_max: push.bytes_max,
             record_bytes_max: push.record_bytes_max,
+            results_max: RESULTS_MAX as u64,
         };
         let who = match &caller {
             Some(caller) => Who::Producer(&caller.producer.name),
@@ -237,6 +246,7 @@ impl App {
             channel: channel_name(call)?,
             producer: caller.map(|caller| caller.producer.name.clone()),
             stream,
+            on_violation: push.on_violation,
             limits,
         })
     }
@@ -303,6 +313,7 @@ fn show(owned: &Owned, channel: Channel) -> Shown {
         bodies: channel.number,
         receipt: channel.receipt,
         updated_at: channel.at,
+        on_violation: owned.on_violation.as_str(),
         limits: owned.limits,
     }
 }

@@ -27,7 +27,7 @@ use landfall::{
 use object_store::ObjectStore;
 use serde_json::{Value, json};
 
-use crate::support::project::{Ran, TestProject};
+use crate::support::project::{ITEMS_CONTRACT, Ran, TestProject};
 
 /// The secret of the webhook.
 const HOOK: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -64,6 +64,7 @@ sources:
     streams:
       items: {{ push: {{}}, table: {{ keys: [id] }} }}
       small: {{ push: {{ record_bytes_max: 64, records_max: 3 }}, table: {{ keys: [id] }} }}
+      strict: {{ push: {{ on_violation: reject }}, table: {{ keys: [id] }} }}
       events: {{ webhook: {{ scheme: standard_webhooks, secrets: {{ main: '${{env:HOOK}}' }} }}, table: {{ keys: [id] }} }}
 "
         );
@@ -183,6 +184,7 @@ sources:
                 Some(b'[') => serde_json::from_slice(&body).unwrap(),
                 _ => body
                     .split(|byte| *byte == b'\n')
+                    .filter(|line| !line.is_empty())
                     .map(|line| serde_json::from_slice(line).unwrap())
                     .collect(),
             };
@@ -345,11 +347,40 @@ async fn files_of_all_kinds_are_sent_once_and_what_is_appended_follows() {
         "{}",
         more.stderr
     );
+    // Somebody is writing it: half a line is neither refused nor passed over.
+    let written = lines(0..10) + &lines(40..43) + &lines(43..44);
+    place.write("plain.jsonl", written.clone() + "{\"id\":4");
+    let half = place.push("shop.items", &["plain.jsonl"]);
+    assert_eq!(half.code, Some(4), "{half:?}");
+    let told = format!(
+        "plain.jsonl  the last line, from byte {} on, is not whole",
+        written.len()
+    );
+    assert!(
+        half.stderr.contains("sent 1 record in 1 batch, from byte"),
+        "{}",
+        half.stderr
+    );
+    assert!(
+        half.stderr.contains(&told) && !half.stderr.contains("refused"),
+        "{}",
+        half.stderr
+    );
+    place.write("plain.jsonl", written + &lines(44..45));
+    let whole = place.push("shop.items", &["plain.jsonl"]);
+    assert_eq!(whole.code, Some(0), "{whole:?}");
+    assert!(
+        whole.stderr.contains("sent 1 record in 1 batch, from byte"),
+        "{}",
+        whole.stderr
+    );
     // Another file under the name of the first: all of it.
     place.write("plain.jsonl", lines(50..60));
     let other = place.push("shop.items", &["plain.jsonl"]);
     assert!(
-        other.stderr.contains("plain.jsonl  sent 10 records in 1 batch"),
+        other.stderr.contains(
+            "plain.jsonl  sent 10 records in 1 batch, all of it: its beginning is not what was sent"
+        ),
         "{}",
         other.stderr
     );
@@ -375,7 +406,7 @@ async fn files_of_all_kinds_are_sent_once_and_what_is_appended_follows() {
     let twice = place.push("shop.items", &["plain.jsonl", "--again"]);
     assert!(twice.stderr.contains("sent 10 records"), "{}", twice.stderr);
     server.stop();
-    let mut expected = once(0..43);
+    let mut expected = once(0..45);
     expected.extend((50..60).map(|id| (id, 2)));
     expected.extend(once(60..66));
     assert_eq!(place.ids("shop.items").await, expected);
@@ -439,6 +470,36 @@ async fn refused_records_stand_in_a_file_and_the_others_are_landed() {
     let gone = place.push("shop.small", &["mixed.jsonl", "--deadline", "1s"]);
     assert_eq!(gone.code, Some(1), "{gone:?}");
     assert_eq!(place.ids("shop.small").await, once(1..3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_that_a_contract_rejects_stands_in_the_file_however_many() {
+    let place = Shop::new();
+    let contract = ITEMS_CONTRACT
+        .replace("shop.items", "shop.strict")
+        .replace("name: items", "name: strict");
+    place.project.write("contracts/shop.strict.odcs.yaml", &contract);
+    let server = place.serve();
+    // Two of three do not fit.
+    let item = |id: u64| match id % 3 {
+        0 => json!({"id": id, "updated": id, "name": "good"}),
+        _ => json!({"id": id, "updated": "not a number", "name": "bad"}),
+    };
+    let text: String = (0..3000).map(|id| format!("{}\n", item(id))).collect();
+    place.write("strict.jsonl", text);
+    let ran = place.push("shop.strict", &["strict.jsonl", "--batch-records", "3000"]);
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    let refused = std::fs::read_to_string(place.project.path().join("shop.strict.refused.jsonl")).unwrap();
+    let refused = refused
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let ids: Vec<_> = refused
+        .map(|line| line["record"]["id"].as_u64().unwrap())
+        .collect();
+    assert_eq!(ids, (0..3000).filter(|id| id % 3 != 0).collect::<Vec<_>>());
+    server.stop();
+    let landed = (0..3000).filter(|id| id % 3 == 0).map(|id| (id, 1)).collect();
+    assert_eq!(place.ids("shop.strict").await, landed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
