@@ -18,6 +18,7 @@ SIDES = {"landfall": "#0b6e4f", "landfall-on-read": "#c77700", "delta-rs": "#5b4
 NAMES = {"landfall": "Landfall, copy on write", "landfall-on-read": "Landfall, merge on read", "delta-rs": "delta-rs MERGE"}
 ROWS = 1_000_000
 FILES = 10
+APPENDS_MAX = 100
 
 
 def run(parts, *words):
@@ -34,7 +35,7 @@ class Bench:
     def table(self, side, rows, files):
         """A table of `rows` rows in `files` files, made once."""
         # Appends to a table of many files take delta-rs longer and longer: those are written at once, for all sides.
-        maker = "files" if files > FILES else "delta-rs" if side == "delta-rs" else "landfall"
+        maker = "files" if files > APPENDS_MAX else "delta-rs" if side == "delta-rs" else "landfall"
         place = self.folder / f"{maker}-{rows}-{files}"
         if not place.exists():
             run(self.parts, "make", maker, place, rows, files)

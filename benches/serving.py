@@ -190,7 +190,8 @@ def noisy(arguments):
             return Load(server, "orders", *shape)
 
         alone = quiet().result()
-        flood = (server.tokens[1], body, "application/json", arguments.connections, arguments.seconds)
+        spread = 1000 * arguments.connections / (QUIET_PER_SECOND * 100)
+        flood = (server.tokens[1], body, "application/json", arguments.connections, arguments.seconds, spread)
         loads = [quiet(), Load(server, "others", *flood)]
         beside, flooded = (load.result() for load in loads)
         server.stop()
