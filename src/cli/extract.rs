@@ -52,6 +52,9 @@ pub(super) struct Range {
     /// Also try events again that were given up because their record could not be fetched
     #[arg(long, conflicts_with_all = ["from", "to"])]
     retry_dead_letters: bool,
+    /// Also forget the events that were given up, after saying which
+    #[arg(long, conflicts_with_all = ["from", "to", "retry_dead_letters"])]
+    discard_dead_letters: bool,
     /// Where the backfill ends
     #[arg(long, value_name = "CURSOR", requires = "from")]
     to: Option<String>,
@@ -68,6 +71,8 @@ impl Range {
         };
         if self.retry_dead_letters {
             options.dead_letters = DeadLetters::Retried;
+        } else if self.discard_dead_letters {
+            options.dead_letters = DeadLetters::Discarded;
         }
         options
     }

@@ -1,6 +1,6 @@
 //! `landfall run`
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,9 +15,15 @@ use crate::{
         transform::{self, MaxQuarantine},
     },
     clock::Timestamp,
-    config::StreamName,
+    config::{Name, StreamName},
     error::{Error, ErrorKind},
-    ops::{self, Workspace, extract::Channels, heard::Ears, metrics, schedule::Timetable},
+    ops::{
+        self, Workspace,
+        extract::Channels,
+        heard::ears::Ears,
+        metrics,
+        schedule::{Due, Timetable},
+    },
     report::Format,
 };
 
@@ -31,7 +37,7 @@ pub(super) struct Args {
     #[command(flatten)]
     range: Range,
     /// Stay, and run every stream at the times of its `schedule`, and at once what events name or what was pushed and never came; ends with a signal
-    #[arg(long, conflicts_with_all = ["complete", "from", "to", "retry_dead_letters"])]
+    #[arg(long, conflicts_with_all = ["complete", "from", "to", "retry_dead_letters", "discard_dead_letters"])]
     watch: bool,
     #[command(flatten)]
     quarantine: MaxQuarantine,
@@ -58,33 +64,43 @@ pub(super) async fn run(args: &Args, global: &Global) -> Ended {
     if args.watch {
         return watch(&workspace, &channels, &streams, args, global).await;
     }
-    let ended = once(&workspace, &channels, streams.clone(), args, global).await;
+    let (_, ended) = once(&workspace, &channels, &streams, &[], args, global).await;
     if let Some(file) = &args.metrics {
         Box::pin(metrics::write(&workspace, Some(&channels), &streams, file)).await?;
     }
     ended
 }
 
+/// Extracts and loads `streams`, and of `only_events` no more than what events name. Returns those whose extraction failed,
+/// too.
 async fn once(
     workspace: &Workspace,
     channels: &Channels,
-    streams: Vec<StreamName>,
+    streams: &[StreamName],
+    only_events: &[StreamName],
     args: &Args,
     global: &Global,
-) -> Ended {
-    let options = args.range.options(&workspace.project, streams.clone());
+) -> (Vec<StreamName>, Ended) {
+    let mut options = args.range.options(&workspace.project, streams.to_vec());
+    options.only_events = only_events.to_vec();
     let (extracted, transformed) = tokio::join!(
         extract::extract(workspace, channels, &options, global.verbose > 0),
-        ops::transform::follow(workspace, &streams, &options.landings),
+        ops::transform::follow(workspace, streams, &options.landings),
     );
-    transform::tell(&transformed);
+    let failed = extracted.iter().filter(|outcome| outcome.result.is_err());
+    let failed = failed.map(|outcome| outcome.stream.clone()).collect();
+    (failed, tell(&extracted, &transformed, args))
+}
+
+fn tell(extracted: &[ops::extract::Outcome], transformed: &[ops::transform::Outcome], args: &Args) -> Ended {
+    transform::tell(transformed);
     if let Some(format) = args.format {
-        rows(&extract::grid(&extracted), format)?;
-        rows(&transform::grid(&transformed), format)?;
+        rows(&extract::grid(extracted), format)?;
+        rows(&transform::grid(transformed), format)?;
     }
-    let code = extract::code(&extracted);
+    let code = extract::code(extracted);
     Ok(if code == DONE {
-        transform::code(&transformed, &args.quarantine)
+        transform::code(transformed, &args.quarantine)
     } else {
         code
     })
@@ -110,21 +126,28 @@ async fn watch(
         .map_err(|cause| Error::new(ErrorKind::Internal, "listen for signals").caused_by(cause))?;
     let mut runs = FuturesUnordered::new();
     let (mut ears, mut listened_at) = (Ears::default(), None::<Timestamp>);
+    // Sources that were running when it was listened last.
+    let mut unheard: BTreeSet<Name> = BTreeSet::new();
     // Ends with a signal. What is cut off then is as after a crash: the next run goes on where it stopped.
     loop {
         let now = workspace.clock.steady();
         if listened_at.is_none_or(|at| (now - at).to_std().is_ok_and(|passed| passed >= LOOK_EVERY)) {
-            for stream in ears.called(workspace, streams).await {
-                timetable.call(&stream, workspace.clock.now());
+            let (busy, idle): (Vec<_>, Vec<_>) =
+                (streams.iter().cloned()).partition(|stream| timetable.is_running(&stream.source));
+            for (stream, call) in ears.called(workspace, &idle).await {
+                timetable.call(&stream, call);
             }
+            unheard = busy.into_iter().map(|stream| stream.source).collect();
             listened_at = Some(now);
         }
-        for (source, due) in timetable.due(workspace.clock.now()) {
+        for due in timetable.due(workspace.clock.now()) {
             runs.push(async move {
-                (
-                    source,
-                    Box::pin(once(workspace, channels, due, args, global)).await,
-                )
+                let Due {
+                    streams, only_events, ..
+                } = &due;
+                let run = once(workspace, channels, streams, only_events, args, global);
+                let (failed, ended) = Box::pin(run).await;
+                (due, failed, ended)
             });
         }
         // The file says so itself when it is old; that it cannot be written must not stop the runs.
@@ -138,10 +161,14 @@ async fn watch(
             .map(|next| (next - workspace.clock.now()).to_std());
         let wait = until.map_or(LOOK_EVERY, |wait| wait.unwrap_or_default().min(LOOK_EVERY));
         tokio::select! {
-            Some((source, ended)) = runs.next(), if !runs.is_empty() => {
-                timetable.ended(&source);
+            Some((due, failed, ended)) = runs.next(), if !runs.is_empty() => {
+                timetable.ended(&due.source);
+                ears.ended(&due.streams, &failed, workspace.clock.steady());
+                if unheard.remove(&due.source) {
+                    listened_at = None;
+                }
                 if let Err(failure) = ended {
-                    say(&format!("{source}  {failure:?}"));
+                    say(&format!("{}  {failure:?}", due.source));
                 }
             }
             () = tokio::time::sleep(wait) => {}

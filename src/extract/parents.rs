@@ -2,12 +2,16 @@
 //!
 //! Reading parents from raw asks the API nothing twice, and gives every run of a pass the same slices in the same order.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures::TryStreamExt as _;
 use object_store::ObjectStore;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::{
     config::{
@@ -94,9 +98,28 @@ struct ParentRead {
     stream: Stream,
     parent: Parent,
     config: Vars,
+    /// First and last; the first may be the one behind the last.
     range: Option<(BatchNumber, BatchNumber)>,
-    /// Whether a record that lacks a value is named by its place, instead of passed over.
-    is_strict: bool,
+    /// With patience.
+    strict: Option<Arc<Strict>>,
+}
+
+/// How a parent is read whose records must not be passed over: one that lacks a value, and a page that cannot be had, are
+/// named by their place.
+struct Strict {
+    /// The places that are named already, if the pass has slices that are done. Their numbers hold only as long as no
+    /// other page turns out to be lost.
+    named: Option<BTreeSet<String>>,
+}
+
+impl Strict {
+    fn of(bookmark: &Bookmark) -> Self {
+        let is_numbered = bookmark.pass.as_ref().is_some_and(|pass| !pass.done.is_empty());
+        let place = |values: &Values| Some(values.get(letter::UNNAMED)?.as_str()?.to_owned());
+        Self {
+            named: is_numbered.then(|| bookmark.set_aside().filter_map(place).collect()),
+        }
+    }
 }
 
 fn listed(source: &Source, name: &str, values: &[Text]) -> Result<Vec<Values>> {
@@ -209,12 +232,12 @@ impl ParentRead {
             .slices
             .as_ref()
             .is_some_and(|slices| slices.patience.is_some());
-        let range = match bookmark
+        let known = bookmark
             .pass
             .as_ref()
-            .and_then(|pass| pass.parents.get(parent.stream.as_str()))
-        {
-            Some(range) => Some(*range),
+            .and_then(|pass| pass.parents.get(parent.stream.as_str()));
+        let (mut first, mut last) = match known {
+            Some(range) => *range,
             None => {
                 let head = log.head().await?.ok_or_else(|| {
                     Error::new(ErrorKind::Refused, "read parent stream")
@@ -223,22 +246,27 @@ impl ParentRead {
                         .with("hint", "its records are the slices: extract it first")
                 })?;
                 let first = first_batch(&log, parent_stream, parent, &head, bookmark).await?;
-                let most = BatchNumber::new(first.get().saturating_add(PATIENT_BATCHES_MAX - 1))?;
-                let last = if is_patient {
-                    head.number.min(most)
-                } else {
-                    head.number
-                };
-                (first <= last).then_some((first, last))
+                (first, head.number)
             }
         };
+        let mut passed_over = false;
+        if is_patient {
+            if let Some(gone) = Expired::of(&log).await?.last_in(&(first..=last)) {
+                warn!(stream = %stream.name, parent = %name, %first, last = %gone,
+                    "batches have expired before they were read: what is in them is not asked for");
+                (first, passed_over) = (gone.next(), true);
+            }
+            let most = BatchNumber::new(first.get().saturating_add(PATIENT_BATCHES_MAX - 1))?;
+            last = last.min(most);
+        }
+        let range = (first <= last || passed_over || known.is_some()).then_some((first, last));
         Ok(Self {
             log,
             stream: parent_stream.clone(),
             parent: parent.clone(),
             config: Ask::default().vars(source),
             range,
-            is_strict: is_patient,
+            strict: is_patient.then(|| Arc::new(Strict::of(bookmark))),
         })
     }
 
@@ -265,7 +293,7 @@ impl ParentRead {
 
     /// Sends the values of every record, in raw order, each with every one of `inner`.
     async fn send(&self, inner: &[Values], sender: &mpsc::Sender<Result<Values>>) -> Result<()> {
-        let Some((first, last)) = self.range else {
+        let Some((first, last)) = self.range.filter(|(first, last)| first <= last) else {
             return Ok(());
         };
         let expired = Expired::of(&self.log).await?;
@@ -277,12 +305,12 @@ impl ParentRead {
                 let pages = read_object(self.log.store.as_ref(), &entry, object).await?;
                 let (stream, parent, config) =
                     (self.stream.clone(), self.parent.clone(), self.config.clone());
-                let is_strict = self.is_strict;
+                let strict = self.strict.clone();
                 // Decompressing and scanning is work for a thread that may block.
                 let read = tokio::task::spawn_blocking(move || {
                     let mut all = Vec::new();
                     for page in pages {
-                        values_of(&stream, &parent, &config, page, is_strict, &mut all)?;
+                        values_of(&stream, &parent, &config, page, strict.as_deref(), &mut all)?;
                     }
                     Ok::<_, Error>(all)
                 });
@@ -346,42 +374,48 @@ async fn first_batch(
     }
 }
 
-/// Adds the values of every record of a page that has them all. Of those that do not, and of a page that cannot be read,
-/// it adds the place if `is_strict`.
+/// Adds the values of every record of a page that has them all. Of those that do not, or of which nobody can tell whether
+/// they are wanted, and of a page that cannot be read or had, it adds the place if it is to be `strict`.
 fn values_of(
     stream: &Stream,
     parent: &Parent,
     config: &Vars,
     page: PageRead,
-    is_strict: bool,
+    strict: Option<&Strict>,
     all: &mut Vec<Values>,
 ) -> Result<()> {
+    let unnamed = |place: String| Map::from_iter([(letter::UNNAMED.to_owned(), Value::String(place))]);
     let page = match page {
         PageRead::Page(page) => page,
         PageRead::Corrupt(lost) => {
+            let place = letter::position(lost.batch, lost.pages.start, None);
+            let counts = |strict: &Strict| strict.named.as_ref().is_none_or(|named| named.contains(&place));
+            if strict.is_some_and(counts) {
+                all.push(unnamed(place));
+                return Ok(());
+            }
             return Err(Error::new(ErrorKind::Corrupt, "read page of parent stream")
                 .with("batch", lost.batch)
                 .with("reason", lost.reason));
         }
     };
-    let unnamed = |record: Option<usize>| {
-        let place = letter::position(page.batch, page.page, record);
-        Map::from_iter([(letter::UNNAMED.to_owned(), Value::String(place))])
-    };
+    let at = |record: Option<usize>| unnamed(letter::position(page.batch, page.page, record));
     let (mut failure, mut record, before) = (None, 0, all.len());
     let visit = &mut |piece: Piece<'_>| {
         match record_values(stream, parent, config, &page, piece.bytes(&page.body)) {
             Ok(Wanted::Values(values)) => all.push(values),
-            Ok(Wanted::Lacking) if is_strict => all.push(unnamed(Some(record))),
+            Ok(Wanted::Lacking) if strict.is_some() => all.push(at(Some(record))),
             Ok(Wanted::Lacking | Wanted::Unwanted) => {}
+            // A condition that fails on a record of an odd shape stands in nobody else's way.
+            Err(_) if strict.is_some() => all.push(at(Some(record))),
             Err(error) => failure = Some(error),
         }
         record += 1;
     };
     // A page without readable records has no slices; the transform reports it.
-    if !matches!(page_records(stream, &page, visit), Ok(Found::Values(_))) && is_strict {
+    if !matches!(page_records(stream, &page, visit), Ok(Found::Values(_))) && strict.is_some() {
         all.truncate(before);
-        all.push(unnamed(None));
+        all.push(at(None));
     }
     failure.map_or(Ok(()), Err)
 }

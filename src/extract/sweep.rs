@@ -67,8 +67,10 @@ pub(crate) struct Sweep {
     receiver: mpsc::Receiver<Event>,
     task: AbortHandle,
     failures: Vec<Error>,
-    /// Slices that failed in this run and are to be asked for again later.
-    delayed: usize,
+    /// Slices that were asked for in vain in this run, of a stream with patience.
+    missed: usize,
+    /// Whether a slice was to be given up, and there was no room for it.
+    no_room: bool,
     /// Whether the values could not be read to their end.
     unread: bool,
     /// Slices that ended well or badly in this run.
@@ -88,10 +90,27 @@ enum Event {
     Step {
         number: Option<u64>,
         values: Arc<Map<String, Value>>,
-        step: Box<Result<Step>>,
+        step: Box<Result<Step, Failure>>,
     },
     /// The values could not be read to their end.
     Unread(Error),
+}
+
+/// Why a slice failed.
+struct Failure {
+    error: Error,
+    /// Whether its own values are to blame: no other attempt can go better.
+    is_own: bool,
+}
+
+impl Failure {
+    fn of(error: Error) -> Self {
+        Self { error, is_own: false }
+    }
+
+    fn own(error: Error) -> Self {
+        Self { error, is_own: true }
+    }
 }
 
 impl Slices {
@@ -178,7 +197,8 @@ impl Sweep {
             receiver,
             task,
             failures: Vec::new(),
-            delayed: 0,
+            missed: 0,
+            no_room: false,
             unread: false,
             ended: 0,
         }
@@ -194,12 +214,9 @@ impl Sweep {
             match event {
                 Event::Step { number, values, step } => match *step {
                     Ok(step) => return Ok(Some((Slot { number, values }, step))),
-                    Err(error) => self.failed(bookmark, number, &values, error)?,
+                    Err(failure) => self.failed(bookmark, number, &values, failure)?,
                 },
-                Event::Unread(error) => {
-                    self.unread = true;
-                    self.failures.push(error);
-                }
+                Event::Unread(error) => self.end_early(bookmark, error),
             }
         }
         self.finish(bookmark)
@@ -290,29 +307,49 @@ impl Sweep {
             kept_max = self.slicing.kept_max, "marks of slices are forgotten; these slices begin at their start again");
     }
 
-    /// Takes note of a slice that failed. Others go on unless nothing of this kind can go well.
+    /// Takes note that the values could not be read to their end.
+    fn end_early(&mut self, bookmark: &mut Bookmark, error: Error) {
+        self.unread = true;
+        // With patience the next run names what is lost, and what is behind it is numbered anew.
+        if self.slicing.patience.is_some()
+            && error.kind() == ErrorKind::Corrupt
+            && let Some(pass) = &mut bookmark.pass
+        {
+            pass.done = Done::default();
+        }
+        self.failures.push(error);
+    }
+
+    /// Takes note of a slice that failed. Others go on unless nothing of this kind can go well, or too many have failed.
     fn failed(
         &mut self,
         bookmark: &mut Bookmark,
         number: Option<u64>,
         values: &Map<String, Value>,
-        error: Error,
+        failure: Failure,
     ) -> Result<()> {
+        let Failure { error, is_own } = failure;
         warn!(stream = %self.fetcher.stream.name, slice = key(values), error = error.chain(), "slice failed");
         self.ended += 1;
-        let fatal = matches!(error.kind(), ErrorKind::Config | ErrorKind::Internal);
+        let fatal = !is_own && matches!(error.kind(), ErrorKind::Config | ErrorKind::Internal);
         let mark = bookmark.slices.entry(key(values)).or_default();
         mark.changed_at = self.fetcher.clock.now();
         mark.failed = Some(values.clone());
         if let Some(patience) = self.slicing.patience.filter(|_| !fatal) {
+            let attempts_max = if is_own { 1 } else { patience.attempts_max };
+            let patience = Patience {
+                attempts_max,
+                ..patience
+            };
             self.delay(bookmark, number, values, &error, patience);
-            if self.delayed < FAILURES_MAX {
+            // What names nothing says nothing about the others.
+            self.missed += usize::from(!values.contains_key(UNNAMED));
+            if self.missed < FAILURES_MAX {
                 return Ok(());
             }
-            self.task.abort();
         }
         self.failures.push(error);
-        if fatal || self.failures.len() >= FAILURES_MAX {
+        if fatal || self.failures.len().max(self.missed) >= FAILURES_MAX {
             self.task.abort();
             return Err(self.summary());
         }
@@ -330,11 +367,11 @@ impl Sweep {
     ) {
         let (key, now) = (key(values), self.fetcher.clock.now());
         let room = bookmark.dead.len() < DEAD_LETTERS_MAX;
-        let is_unnamed = values.contains_key(UNNAMED);
         let mark = bookmark.slices.entry(key.clone()).or_default();
         mark.attempts = mark.attempts.saturating_add(1);
         let reason: String = error.chain().chars().take(REASON_CHARS_MAX).collect();
-        if room && (is_unnamed || mark.attempts >= patience.attempts_max) {
+        let is_hopeless = mark.attempts >= patience.attempts_max;
+        if is_hopeless && room {
             let letter = DeadLetter {
                 values: values.clone(),
                 reason,
@@ -353,7 +390,6 @@ impl Sweep {
             self.fetcher.progress.note(note.to_owned());
             return;
         }
-        self.delayed += 1;
         let retry = Retry {
             attempts_max: patience.attempts_max,
             backoff_start: patience.backoff_start,
@@ -367,6 +403,22 @@ impl Sweep {
         mark.reason = Some(reason);
         let note = "events could not be answered and are tried again later: `landfall gaps` lists them";
         self.fetcher.progress.note(note.to_owned());
+        if is_hopeless && !self.no_room {
+            // Once, and the others go on.
+            self.no_room = true;
+            self.failures.push(self.too_many_dead());
+        }
+    }
+
+    fn too_many_dead(&self) -> Error {
+        Error::new(ErrorKind::Limit, "give an event up")
+            .with("stream", &self.fetcher.stream.name)
+            .with("dead_letters_max", DEAD_LETTERS_MAX)
+            .with(
+                "hint",
+                "there are that many dead letters: --retry-dead-letters tries them again, --discard-dead-letters \
+                 forgets them",
+            )
     }
 
     /// The pass is over: what failed is remembered, and does not hold what did not.
@@ -430,13 +482,14 @@ impl Sweep {
     }
 
     fn summary(&mut self) -> Error {
-        let failed = self.failures.len().max(self.delayed);
+        let failed = self.failures.len().max(self.missed);
         let first = self.failures.swap_remove(0);
-        let kind = if failed > 1 && self.failures.iter().all(|error| error.kind() != first.kind()) {
-            ErrorKind::Refused
-        } else {
-            first.kind()
-        };
+        let kind =
+            if !self.failures.is_empty() && self.failures.iter().all(|error| error.kind() != first.kind()) {
+                ErrorKind::Refused
+            } else {
+                first.kind()
+            };
         Error::new(kind, "extract slices")
             .with("stream", &self.fetcher.stream.name)
             .with("failed", failed)
@@ -537,21 +590,21 @@ impl Feed {
         }
         let standing = mark.clone();
         let pull = match values.get(UNNAMED) {
-            None => Pull::new(self.fetcher.clone(), values.clone(), self.scope.clone(), mark),
-            Some(place) => Err(
+            None => self.open(&values, mark),
+            Some(place) => Err(Failure::own(
                 Error::new(ErrorKind::Corrupt, "find the record that an event names")
                     .with("event", place)
                     .with(
                         "hint",
-                        "the event has not all of hydrate.values, or cannot be read",
+                        "the event has not all of hydrate.values, lacks what hydrate.only asks about, or cannot be read",
                     ),
-            ),
+            )),
         };
         let sender = self.sender.clone();
         async move {
             let _permit = permit;
             let values = Arc::new(values);
-            let event = |step: Result<Step>| Event::Step {
+            let event = |step: Result<Step, Failure>| Event::Step {
                 number,
                 values: Arc::clone(&values),
                 step: Box::new(step),
@@ -573,7 +626,7 @@ impl Feed {
             };
             // `step` fails at `pages_max`. A permit first: no page is fetched that has no place to wait.
             while let Ok(place) = sender.reserve().await {
-                let stepped = pull.step().await;
+                let stepped = pull.step().await.map_err(Failure::of);
                 let more = matches!(&stepped, Ok(step) if step.position != Position::Last);
                 place.send(event(stepped));
                 if !more {
@@ -581,6 +634,18 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// A pull of the slice; with patience only if there is a request for it.
+    fn open(&self, values: &Map<String, Value>, mark: Mark) -> Result<Option<Pull>, Failure> {
+        let pull = Pull::new(self.fetcher.clone(), values.clone(), self.scope.clone(), mark);
+        let pull = pull.map_err(Failure::of)?;
+        if let (Some(pull), Some(_)) = (&pull, self.slicing.patience)
+            && let Some(misfit) = pull.misfit().map_err(Failure::of)?
+        {
+            return Err(Failure::own(misfit));
+        }
+        Ok(pull)
     }
 
     fn too_many(&self) -> Error {

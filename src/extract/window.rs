@@ -349,6 +349,8 @@ impl Extraction {
                 None => Ok(Vec::new()),
             },
             Pages::Ready(Some(slices)) => {
+                let slicing = self.fetcher.stream.slices.as_ref();
+                let is_patient = slicing.is_some_and(|slicing| slicing.patience.is_some());
                 let mut planned = Vec::new();
                 // Ends with the slices, or at `most`.
                 while planned.len() < most {
@@ -364,10 +366,14 @@ impl Extraction {
                         window: mark.and_then(|mark| mark.window.clone()),
                         ..Mark::default()
                     };
-                    let pull = Pull::new(self.fetcher.clone(), slice, self.scope.clone(), mark)?;
-                    if let Some(pull) = pull {
-                        planned.extend(pull.plan(most - planned.len())?);
+                    let Some(pull) = Pull::new(self.fetcher.clone(), slice, self.scope.clone(), mark)? else {
+                        continue;
+                    };
+                    // Of what has no request none is sent: with patience it is set aside.
+                    if is_patient && pull.misfit()?.is_some() {
+                        continue;
                     }
+                    planned.extend(pull.plan(most - planned.len())?);
                 }
                 Ok(planned)
             }

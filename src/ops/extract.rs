@@ -65,7 +65,9 @@ pub struct Options {
     pub streams: Vec<StreamName>,
     /// What of them.
     pub scope: Scope,
-    /// Whether events that were given up are tried again.
+    /// Those of them that are asked for nothing but what events name.
+    pub only_events: Vec<StreamName>,
+    /// What is done with events that were given up.
     pub dead_letters: DeadLetters,
     /// Where it is told how far each of them has come.
     pub landings: Arc<Landings>,
@@ -92,6 +94,7 @@ impl Options {
             landings: Arc::new(Landings::of(&streams)),
             streams,
             scope,
+            only_events: Vec::new(),
             dead_letters: DeadLetters::Left,
         }
     }
@@ -202,7 +205,7 @@ pub async fn extract(
                         landings,
                     };
                     // On the heap: futures within futures grow with every level, and the compiler counts them.
-                    Box::pin(run.extract(&options.scope, options.dead_letters, begun)).await
+                    Box::pin(run.extract(options, begun)).await
                 };
                 let outcome = Outcome {
                     stream: name.clone(),
@@ -402,19 +405,18 @@ impl Run<'_> {
     /// What events name first, then what the stream is asked for. One failing does not hold the other.
     async fn extract(
         &self,
-        asked: &Scope,
-        dead: DeadLetters,
+        options: &Options,
         begun: &(dyn Fn(&StreamName, Arc<Progress>) + Sync),
     ) -> Result<Extracted> {
-        let is_backfill = matches!(asked, Scope::Backfill { .. });
+        let is_backfill = matches!(options.scope, Scope::Backfill { .. });
         let hydrated = match self.stream.hydrate.as_ref().filter(|_| !is_backfill) {
-            Some(hydrate) => Box::pin(self.hydrate(hydrate, dead, begun)).await,
+            Some(hydrate) => Box::pin(self.hydrate(hydrate, options.dead_letters, begun)).await,
             None => Ok(Extracted::nothing()),
         };
-        if !self.stream.is_polled() {
+        if !self.stream.is_polled() || options.only_events.contains(&self.stream.name) {
             return hydrated;
         }
-        let polled = Box::pin(self.poll(asked, begun)).await;
+        let polled = Box::pin(self.poll(&options.scope, begun)).await;
         if let (Err(error), Err(_)) = (&hydrated, &polled) {
             warn!(stream = %self.stream.name, error = error.chain(), "records that events name are not fetched");
         }
@@ -481,7 +483,8 @@ impl Run<'_> {
         self.work(landing, extraction, whose, kind, begun).await
     }
 
-    /// Looks for gaps in what was pushed, and says what to remember once the stream was asked for.
+    /// Looks for gaps in what was pushed, and says what to remember once the stream was asked for: nothing if that began
+    /// before, and perhaps without what is missing now.
     async fn listen(&self, standing: &Bookmark, scope: &Scope) -> Result<Option<Heard>> {
         if self.stream.gaps.is_none() || matches!(scope, Scope::Backfill { .. }) {
             return Ok(None);
@@ -493,7 +496,12 @@ impl Run<'_> {
         if let Some(missing) = missing {
             warn!(stream = %self.stream.name, %missing, "a gap in what was pushed: the stream is asked for it");
         }
-        Ok(Some(ear.heard(self.workspace.clock.now())))
+        if ear.is_anew() {
+            warn!(stream = %self.stream.name,
+                "numbers of what was pushed are below those before: they are taken for a new count");
+        }
+        let is_resumed = standing.window.is_some() || standing.pass.is_some();
+        Ok((!is_resumed).then(|| ear.heard(self.workspace.clock.now())))
     }
 
     /// Lands what `extraction` brings.

@@ -47,7 +47,7 @@ pub struct Gap {
 /// | `pushed_missing` | something was pushed and never came; the next run asks for it |
 /// | `events_new` | events of another stream name records that were not asked for yet |
 /// | `events_waiting` | events whose record could not be fetched; they are tried again |
-/// | `dead_letter` | an event that was given up; `--retry-dead-letters` tries it again |
+/// | `dead_letter` | an event that was given up; `--retry-dead-letters` tries it again, `--discard-dead-letters` forgets it |
 /// | `ignored` | error rules ignored answers of the last pass: what is behind them is not known, and absent rows stay |
 /// | `unstable` | pages shifted while they were read; a complete pass will tell what is missing |
 /// | `short`, `unstable_pagination`, `filter_ignored`, `zero_records`, … | what the last windows reported |

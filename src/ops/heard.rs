@@ -4,27 +4,17 @@
 //! raw log ─ pushed batches beyond `heard` ─► numbers ─► Missing ─► run polls ─► heard moves, with the bookmark
 //! ```
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures::TryStreamExt as _;
-use tracing::warn;
 
 use crate::{
     clock::Timestamp,
-    config::{Source, Stream, StreamName, gaps::Gaps, read::values::show_duration},
+    config::{Source, Stream, gaps::Gaps, read::values::show_duration},
     error::Result,
     extract::parents,
     json::JsonPath,
-    ops::{
-        Workspace,
-        extract::hydrate::{behind, newest},
-        status::age,
-    },
+    ops::{Workspace, heard::numbers::Numbers, status::age},
     raw::{
         BatchNumber, Bookmark,
         heard::Heard,
@@ -33,8 +23,8 @@ use crate::{
     },
 };
 
-/// Numbers held beyond the first that is missing. Of more than these it is only known that there are some.
-const AHEAD_MAX: usize = 100_000;
+pub mod ears;
+pub mod numbers;
 
 /// Batches looked back on where nobody looked before.
 const BACK_MAX: i64 = 100;
@@ -84,82 +74,6 @@ impl fmt::Display for Missing {
                 )
             }
         }
-    }
-}
-
-/// What is known of the numbers of one stream, in memory.
-///
-/// ```
-/// use landfall::{clock::Timestamp, ops::heard::Numbers};
-/// let mut numbers = Numbers::after(Some(4));
-/// for number in [7, 5, 8] {
-///     numbers.hear(number, Timestamp::UNIX_EPOCH);
-/// }
-/// assert_eq!(numbers.missing(), Some((6, 6, Timestamp::UNIX_EPOCH)));
-/// numbers.hear(6, Timestamp::UNIX_EPOCH);
-/// assert_eq!((numbers.missing(), numbers.greatest()), (None, Some(8)));
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Numbers {
-    /// Up to here none is missing.
-    whole: Option<i64>,
-    /// Those beyond, with when they came.
-    ahead: BTreeMap<i64, Timestamp>,
-    greatest: Option<i64>,
-}
-
-impl Numbers {
-    /// Nothing beyond `whole` was heard yet; without it the least number that is heard is the first.
-    pub fn after(whole: Option<i64>) -> Self {
-        Self {
-            whole,
-            ahead: BTreeMap::new(),
-            greatest: whole,
-        }
-    }
-
-    /// Takes note of a number, in any order; one that came before changes nothing.
-    pub fn hear(&mut self, number: i64, at: Timestamp) {
-        self.greatest = self.greatest.max(Some(number));
-        if self.whole.is_some_and(|whole| number <= whole) {
-            return;
-        }
-        if self.ahead.len() < AHEAD_MAX {
-            self.ahead.entry(number).or_insert(at);
-        }
-        if self.whole.is_none() {
-            return;
-        }
-        self.advance();
-    }
-
-    fn advance(&mut self) {
-        while let Some(next) = self.whole.and_then(|whole| whole.checked_add(1))
-            && self.ahead.remove(&next).is_some()
-        {
-            self.whole = Some(next);
-        }
-    }
-
-    /// What was heard so far is the beginning.
-    pub fn begin(&mut self) {
-        if self.whole.is_none()
-            && let Some(least) = self.ahead.keys().next()
-        {
-            self.whole = least.checked_sub(1);
-            self.advance();
-        }
-    }
-
-    /// The first range of numbers that is missing below one that came, and when that did.
-    pub fn missing(&self) -> Option<(i64, i64, Timestamp)> {
-        let (next, at) = self.ahead.iter().next()?;
-        Some((self.whole? + 1, next - 1, *at))
-    }
-
-    /// The greatest number heard.
-    pub fn greatest(&self) -> Option<i64> {
-        self.greatest
     }
 }
 
@@ -219,9 +133,15 @@ impl Ear {
     pub fn heard(&self, now: Timestamp) -> Heard {
         Heard {
             batch: self.looked,
-            sequence: self.numbers.greatest(),
+            sequence: self.numbers.reached(),
             at: now,
         }
+    }
+
+    /// Whether every number that was pushed since the stream was last asked for is below those before: they are taken for
+    /// the beginning of another count.
+    pub fn is_anew(&self) -> bool {
+        self.numbers.is_anew()
     }
 
     async fn read(
@@ -281,121 +201,4 @@ fn pushed_to<'a>(source: &'a Source, stream: &'a Stream) -> &'a Stream {
         streams.find(|known| known.name.stream == *hydrate.from())
     });
     named.unwrap_or(stream)
-}
-
-/// The ears of a program that stays.
-#[derive(Debug, Default)]
-pub struct Ears {
-    of_streams: BTreeMap<StreamName, Ear>,
-    /// Streams whose gap was told.
-    told: BTreeSet<StreamName>,
-}
-
-impl Ears {
-    /// Those of `streams` that are to run now, whatever their schedule says: something pushed is missing, or events name
-    /// records that are not fetched. A stream that cannot be looked at is left to its schedule.
-    pub async fn called(&mut self, workspace: &Workspace, streams: &[StreamName]) -> Vec<StreamName> {
-        let mut called = Vec::new();
-        for name in streams {
-            let Ok((source, stream)) = workspace.project.stream(name) else {
-                continue;
-            };
-            if stream.gaps.is_none() && stream.hydrate.is_none() {
-                continue;
-            }
-            let ear = self.of_streams.entry(name.clone()).or_default();
-            match look(workspace, source, stream, ear).await {
-                Ok((None, false)) => {
-                    self.told.remove(name);
-                }
-                Ok((missing, _)) => {
-                    if let Some(missing) = missing.filter(|_| self.told.insert(name.clone())) {
-                        warn!(stream = %name, %missing, "a gap in what was pushed: the stream is asked for it");
-                    }
-                    called.push(name.clone());
-                }
-                Err(error) => {
-                    warn!(stream = %name, error = error.chain(), "what was pushed cannot be looked at");
-                }
-            }
-        }
-        called
-    }
-}
-
-/// What is missing, and whether events wait for their records.
-async fn look(
-    workspace: &Workspace,
-    source: &Source,
-    stream: &Stream,
-    ear: &mut Ear,
-) -> Result<(Option<Missing>, bool)> {
-    let log = RawLog {
-        store: Arc::clone(&workspace.store),
-        stream: stream.name.clone(),
-    };
-    let bookmark = log
-        .head()
-        .await?
-        .and_then(|head| head.bookmark)
-        .unwrap_or_default();
-    let missing = ear.listen(workspace, source, stream, &bookmark).await?;
-    let Some(hydrate) = &stream.hydrate else {
-        return Ok((missing, false));
-    };
-    let hydration = bookmark.hydration.unwrap_or_default();
-    let now = workspace.clock.now();
-    let due = hydration.waiting().any(|(_, mark)| mark.is_due(now));
-    let newest = newest(workspace, source, hydrate).await?;
-    let behind = newest.map_or(0, |last| behind(&hydration, hydrate.from().as_str(), last));
-    Ok((missing, due || behind > 0))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn r106_whatever_the_order_exactly_what_never_came_is_missing(
-            mut sent in prop::collection::vec((any::<bool>(), any::<u32>()), 1..40),
-            cut in 0..40_usize,
-        ) {
-            // A number each; those that came, in an order of their own, and some of them twice.
-            let count = sent.len() as i64;
-            let mut came: Vec<(u32, i64)> = (1..=count)
-                .zip(sent.drain(..))
-                .filter(|(_, (came, _))| *came)
-                .map(|(number, (_, order))| (order, number))
-                .collect();
-            came.sort_unstable();
-            let came: Vec<i64> = came.into_iter().map(|(_, number)| number).collect();
-            let mut numbers = Numbers::after(Some(0));
-            for number in came.iter().chain(came.iter().take(cut)) {
-                numbers.hear(*number, Timestamp::UNIX_EPOCH);
-            }
-            let greatest = came.iter().max().copied().unwrap_or(0);
-            let first = (1..=greatest).find(|number| !came.contains(number));
-            let missing = numbers.missing();
-            prop_assert_eq!(missing.map(|(first, _, _)| first), first);
-            if let Some((first, last, _)) = missing {
-                prop_assert!((first..=last).all(|number| !came.contains(&number)));
-                prop_assert!(came.contains(&(last + 1)));
-            }
-            prop_assert_eq!(numbers.greatest(), Some(greatest));
-        }
-    }
-
-    #[test]
-    fn the_first_numbers_heard_are_the_beginning() {
-        let mut numbers = Numbers::default();
-        for number in [12, 10, 13] {
-            numbers.hear(number, Timestamp::UNIX_EPOCH);
-        }
-        assert_eq!(numbers.missing(), None);
-        numbers.begin();
-        assert_eq!(numbers.missing(), Some((11, 11, Timestamp::UNIX_EPOCH)));
-    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     clock::Timestamp,
     config::{Name, Project, StreamName, schedule::Schedule},
+    ops::heard::ears::Call,
 };
 
 /// The streams that run by themselves, each with its next moment.
@@ -23,6 +24,19 @@ struct Line {
     /// None for one that only runs when it is called.
     schedule: Option<Schedule>,
     next: Option<Timestamp>,
+    /// Why it is to run before that.
+    called: Option<Call>,
+}
+
+/// What is to run of one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The source.
+    pub source: Name,
+    /// Its streams.
+    pub streams: Vec<StreamName>,
+    /// Those of them that only fetch what events name.
+    pub only_events: Vec<StreamName>,
 }
 
 impl Timetable {
@@ -35,6 +49,7 @@ impl Timetable {
                 stream: stream.name.clone(),
                 next: stream.schedule.as_ref().and_then(|schedule| schedule.after(now)),
                 schedule: stream.schedule.clone(),
+                called: None,
             })
         });
         Self {
@@ -49,29 +64,51 @@ impl Timetable {
     }
 
     /// What is to run at `now`, by source. Its sources count as running until [`Self::ended`].
-    pub fn due(&mut self, now: Timestamp) -> Vec<(Name, Vec<StreamName>)> {
-        let mut due: Vec<(Name, Vec<StreamName>)> = Vec::new();
+    pub fn due(&mut self, now: Timestamp) -> Vec<Due> {
+        let mut all: Vec<Due> = Vec::new();
         for line in &mut self.lines {
             let source = &line.stream.source;
-            if line.next.is_none_or(|next| next > now) || self.running.contains(source) {
+            let is_time = line.next.is_some_and(|next| next <= now);
+            if !is_time && line.called.is_none() || self.running.contains(source) {
                 continue;
             }
-            // Whatever was missed is in this run; the next is the first that is still to come.
-            line.next = line.schedule.as_ref().and_then(|schedule| schedule.after(now));
-            match due.iter_mut().find(|(known, _)| known == source) {
-                Some((_, streams)) => streams.push(line.stream.clone()),
-                None => due.push((source.clone(), vec![line.stream.clone()])),
+            let call = line.called.take();
+            if is_time {
+                // Whatever was missed is in this run; the next is the first that is still to come.
+                line.next = line.schedule.as_ref().and_then(|schedule| schedule.after(now));
+            }
+            let place = all.iter().position(|due| due.source == *source);
+            let place = place.unwrap_or_else(|| {
+                all.push(Due {
+                    source: source.clone(),
+                    streams: Vec::new(),
+                    only_events: Vec::new(),
+                });
+                all.len() - 1
+            });
+            let due = &mut all[place];
+            due.streams.push(line.stream.clone());
+            if !is_time && call == Some(Call::Events) {
+                due.only_events.push(line.stream.clone());
             }
         }
-        self.running.extend(due.iter().map(|(source, _)| source.clone()));
-        due
+        self.running.extend(all.iter().map(|due| due.source.clone()));
+        all
     }
 
-    /// Has `stream` run at `now`, before its time.
-    pub fn call(&mut self, stream: &StreamName, now: Timestamp) {
-        if let Some(line) = self.lines.iter_mut().find(|line| line.stream == *stream) {
-            line.next = line.next.map_or(Some(now), |next| Some(next.min(now)));
+    /// Has `stream` run before its time, unless its source is running: that run may bring what it is called for.
+    pub fn call(&mut self, stream: &StreamName, call: Call) {
+        if self.is_running(&stream.source) {
+            return;
         }
+        if let Some(line) = self.lines.iter_mut().find(|line| line.stream == *stream) {
+            line.called = Some(call);
+        }
+    }
+
+    /// Whether a run of `source` has not ended.
+    pub fn is_running(&self, source: &Name) -> bool {
+        self.running.contains(source)
     }
 
     /// The run of `source` has ended.
@@ -121,28 +158,33 @@ sources:
     }
 
     fn due(timetable: &mut Timetable, now: &str) -> String {
-        let due = timetable
-            .due(at(now))
-            .into_iter()
-            .flat_map(|(_, streams)| streams);
+        let due = timetable.due(at(now)).into_iter().flat_map(|due| due.streams);
         due.map(|stream| stream.to_string()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn a_stream_that_is_called_runs_at_once_and_keeps_its_times() {
         let mut timetable = timetable("10:07:00");
-        let hour = StreamName::parse("a.hour").unwrap();
-        timetable.call(&hour, at("10:08:00"));
-        timetable.call(&StreamName::parse("a.never").unwrap(), at("10:08:00"));
-        assert_eq!(timetable.next(), Some(at("10:08:00")));
+        let stream = |name: &str| StreamName::parse(name).unwrap();
+        let a = Name::new("a").unwrap();
+        timetable.call(&stream("a.hour"), Call::Missing);
+        timetable.call(&stream("a.never"), Call::Missing);
         assert_eq!(due(&mut timetable, "10:08:00"), "a.hour");
-        // Called while it runs, it runs once more.
-        timetable.call(&hour, at("10:09:00"));
-        assert_eq!(due(&mut timetable, "10:09:00"), "");
-        timetable.ended(&Name::new("a").unwrap());
-        assert_eq!(due(&mut timetable, "10:09:01"), "a.hour");
-        timetable.ended(&Name::new("a").unwrap());
+        // What it is called for while it runs may come with this run.
+        timetable.call(&stream("a.hour"), Call::Missing);
+        timetable.ended(&a);
+        assert_eq!(due(&mut timetable, "10:09:01"), "");
         assert_eq!(timetable.next(), Some(at("10:15:00")));
+
+        timetable.call(&stream("a.hour"), Call::Events);
+        timetable.call(&stream("a.quarter"), Call::Events);
+        let due = timetable.due(at("10:15:00")).swap_remove(0);
+        assert_eq!(due.streams, [stream("a.quarter"), stream("a.hour")]);
+        // It is time for the other one anyhow.
+        assert_eq!(due.only_events, [stream("a.hour")]);
+        timetable.ended(&a);
+        timetable.call(&stream("a.hour"), Call::Missing);
+        assert_eq!(timetable.due(at("10:16:00"))[0].only_events, []);
     }
 
     #[test]

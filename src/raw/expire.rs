@@ -143,6 +143,15 @@ impl Expired {
             .min()
     }
 
+    /// The last batch of `range` that has.
+    pub fn last_in(&self, range: &RangeInclusive<BatchNumber>) -> Option<BatchNumber> {
+        self.ranges
+            .iter()
+            .filter(|(first, last)| first <= range.end() && last >= range.start())
+            .map(|(_, last)| *last.min(range.end()))
+            .max()
+    }
+
     /// Batches that have.
     pub fn count(&self) -> u64 {
         self.count_between(0, i64::MAX)

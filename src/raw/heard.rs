@@ -10,7 +10,7 @@ pub struct Heard {
     /// The newest raw batch looked at, of the log that is pushed to; none if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<BatchNumber>,
-    /// The greatest number in it and before; none if no record had one.
+    /// The number that the next one is compared with; none if the next one is the beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<i64>,
     /// When the stream was asked for.

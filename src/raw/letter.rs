@@ -10,7 +10,7 @@ use crate::{
     raw::{BatchNumber, Bookmark, pass::SliceMark},
 };
 
-/// Most dead letters of one stream. With more of them, events that fail go on waiting.
+/// Most dead letters of one stream. With that many, what is to be given up goes on waiting, and the run fails.
 pub const DEAD_LETTERS_MAX: usize = 1000;
 
 /// What stands in place of the values of an event that lacks one: where the event is, as [`position`] writes it. No name
@@ -75,6 +75,12 @@ impl Bookmark {
         count
     }
 
+    /// The values of all slices that failed, whether they are to be asked for again or given up.
+    pub fn set_aside(&self) -> impl Iterator<Item = &Map<String, Value>> {
+        let waiting = self.waiting().filter_map(|(_, mark)| mark.failed.as_ref());
+        waiting.chain(self.dead.values().map(|letter| &letter.values))
+    }
+
     /// Slices that failed and are to be asked for again.
     pub fn waiting(&self) -> impl Iterator<Item = (&String, &SliceMark)> {
         self.slices.iter().filter(|(_, mark)| mark.failed.is_some())
@@ -85,7 +91,7 @@ impl Bookmark {
         let known = self.parents.get(events);
         let next = known.map_or(BatchNumber::FIRST, |last| last.next());
         let passed = self.pass.as_ref().and_then(|pass| pass.parents.get(events));
-        let unnamed = self.dead.values().filter_map(|letter| batch_of(&letter.values));
+        let unnamed = self.set_aside().filter_map(batch_of);
         let all = unnamed.chain(passed.map(|(first, _)| *first));
         all.fold(next, BatchNumber::min)
     }
@@ -137,5 +143,21 @@ mod tests {
         );
         bookmark.revive("events");
         assert_eq!(bookmark.needs_from("events"), BatchNumber::FIRST);
+    }
+
+    #[test]
+    fn an_event_that_names_nothing_is_needed_as_long_as_it_waits() {
+        let batch = |number| BatchNumber::new(number).unwrap();
+        let mut bookmark = Bookmark::default();
+        bookmark.parents.insert("events".to_owned(), batch(9));
+        let values = serde_json::json!({UNNAMED: position(batch(4), 0, None)});
+        let mark = SliceMark {
+            failed: values.as_object().cloned(),
+            ..SliceMark::default()
+        };
+        bookmark.slices.insert("a".to_owned(), mark);
+        assert_eq!(bookmark.needs_from("events"), batch(4));
+        bookmark.slices.clear();
+        assert_eq!(bookmark.needs_from("events"), batch(10));
     }
 }

@@ -249,7 +249,7 @@ fn events_lines(events: &Events) -> Vec<String> {
     let mut lines = vec![format!("  events  {}", said.join(", "))];
     if events.dead_letters > 0 {
         lines.push(
-            "          dead letters: see `landfall gaps`, then `landfall run --retry-dead-letters`"
+            "          dead letters: see `landfall gaps`, then `landfall run` with --retry-dead-letters or --discard-dead-letters"
                 .to_owned(),
         );
     }
@@ -315,7 +315,7 @@ mod tests {
           table   batch 2, 2 behind: run `landfall transform`
           loads   2, last 1970-01-01T00:00:09Z: 100 read = 90 merged + 7 superseded + 3 quarantined (contract 1.0.0)
           events  1 raw batch not read yet, 2 waiting for another attempt, 3 given up
-                  dead letters: see `landfall gaps`, then `landfall run --retry-dead-letters`
+                  dead letters: see `landfall gaps`, then `landfall run` with --retry-dead-letters or --discard-dead-letters
           gap     number 7 was never pushed: `landfall run` asks for it
         shop.customers
           raw     nothing landed yet: run `landfall extract`

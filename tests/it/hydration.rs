@@ -18,22 +18,26 @@ use landfall::{
         extract::{Channels, Options, extract, hydrate::DeadLetters},
     },
     raw::{
-        Bookmark, Page, PageFacts,
-        letter::UNNAMED,
+        BatchNumber, Bookmark, Page, PageFacts,
+        expire::{Expired, Keep, due, expire},
+        letter::{DEAD_LETTERS_MAX, UNNAMED},
         log::RawLog,
         read::{PageRead, read_object},
         write::Landing,
     },
     table::Tables,
 };
-use object_store::{ObjectStore, memory::InMemory};
+use object_store::{ObjectStore, ObjectStoreExt as _, memory::InMemory, path::Path};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{
-    answers::{Answer, Answers},
-    project::TestProject,
-    serving::Server,
+use crate::{
+    pushed_gaps::watch,
+    support::{
+        answers::{Answer, Answers},
+        project::TestProject,
+        serving::Server,
+    },
 };
 
 const SECRET: &str = "correct horse";
@@ -210,8 +214,10 @@ fn r105_a_poison_event_is_a_dead_letter_and_the_others_flow() {
     let nameless = json!({"event": "e4", "type": "order.changed"});
     send(
         &project,
-        &[event(1, "7"), event(2, "bad"), event(3, "8"), nameless],
+        &[nameless, event(1, "7"), event(2, "bad"), event(3, "8")],
     );
+    let planned = project.ok(&["extract", "--dry-run"]);
+    assert!(planned.stdout.contains("/orders/8"), "{}", planned.stdout);
 
     project.ok(&["run"]);
     assert_eq!(ids(&project), ["7", "8"]);
@@ -240,6 +246,12 @@ fn r105_a_poison_event_is_a_dead_letter_and_the_others_flow() {
     assert_eq!(ids(&project), ["7", "8", "9", "bad"]);
     let status = project.ok(&["status"]).stdout;
     assert!(status.contains("1 given up"), "the nameless one: {status}");
+    let discarded = project.ok(&["run", "--discard-dead-letters"]).stderr;
+    assert!(discarded.contains("dead letter discarded"), "{discarded}");
+    assert!(discarded.contains("1 dead letters were discarded"), "{discarded}");
+    let status = project.ok(&["status"]).stdout;
+    assert!(status.contains("every record they name is landed"), "{status}");
+    project.ok(&["gaps"]);
     project.ok(&["verify"]);
 }
 
@@ -268,6 +280,24 @@ fn r017_what_lists_bring_and_what_events_name_is_one_row() {
     assert!(explained.contains("/orders/7"), "{explained}");
 }
 
+#[test]
+fn while_it_stays_an_event_fetches_its_record_and_no_list() {
+    let api = Answers::start(|asked| match asked.path.as_str() {
+        "/orders" => Answer::from(json!({"data": [{"id": "6", "updated": 1}]})),
+        path => order(path),
+    });
+    let lists =
+        "        request: { path: /orders }\n        records: $.data[*]\n        schedule: '@monthly'\n";
+    let project = project(&api.base_url, lists);
+    project.ok(&["run"]);
+    assert_eq!(api.take().len(), 1);
+    send(&project, &[event(1, "7")]);
+    // What is fetched is loaded when the run has asked for everything that it asks for.
+    watch(&project, || ids(&project).len() == 2);
+    let paths: Vec<String> = api.take().into_iter().map(|asked| asked.path).collect();
+    assert_eq!(paths, ["/orders/7"]);
+}
+
 /// A lake in memory, a clock that is set, and an API that fails each order as often as it is told to.
 struct World {
     workspace: Workspace,
@@ -294,6 +324,8 @@ impl World {
         });
         let project = project(&api.base_url, "");
         let text = std::fs::read_to_string(project.path().join("landfall.yml")).unwrap();
+        // A condition that cannot be told of an event without data.
+        let text = text.replace("parent.type != 'order.viewed'", "parent.data.id != 'viewed'");
         let hourly = text.replace("backoff_start: 1ms", "backoff_start: 30m");
         project.write(
             "landfall.yml",
@@ -351,15 +383,46 @@ impl World {
     }
 
     async fn hydrate(&self, dead_letters: DeadLetters) {
+        self.try_hydrate(dead_letters).await.unwrap();
+    }
+
+    async fn try_hydrate(&self, dead_letters: DeadLetters) -> landfall::error::Result<()> {
         self.hours.fetch_add(2, Relaxed);
         let options = Options {
             dead_letters,
             ..Options::changes(vec![Self::name("orders")])
         };
         let channels = Channels::open(&self.workspace);
-        let outcomes = extract(&self.workspace, &channels, &options, &|_, _| {}).await;
-        for outcome in outcomes {
-            outcome.result.unwrap();
+        let mut outcomes = extract(&self.workspace, &channels, &options, &|_, _| {}).await;
+        outcomes.swap_remove(0).result.map(|_| ())
+    }
+
+    fn events(&self) -> RawLog {
+        RawLog {
+            store: Arc::clone(&self.workspace.store),
+            stream: Self::name("order_events"),
+        }
+    }
+
+    /// Has the raw of the first `count` batches of events expire.
+    async fn expire(&self, count: i64) {
+        let keep = Keep {
+            from: BatchNumber::new(count).unwrap(),
+            single: BTreeSet::new(),
+        };
+        let (log, now) = (self.events(), self.workspace.clock.now());
+        let later = now + std::time::Duration::from_secs(1);
+        let none = Expired::default();
+        let due = due(&log, &none, &keep, later, BatchNumber::FIRST).await;
+        expire(&log, &due.unwrap(), now).await.unwrap();
+    }
+
+    /// Loses the pages of a batch of events.
+    async fn lose(&self, batch: i64) {
+        let entry = self.events().entry(BatchNumber::new(batch).unwrap()).await;
+        for object in entry.unwrap().unwrap().objects {
+            let path = Path::from(object.path.as_str());
+            self.workspace.store.delete(&path).await.unwrap();
         }
     }
 
@@ -373,7 +436,7 @@ impl World {
         let Some(head) = log.head().await.unwrap() else {
             return (Bookmark::default(), landed);
         };
-        let mut entries = log.entries(landfall::raw::BatchNumber::FIRST..=head.number);
+        let mut entries = log.entries(BatchNumber::FIRST..=head.number);
         while let Some(entry) = entries.try_next().await.unwrap() {
             for object in 0..entry.objects.len() {
                 for page in read_object(self.workspace.store.as_ref(), &entry, object)
@@ -473,4 +536,149 @@ proptest! {
             assert_eq!(landed, named.cloned().collect());
         });
     }
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{prefix}{number}")).collect()
+}
+
+fn places(bookmark: &Bookmark) -> Vec<&str> {
+    let letters = bookmark.dead.values();
+    letters
+        .filter_map(|letter| letter.values.get(UNNAMED)?.as_str())
+        .collect()
+}
+
+#[test]
+fn an_api_that_fails_everything_ends_the_run_and_loses_no_event() {
+    let all = names("o", 250);
+    let mut world = World::new(all.iter().map(|name| (name.clone(), 1)).collect());
+    runtime().block_on(async {
+        world.land(&all).await;
+        let error = world.try_hydrate(DeadLetters::Left).await.unwrap_err();
+        assert!(error.chain().contains("failed: 100"), "{error:?}");
+        let (bookmark, landed) = world.assert_none_is_lost().await;
+        assert!(bookmark.pass.is_some(), "it is not over");
+        assert_eq!((bookmark.parents.len(), landed.len()), (0, 0));
+        assert_eq!(bookmark.waiting().count(), 100);
+        // It fails each of them once.
+        for _ in 0..4 {
+            let _ = world.try_hydrate(DeadLetters::Left).await;
+        }
+        let (bookmark, landed) = world.assert_none_is_lost().await;
+        assert_eq!((landed.len(), bookmark.dead.len()), (250, 0));
+        assert_eq!(bookmark.pass, None);
+    });
+}
+
+#[test]
+fn an_event_whose_request_cannot_be_made_is_a_dead_letter_and_the_others_flow() {
+    let mut world = World::new(BTreeMap::new());
+    runtime().block_on(async {
+        world.land(&["..".to_owned(), "o1".to_owned()]).await;
+        world.hydrate(DeadLetters::Left).await;
+        let (bookmark, landed) = world.assert_none_is_lost().await;
+        assert_eq!(landed, BTreeSet::from(["o1".to_owned()]));
+        let letters: Vec<_> = bookmark.dead.values().collect();
+        assert_eq!((letters.len(), &letters[0].values["id"]), (1, &json!("..")));
+        assert!(letters[0].reason.contains("render path"), "{}", letters[0].reason);
+        // Nor can it be told of an event without data whether it is wanted.
+        world
+            .land(&["..".to_owned(), String::new(), "o2".to_owned()])
+            .await;
+        world.hydrate(DeadLetters::Left).await;
+        let (bookmark, landed) = world.assert_none_is_lost().await;
+        assert_eq!((places(&bookmark), landed.len()), (vec!["1/1/0"], 2));
+    });
+}
+
+#[test]
+fn dead_letters_that_are_too_many_fail_the_run_until_they_are_discarded() {
+    let mut world = World::new(BTreeMap::new());
+    runtime().block_on(async {
+        world.land(&vec![String::new(); DEAD_LETTERS_MAX + 1]).await;
+        let error = world.try_hydrate(DeadLetters::Left).await.unwrap_err();
+        assert!(error.chain().contains("--discard-dead-letters"), "{error:?}");
+        let (bookmark, _) = world.assert_none_is_lost().await;
+        assert_eq!(
+            (bookmark.dead.len(), bookmark.waiting().count()),
+            (DEAD_LETTERS_MAX, 1)
+        );
+        // Those that can be fetched flow, and the run still says that something is wrong.
+        world.land(&["o1".to_owned()]).await;
+        assert!(world.try_hydrate(DeadLetters::Left).await.is_err());
+        let (bookmark, landed) = world.assert_none_is_lost().await;
+        assert_eq!(landed.len(), 1);
+        assert_eq!(bookmark.needs_from("order_events"), BatchNumber::FIRST);
+        for _ in 0..2 {
+            world.hydrate(DeadLetters::Discarded).await;
+        }
+        let (bookmark, _) = world.standing().await;
+        assert_eq!((bookmark.dead.len(), bookmark.waiting().count()), (0, 0));
+        assert_eq!(bookmark.needs_from("order_events").get(), 2);
+    });
+}
+
+#[test]
+fn events_that_expired_unread_are_passed_over() {
+    for (expired, expected) in [(2, vec!["o2"]), (3, vec![])] {
+        let mut world = World::new(BTreeMap::new());
+        runtime().block_on(async {
+            for name in ["o0", "o1", "o2"] {
+                world.land(&[name.to_owned()]).await;
+            }
+            world.expire(expired).await;
+            for _ in 0..2 {
+                world.hydrate(DeadLetters::Left).await;
+                let (bookmark, landed) = world.standing().await;
+                assert_eq!(landed.iter().collect::<Vec<_>>(), expected);
+                assert_eq!((bookmark.parents["order_events"].get(), bookmark.pass), (2, None));
+            }
+            world.land(&["o3".to_owned()]).await;
+            world.hydrate(DeadLetters::Left).await;
+            assert!(world.standing().await.1.contains("o3"));
+        });
+    }
+}
+
+#[test]
+fn events_that_are_lost_are_a_dead_letter_and_hold_no_other() {
+    let mut world = World::new(BTreeMap::new());
+    runtime().block_on(async {
+        world.land(&["o0".to_owned()]).await;
+        world.land(&["o1".to_owned()]).await;
+        world.lose(0).await;
+        world.hydrate(DeadLetters::Left).await;
+        let (bookmark, landed) = world.standing().await;
+        assert_eq!(
+            (places(&bookmark), landed),
+            (vec!["0/0"], BTreeSet::from(["o1".to_owned()]))
+        );
+    });
+}
+
+#[test]
+fn events_that_are_lost_within_a_pass_hide_no_other() {
+    // A hundred that fail once end the first run; ten were done before.
+    let first = names("o", 110);
+    let fail_once = first.iter().skip(10).map(|name| (name.clone(), 1)).collect();
+    let mut world = World::new(fail_once);
+    runtime().block_on(async {
+        let later = names("p", 12);
+        world.land(&first).await;
+        world.land(&later).await;
+        assert!(world.try_hydrate(DeadLetters::Left).await.is_err());
+        let (bookmark, _) = world.standing().await;
+        assert!(bookmark.pass.unwrap().done.count() >= 10);
+        world.lose(0).await;
+        assert!(world.try_hydrate(DeadLetters::Left).await.is_err());
+        for _ in 0..2 {
+            world.hydrate(DeadLetters::Left).await;
+        }
+        let (bookmark, landed) = world.standing().await;
+        assert_eq!((places(&bookmark), bookmark.waiting().count()), (vec!["0/0"], 0));
+        for name in first.iter().chain(&later) {
+            assert!(landed.contains(name), "{name}");
+        }
+    });
 }

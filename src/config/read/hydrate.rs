@@ -49,7 +49,8 @@ pub(super) static HYDRATE: Section = Section::new(
      a `webhook`; every `extract` and `run` asks for the records that its new events name and lands the answers in this \
      stream. An event counts as done once its record is landed; of several that name the same record one is asked for. \
      An event that cannot be answered waits and is tried again, in the end it is a dead letter: `landfall gaps` lists \
-     those, `--retry-dead-letters` tries them again, and none of them holds the others.",
+     those, `--retry-dead-letters` tries them again, `--discard-dead-letters` forgets them. None of them holds the \
+     others, up to 1000 of them: then runs fail until one of both is done.",
     &[
         key("from", Takes::Name)
             .required()

@@ -1,7 +1,7 @@
 //! What would be asked for, and what the first answer shows; nothing moves.
 
 use crate::{
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     extract::{
         fetch::Fetcher,
         mask::Masks,
@@ -39,6 +39,22 @@ impl Pull {
             }
         }
         Ok(planned)
+    }
+
+    /// Why there is no request for the values of the slice, if there is none: they cannot be rendered.
+    ///
+    /// # Errors
+    /// A reference that cannot be read, and a defect of this program: neither is for the values to blame.
+    pub(crate) fn misfit(&self) -> Result<Option<Error>> {
+        let Fetcher { source, stream, .. } = &self.fetcher;
+        let rendered = self
+            .request()
+            .and_then(|request| request.prepare(source, &stream.request));
+        match rendered {
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Internal => Err(error),
+            Err(error) => Masks::of(source, &stream.request).map(|_| Some(error)),
+        }
     }
 
     /// See [`Extraction::rehearse`](crate::extract::window::Extraction::rehearse).

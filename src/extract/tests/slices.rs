@@ -9,10 +9,10 @@ use crate::{
     config::{
         Source,
         paginate::Paginate,
-        slice::{SliceBy, SliceState, Slicing},
+        slice::{Patience, SliceBy, SliceState, Slicing},
         text::Text,
     },
-    error::Result,
+    error::{ErrorKind, Result},
     extract::{
         sweep::{Slices, key},
         window::{Extraction, Position, Scope},
@@ -271,4 +271,18 @@ async fn a_complete_pass_asks_every_slice_for_everything() {
             .all(|received| received.param("since").is_none())
     );
     assert_eq!(bookmark.slices.len(), 2);
+}
+
+#[tokio::test]
+async fn a_reference_that_cannot_be_read_is_for_no_slice_to_blame() {
+    let server = Server::start(|_, _| json(r#"{"data":[]}"#)).await;
+    let mut source = shops(&server, Paginate::Single, 3);
+    let stream = &mut source.streams[0];
+    stream.slices.as_mut().unwrap().patience = Some(Patience::DEFAULT);
+    let key = Text::parse("${env:LANDFALL_NOT_SET}").unwrap();
+    stream.request.headers.push(("X-Key".to_owned(), key));
+    let (outcome, bookmark) = whole(&source, Bookmark::default()).await;
+    assert_eq!(outcome.result.unwrap_err().kind(), ErrorKind::Config);
+    assert_eq!((bookmark.dead.len(), server.received().len()), (0, 0));
+    assert!(bookmark.pass.is_some());
 }

@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::{BatchKind, Extracted, Run, Whose};
 use crate::{
     config::{Source, Stream, StreamName, hydrate::Hydrate},
@@ -34,6 +36,8 @@ pub enum DeadLetters {
     Left,
     /// They are tried again, as if for the first time.
     Retried,
+    /// They are forgotten, and said. Raw that was kept for them may expire.
+    Discarded,
 }
 
 impl Run<'_> {
@@ -55,19 +59,26 @@ impl Run<'_> {
             let landing = self.landing().await?;
             let standing = landing.bookmark();
             let mut bookmark = standing.hydration.as_deref().cloned().unwrap_or_default();
-            let mut revived = 0;
-            if round == 0 && dead == DeadLetters::Retried {
-                revived = bookmark.revive(events);
+            let (mut revived, mut discarded) = (0, 0);
+            match dead {
+                DeadLetters::Retried if round == 0 => revived = bookmark.revive(events),
+                DeadLetters::Discarded if round == 0 => discarded = self.discard(&mut bookmark),
+                _ => {}
             }
             let now = self.workspace.clock.now();
             let due = round == 0 && bookmark.waiting().any(|(_, mark)| mark.is_due(now));
-            if revived == 0 && !due && behind(&bookmark, events, last) == 0 {
+            if revived + discarded == 0 && !due && behind(&bookmark, events, last) == 0 {
                 break;
             }
             let slices = parents::slices(&self.workspace.store, self.source, &stream, &bookmark).await?;
             let extraction = self
                 .extraction(&stream, bookmark, Scope::Changes)?
                 .with_slices(slices);
+            if discarded > 0 {
+                let note =
+                    format!("{discarded} dead letters were discarded: their events are not tried again");
+                extraction.progress().note(note);
+            }
             let whose = Whose::Hydration {
                 standing,
                 is_alone: hydrate.is_alone,
@@ -78,6 +89,16 @@ impl Run<'_> {
             whole.add(extracted);
         }
         Ok(whole)
+    }
+
+    /// Forgets the dead letters of `bookmark`; returns how many there were.
+    fn discard(&self, bookmark: &mut Bookmark) -> usize {
+        let dead = std::mem::take(&mut bookmark.dead);
+        for (event, letter) in &dead {
+            warn!(stream = %self.stream.name, event, attempts = letter.attempts, reason = letter.reason,
+                "dead letter discarded");
+        }
+        dead.len()
     }
 }
 
@@ -105,12 +126,11 @@ impl Extracted {
 
 /// How many raw batches of events are not read yet.
 pub(in crate::ops) fn behind(bookmark: &Bookmark, events: &str, last: BatchNumber) -> i64 {
-    let next = match &bookmark.pass {
-        Some(pass) if pass.parents.contains_key(events) => bookmark.needs_from(events),
-        _ => bookmark
-            .parents
-            .get(events)
-            .map_or(BatchNumber::FIRST, |read| read.next()),
+    let passed = bookmark.pass.as_ref().and_then(|pass| pass.parents.get(events));
+    let read = bookmark.parents.get(events);
+    let next = match passed {
+        Some((first, _)) => *first,
+        None => read.map_or(BatchNumber::FIRST, |read| read.next()),
     };
     (last.get() - next.get() + 1).max(0)
 }
