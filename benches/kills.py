@@ -72,7 +72,14 @@ class Producer:
         self.refusal = None
         self.last = None
 
-    def send(self, port, answered):
+    def send(self, port, count):
+        try:
+            self.send_all(port, count.add)
+        finally:
+            count.leave()
+
+    def send_all(self, port, answered):
+        self.last = None
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         while True:
             if self.unanswered is None:
@@ -101,8 +108,9 @@ class Producer:
 class Count:
     """Waits for a number of answers."""
 
-    def __init__(self):
+    def __init__(self, senders):
         self.count = 0
+        self.senders = senders
         self.more = threading.Condition()
 
     def add(self):
@@ -110,20 +118,30 @@ class Count:
             self.count += 1
             self.more.notify_all()
 
-    def reach(self, count):
+    def leave(self):
+        """One who gave answers gives no more."""
         with self.more:
-            return self.more.wait_for(lambda: self.count >= count, PATIENCE)
+            self.senders -= 1
+            self.more.notify_all()
+
+    def reach(self, count):
+        """Whether there were so many; false at once if nobody is left who could add to them."""
+        with self.more:
+            self.more.wait_for(lambda: self.count >= count or self.senders == 0, PATIENCE)
+            return self.count >= count
 
 
 def one_life(server, producers, answers, end):
     """Has `producers` send to `server` until `answers` were given, then ends it with `end`."""
-    count = Count()
-    threads = [threading.Thread(target=producer.send, args=(server.port, count.add)) for producer in producers]
+    count = Count(len(producers))
+    threads = [threading.Thread(target=producer.send, args=(server.port, count)) for producer in producers]
     for thread in threads:
         thread.start()
     if not count.reach(answers):
         lasts = [(thread.is_alive(), producer.last) for thread, producer in zip(threads, producers)]
-        raise SystemExit(f"{count.count} of {answers} answers in time: {lasts}, {''.join(server.said)}")
+        raise SystemExit(
+            f"{count.count} of {answers} answers in time, {server.process.poll()=}: {lasts}, {''.join(server.said)}"
+        )
     end(server)
     for thread in threads:
         thread.join(PATIENCE)

@@ -11,6 +11,8 @@ Loads the server on loopback with wrk (Debian: wrk), on the same cores. Cases:
     batch       500 records a request, as fast as it goes
     half_batch  the same at half of that rate
     noisy       a quiet producer by itself, and beside one that sends a hundred times what it may
+    burst       a steady load, then ten times that for --seconds (30 by the requirement), then the steady load until the spool
+                is empty again; asked for by --only
 
 Each prints one line of JSON: requests and records a second, percentiles of the time to the acknowledgement in milliseconds,
 processor seconds of the server per 1,000 requests, its resident memory every second, and what was refused. After each case the
@@ -28,6 +30,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.request
 
 RECORDS_PER_BATCH = 500
 QUIET_PER_SECOND = 100
@@ -96,6 +99,7 @@ class Server:
             if line.startswith("producers "):
                 self.url = line.split()[1]
             if line.startswith("health and metrics "):
+                self.admin = line.split()[-1]
                 break
         else:
             raise SystemExit("the server does not start")
@@ -117,6 +121,11 @@ class Server:
     def cpu_seconds(self):
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def metric(self, name):
+        with urllib.request.urlopen(f"{self.admin}/metrics", timeout=60) as answer:
+            found = re.search(rf"^{name} (\S+)$", answer.read().decode(), re.M)
+        return float(found[1])
 
     def stop(self):
         began = time.monotonic()
@@ -206,6 +215,35 @@ def noisy(arguments):
     print(json.dumps(told), flush=True)
 
 
+def burst(arguments, steady=200):
+    body = json.dumps(record(1))
+    with tempfile.TemporaryDirectory(prefix="landfall-serving-", dir=arguments.dir) as work:
+        server = Server(arguments.binary, pathlib.Path(work), "3s")
+
+        def load(rate, seconds):
+            pause = 1000 * arguments.connections / rate
+            shape = (server.tokens[0], body, "application/json", arguments.connections, seconds, pause)
+            result = Load(server, "orders", *shape).result()
+            result["spool_bytes"] = server.metric("landfall_spool_bytes")
+            return result
+
+        before, burst, after = load(steady, 5), load(10 * steady, arguments.seconds), load(steady, 5)
+        began = time.monotonic()
+        while server.metric("landfall_spool_segments") > 0 and time.monotonic() - began < 600:
+            time.sleep(0.1)
+        drained = round(time.monotonic() - began, 2)
+        server.stop()
+        taken = sum(result["requests"] - result["refused"] for result in (before, burst, after))
+        landed = server.landed("orders")
+        if not taken <= landed <= taken + 3 * arguments.connections:
+            raise SystemExit(f"burst: {taken} records acknowledged, {landed} landed")
+    shown = ("requests", "seconds", "p50", "p99", "p999", "refused", "broken", "spool_bytes")
+    told = {"case": "burst", "drained_in_s": drained}
+    for name, result in (("before", before), ("burst", burst), ("after", after)):
+        told[name] = {key: result[key] for key in shown}
+    print(json.dumps(told), flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary")
@@ -231,6 +269,8 @@ def main():
             case(arguments, "half_batch", RECORDS_PER_BATCH, paced(rate))
     if "noisy" in wanted:
         noisy(arguments)
+    if "burst" in wanted:
+        burst(arguments)
 
 
 if __name__ == "__main__":

@@ -270,20 +270,42 @@ fn link(from: &FilePath, to: &FilePath) -> StoreResult<()> {
     })
 }
 
-/// Creates `path` and what is missing above it, each folder synced into its parent.
-fn create_folder(path: &FilePath) -> io::Result<()> {
-    let missing: Vec<&FilePath> = path.ancestors().take_while(|folder| !folder.exists()).collect();
-    for folder in missing.into_iter().rev() {
-        match fs::create_dir(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+/// Creates `path` and what is missing above it, each folder synced into its parent before anything is made in it.
+///
+/// The deepest that is there is synced into its parent too: whoever made it may have died before that.
+pub(crate) fn create_folder(path: &FilePath) -> io::Result<()> {
+    let folders = path.ancestors().filter(|folder| *folder != FilePath::new(""));
+    let missing = folders.clone().take_while(|folder| !folder.exists()).count();
+    let folders: Vec<&FilePath> = folders.take(missing + 1).collect();
+    for (depth, folder) in folders.iter().enumerate().rev() {
+        if depth < missing {
+            match fs::create_dir(folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
         }
-        match folder.parent() {
-            Some(parent) if parent != FilePath::new("") => sync_folder(parent)?,
-            _ => {}
+        let synced = match folder.parent() {
+            None => Ok(()),
+            Some(parent) if parent == FilePath::new("") => sync_folder(FilePath::new(".")),
+            Some(parent) => sync_folder(parent),
+        };
+        match synced {
+            // It stands where we may not look, or where nothing is ever written: then we did not make it.
+            Err(error) if depth == missing && is_not_ours(&error) => {}
+            synced => synced?,
         }
     }
     Ok(())
+}
+
+fn is_not_ours(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported
+    )
 }
 
 fn sync_parent(path: &FilePath) -> StoreResult<()> {
@@ -294,7 +316,7 @@ fn sync_parent(path: &FilePath) -> StoreResult<()> {
 }
 
 /// Makes the names in `folder` durable.
-fn sync_folder(folder: &FilePath) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &FilePath) -> io::Result<()> {
     // Elsewhere a folder cannot be opened as a file, and renames are journaled.
     if cfg!(unix) {
         File::open(folder)?.sync_all()

@@ -22,7 +22,7 @@ pub mod read;
 pub mod store;
 pub mod write;
 
-mod files;
+pub(crate) mod files;
 mod throttle;
 
 use std::{collections::BTreeMap, fmt, str::FromStr};

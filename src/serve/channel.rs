@@ -205,7 +205,7 @@ impl App {
         held: Held,
         answer: Answer,
     ) -> Result<Answer, Problem> {
-        let receipt = self.append(delivery).await?;
+        let (receipt, kept) = self.append(delivery).await?;
         if let Err(error) = held.channel.complete(held.after).await {
             // The spool has it: it is put back at the next start.
             tracing::warn!(error = error.chain(), "offset not in the ledger yet");
@@ -213,6 +213,7 @@ impl App {
         self.answered(held.key, &answer).await;
         self.remember().await;
         self.note(receipt).await;
+        drop(kept);
         Ok(answer)
     }
 

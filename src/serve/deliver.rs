@@ -6,6 +6,7 @@ use crate::{
     clock::Timestamp,
     config::{Name, StreamName, parse_timestamp},
     error::{Error, ErrorKind},
+    failpoint,
     raw::{Page, PageFacts},
     receive::{
         Delivery, ReceiptId,
@@ -16,7 +17,7 @@ use crate::{
             receipt::{Receipt, Stage},
             repair::{fingerprint, path},
         },
-        spool::acknowledger::Acknowledger,
+        spool::{acknowledger::Acknowledger, kept::Kept},
     },
     serve::{
         app::App,
@@ -126,10 +127,11 @@ impl App {
         claim: Option<KeyClaim>,
         answer: Answer,
     ) -> Result<Answer, Problem> {
-        let receipt = self.append(delivery).await?;
+        let (receipt, kept) = self.append(delivery).await?;
         self.answered(claim, &answer).await;
         self.remember().await;
         self.note(receipt).await;
+        drop(kept);
         Ok(answer)
     }
 
@@ -194,7 +196,7 @@ impl App {
         claim: Option<EventClaim>,
     ) -> Result<ReceiptId, Problem> {
         let id = delivery.receipt;
-        let receipt = self.append(delivery).await?;
+        let (receipt, kept) = self.append(delivery).await?;
         if let Some(claim) = claim
             && let Err(error) = claim.complete(id).await
         {
@@ -202,6 +204,7 @@ impl App {
         }
         self.remember().await;
         self.note(receipt).await;
+        drop(kept);
         Ok(id)
     }
 
@@ -214,8 +217,9 @@ impl App {
         }
     }
 
-    /// Makes `delivery` durable, and nothing else: a claim on its key is given free if that fails.
-    pub(crate) async fn append(&self, delivery: Delivery) -> Result<Receipt, Problem> {
+    /// Makes `delivery` durable, and nothing else: a claim on its key is given free if that fails. What keeps it in the spool
+    /// is to be dropped when the ledger was told of it.
+    pub(crate) async fn append(&self, delivery: Delivery) -> Result<(Receipt, Kept), Problem> {
         let receipt = Receipt::of(&delivery, Stage::Spooled);
         let bytes = delivery.page.body.len() as u64;
         let began = self.clock.steady();
@@ -225,10 +229,11 @@ impl App {
             self.note(receipt.clone()).await;
         }
         match self.acknowledger.append(delivery).await {
-            Ok(()) => {
+            Ok(kept) => {
+                failpoint::point("serve::after_keep");
                 let elapsed = (self.clock.steady() - began).to_std().unwrap_or_default();
                 self.metrics.kept(&receipt.stream, bytes, elapsed);
-                Ok(receipt)
+                Ok((receipt, kept))
             }
             Err(error) => {
                 self.metrics.refused("not_durable");

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::support::{certificates::Authority, project::TestProject, s3, serving::Server};
 
 /// Two streams that anybody on this machine may push to.
-const OPEN: &str = "
+pub const OPEN: &str = "
 serve:
   listen: 127.0.0.1:0
   admin_listen: 127.0.0.1:0
@@ -28,14 +28,14 @@ sources:
 /// Producers that send at once.
 const PRODUCERS: usize = 6;
 
-fn project(lake: &str, text: &str) -> TestProject {
+pub fn project(lake: &str, text: &str) -> TestProject {
     let project = TestProject::new("http://127.0.0.1:9", "\n");
     project.write("landfall.yml", &format!("{lake}\n{text}"));
     project
 }
 
 /// Sends one record with its id as its key; returns the status, or nothing if there is no answer.
-async fn send(client: &Client, producers: &str, stream: &str, id: &str) -> Option<u16> {
+pub async fn send(client: &Client, producers: &str, stream: &str, id: &str) -> Option<u16> {
     let sent = client
         .post(format!("{producers}/v1/streams/shop/{stream}/records"))
         .header("content-type", "application/json")
@@ -47,7 +47,7 @@ async fn send(client: &Client, producers: &str, stream: &str, id: &str) -> Optio
 }
 
 /// The ids in the raw log of a stream; each must stand there once.
-fn landed(project: &TestProject, stream: &str) -> BTreeSet<String> {
+pub fn landed(project: &TestProject, stream: &str) -> BTreeSet<String> {
     let rows = project.sql(&format!("SELECT record FROM shop.{stream}__raw"));
     let mut ids = BTreeSet::new();
     for row in rows {

@@ -45,6 +45,7 @@ mod merge_on_read;
 mod model;
 mod passes;
 mod planning;
+mod power;
 mod producers;
 mod producers_oidc;
 mod push;

@@ -5,12 +5,12 @@
 //!                    Replay, Mismatch, InFlight                     └─ answers repeats from here on     (redb)
 //! ```
 //!
-//! Why no request waits for the ledger's disk: the spool's frames carry key, event id and receipt. Until the frames of a
-//! segment are in the lake **and** [`Ledger::flush`] returned, the segment stays; after a crash [`Ledger::repair`] puts back
-//! what the file lacks, before the first request is taken. So every acknowledged key is on disk at every moment: in the spool
-//! or here.
+//! Why no request waits for the ledger's disk: the spool's frames carry key, event id and receipt. Until the ledger was told
+//! of all in a segment, its frames are in the lake **and** [`Ledger::flush`] returned, in that order, the segment stays; after
+//! a crash [`Ledger::repair`] puts back what the file lacks, before the first request is taken. So every acknowledged key is on
+//! disk at every moment: in the spool or here.
 //!
-//! Order for the receiver: `begin`, spool append, `complete`, `record` the receipt, acknowledge; all in a task of its own, so
+//! Order for the receiver: `begin`, spool append, `complete`, `record` the receipt, let go of the segment, acknowledge; all in a task of its own, so
 //! that a sender who hangs up cannot drop a claim whose delivery is durable. Order for the shipper: raw commit, `record` the
 //! landed receipts, `flush`, remove the segment. At start: [`Ledger::open`], `repair` with every delivery in the spool.
 //!
@@ -44,14 +44,17 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::SendTimeoutError},
+        oneshot,
+    },
     time::{Instant, timeout_at},
 };
 
@@ -179,6 +182,8 @@ struct Inner {
     clock: Clock,
     kept: Kept,
     full: AtomicBool,
+    /// Changes that a full queue did not take in time and that still wait for room in it.
+    late: AtomicUsize,
     opened: Mutex<Opened>,
 }
 
@@ -226,6 +231,7 @@ impl Ledger {
             let (store, opened) = Store::open(&kept.folder)?;
             let inner = Arc::new(Inner {
                 full: AtomicBool::new(store.bytes() > kept.bytes_max),
+                late: AtomicUsize::new(0),
                 store,
                 answers: Claims::new(kept.in_flight_max),
                 events: Claims::new(kept.in_flight_max),
@@ -360,6 +366,10 @@ impl Ledger {
     /// # Errors
     /// [`ErrorKind::Unavailable`] if it is not: the segment must stay.
     pub async fn flush(&self) -> Result<()> {
+        let late = self.inner.late.load(Ordering::Acquire);
+        if late > 0 {
+            return Err(behind().with("late", late));
+        }
         let durable = true;
         self.ask(|reply| Change::Settle { durable, reply }).await?;
         Ok(())
@@ -488,12 +498,35 @@ impl Ledger {
     }
 
     async fn send(&self, change: Change) -> Result<()> {
-        self.inbox.send_timeout(change, SEND_WAIT_MAX).await.map_err(|_| {
-            Error::new(ErrorKind::Unavailable, "write ledger")
-                .with("queue_max", QUEUE_MAX)
-                .with("hint", "its writer is behind or closed; the log says why")
-        })
+        let Err(refused) = self.inbox.send_timeout(change, SEND_WAIT_MAX).await else {
+            return Ok(());
+        };
+        let change = match refused {
+            SendTimeoutError::Timeout(change) | SendTimeoutError::Closed(change) => change,
+        };
+        if change.is_claimed() {
+            self.send_late(change);
+        }
+        Err(behind())
     }
+
+    /// Sends `change` whenever there is room. Until then no [`Ledger::flush`] says that everything is on disk, and the
+    /// segment that knows of it stays. There are no more than claims.
+    fn send_late(&self, change: Change) {
+        self.inner.late.fetch_add(1, Ordering::AcqRel);
+        let ledger = self.clone();
+        tokio::spawn(async move {
+            if ledger.inbox.send(change).await.is_ok() {
+                ledger.inner.late.fetch_sub(1, Ordering::AcqRel);
+            }
+        });
+    }
+}
+
+fn behind() -> Error {
+    Error::new(ErrorKind::Unavailable, "write ledger")
+        .with("queue_max", QUEUE_MAX)
+        .with("hint", "its writer is behind or closed; the log says why")
 }
 
 /// How an event was found.

@@ -1,8 +1,7 @@
 //! The ledger's file: opened, or moved aside and begun anew; read and written in transactions.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -16,6 +15,7 @@ use tracing::{error, warn};
 
 use crate::{
     error::{Error, ErrorKind, Result},
+    raw::files,
     receive::{
         ReceiptId,
         ledger::{
@@ -84,7 +84,7 @@ impl Store {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // Closed first: the file has one owner.
         drop(database.take());
-        fs::create_dir_all(&self.folder).map_err(|error| self.out("make ledger folder", error))?;
+        files::create_folder(&self.folder).map_err(|error| self.out("make ledger folder", error))?;
         let path = self.folder.join(FILE);
         let there = path.exists();
         let (found, opened) = match self.try_open(&path) {
@@ -106,8 +106,7 @@ impl Store {
                 }
             }
         };
-        let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| self.out("make ledger durable", error))?;
+        files::sync_folder(&self.folder).map_err(|error| self.out("make ledger durable", error))?;
         let (found, stamp) = found;
         let stamp = self.stamp.load(Ordering::Relaxed).max(stamp);
         let ((), bytes, stamp) = contained(|| transact(&found, true, stamp, redo))?;

@@ -27,7 +27,8 @@ const GROUP_MAX: usize = 4_096;
 const UNSYNCED_MAX: usize = 16_384;
 /// The same in bytes of answers.
 const UNSYNCED_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Changes kept while the file cannot be written. What comes then is dropped: the spool has it.
+/// Changes kept while the file cannot be written. Receipts that come then are dropped: the spool has them. Of the others
+/// there are no more than claims.
 const BACKLOG_MAX: usize = 65_536;
 /// Time between attempts to open a file again that could not be written. Each checks the whole file.
 const REOPEN_EVERY: Duration = Duration::from_secs(10);
@@ -105,6 +106,14 @@ impl Change {
         matches!(
             self,
             Self::Answer { .. } | Self::Event { .. } | Self::Channel { .. } | Self::Receipts(_)
+        )
+    }
+
+    /// Whether it is remembered in memory under its name until it is written, which bounds how many of its kind there are.
+    pub(super) fn is_claimed(&self) -> bool {
+        matches!(
+            self,
+            Self::Answer { .. } | Self::Event { .. } | Self::Channel { .. }
         )
     }
 
@@ -269,7 +278,7 @@ impl Writer {
                 if let Some(reply) = change.reply() {
                     let _ = reply.send(Err(again(error)));
                 }
-            } else if self.group.len() < BACKLOG_MAX {
+            } else if self.group.len() < BACKLOG_MAX || change.is_claimed() {
                 self.group.push(change);
             } else {
                 dropped += 1;
@@ -278,7 +287,7 @@ impl Writer {
         if dropped > 0 {
             error!(
                 dropped,
-                "the ledger falls behind: what it lacks is put back from the spool at the next start"
+                "the ledger falls behind: receipts that it lacks are put back from the spool at the next start"
             );
         }
     }

@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     receive::{
         Delivery,
-        spool::{Spool, direct::Direct, level::Level},
+        spool::{Spool, direct::Direct, kept::Kept, level::Level},
     },
 };
 
@@ -17,14 +17,15 @@ pub enum Acknowledger {
 }
 
 impl Acknowledger {
-    /// Keeps `delivery`: when this has returned without an error it will not be lost.
+    /// Keeps `delivery`: when this has returned without an error it will not be lost. What is returned is dropped when
+    /// everything that has to be known of it is.
     ///
     /// # Errors
     /// Those of [`Spool::append`] or [`Direct::append`].
-    pub async fn append(&self, delivery: Delivery) -> Result<()> {
+    pub async fn append(&self, delivery: Delivery) -> Result<Kept> {
         match self {
             Self::Spool(spool) => spool.append(delivery).await,
-            Self::Lake(direct) => direct.append(delivery).await,
+            Self::Lake(direct) => direct.append(delivery).await.map(|()| Kept::in_lake()),
         }
     }
 

@@ -1,8 +1,11 @@
 //! What is in the spool and not yet in the lake: known to the writer, who adds, and the shipper, who takes away.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -54,6 +57,23 @@ struct Shelf {
     waiting: Vec<(u64, Timestamp)>,
     /// Since when the open segment has something.
     open: Option<Timestamp>,
+    /// The numbers of segments that hold an [`Untold`] delivery, and of the open one.
+    untold: BTreeSet<u64>,
+}
+
+/// Held for a segment while something that is kept in it is not known elsewhere. Until then it stays: what it tells at the
+/// next start is told by nothing else.
+#[derive(Debug)]
+pub(crate) struct Untold {
+    backlog: Arc<Backlog>,
+    number: u64,
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        self.backlog.shelf().untold.remove(&self.number);
+        self.backlog.sealed.notify_one();
+    }
 }
 
 impl Backlog {
@@ -101,6 +121,15 @@ impl Backlog {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Keeps the segment of this `number` from being taken until the last copy is dropped.
+    pub(crate) fn untold(self: &Arc<Self>, number: u64) -> Arc<Untold> {
+        self.shelf().untold.insert(number);
+        Arc::new(Untold {
+            backlog: Arc::clone(self),
+            number,
+        })
+    }
+
     /// A segment was begun.
     pub(crate) fn opened(&self, now: Timestamp) {
         self.shelf().open = Some(now);
@@ -118,9 +147,13 @@ impl Backlog {
         self.sealed.notify_one();
     }
 
-    /// The segments sealed since the last call, in order.
+    /// The segments that came to be ready since the last call, in order: they are sealed, and nothing in them or before them
+    /// is [`Untold`].
     pub(crate) fn fresh(&self) -> Vec<Sealed> {
-        std::mem::take(&mut self.shelf().fresh)
+        let mut shelf = self.shelf();
+        let untold = shelf.untold.first().copied().unwrap_or(u64::MAX);
+        let ready = shelf.fresh.partition_point(|sealed| sealed.name.number < untold);
+        shelf.fresh.drain(..ready).collect()
     }
 
     /// Segments that were taken come back: whoever took them did not finish.
@@ -130,7 +163,7 @@ impl Backlog {
         shelf.fresh.sort_unstable_by_key(|sealed| sealed.name);
     }
 
-    /// Waits until a segment is sealed; at once if one was since the last call.
+    /// Waits until a segment is sealed, or told of; at once if one was since the last call.
     pub(crate) async fn changed(&self) {
         self.sealed.notified().await;
     }

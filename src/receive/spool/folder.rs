@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    raw::files::{create_folder, sync_folder},
+};
 
 /// The file whose lock says that a server uses the folder. It is never removed: another could lock a new one then.
 const LOCK: &str = "lock";
@@ -182,35 +185,6 @@ fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
 #[cfg(windows)]
 fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
-}
-
-/// Creates `dir` and what is missing above it, each folder synced into its parent.
-fn create_folder(dir: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = dir.ancestors().take_while(|folder| !folder.exists()).collect();
-    for folder in missing
-        .into_iter()
-        .rev()
-        .filter(|folder| *folder != Path::new(""))
-    {
-        match fs::create_dir(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        match folder.parent() {
-            Some(parent) if parent != Path::new("") => sync_folder(parent)?,
-            _ => sync_folder(Path::new("."))?,
-        }
-    }
-    Ok(())
-}
-
-fn sync_folder(dir: &Path) -> io::Result<()> {
-    // Elsewhere a folder cannot be opened as a file, and names are journaled.
-    if cfg!(unix) {
-        File::open(dir)?.sync_all()
-    } else {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@
 //!    └──── acknowledged ──┘                          segment removed when all of it stands ◄───┘
 //! ```
 //!
-//! A segment is written once and never changed. When it is in the lake it goes; what cannot be read is kept aside.
+//! A segment is written once and never changed. It is taken to the lake when the ledger was told of everything in it
+//! ([`Kept`]); when it is there it goes. What cannot be read is kept aside.
 
 pub mod acknowledger;
 pub(crate) mod backlog;
 pub mod direct;
 pub(crate) mod folder;
+pub mod kept;
 pub mod level;
 pub(crate) mod load;
 pub mod pace;
@@ -49,6 +51,7 @@ use crate::{
         spool::{
             backlog::Backlog,
             folder::{Disk, Folder},
+            kept::Kept,
             level::Level,
             recovery::{Recovered, Visit, recover},
             segment::frame_start,
@@ -162,14 +165,15 @@ impl Spool {
         Ok((spool, start.recovered))
     }
 
-    /// Keeps `delivery`: when this has returned without an error it survives the end of the process and a power cut.
+    /// Keeps `delivery`: when this has returned without an error it survives the end of the process and a power cut. It is
+    /// not taken to the lake before what is returned is dropped.
     ///
     /// Whoever stops waiting does not know whether it was kept. Waits while too much else waits to be written.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`] if the spool or its disk is full, or the delivery too long; [`ErrorKind::Unavailable`] if the
     /// disk does not do what it should. It is not kept then.
-    pub async fn append(&self, delivery: Delivery) -> Result<()> {
+    pub async fn append(&self, delivery: Delivery) -> Result<Kept> {
         let gone = || Error::new(ErrorKind::Internal, "spool delivery: the writer is gone");
         let start = frame_start(&delivery)?;
         let bytes = start.len() + delivery.page.body.len();

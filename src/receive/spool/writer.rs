@@ -20,8 +20,9 @@ use crate::{
     failpoint,
     receive::spool::{
         Options,
-        backlog::{Backlog, Sealed},
+        backlog::{Backlog, Sealed, Untold},
         folder::{Folder, Growing},
+        kept::Kept,
         segment::{Ended, Head, SegmentName, stamp},
     },
 };
@@ -55,7 +56,7 @@ pub(crate) struct Waiting {
     /// Its part of the bytes that may wait.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
     /// Told when it is safe.
-    pub(crate) done: oneshot::Sender<Result<()>>,
+    pub(crate) done: oneshot::Sender<Result<Kept>>,
 }
 
 impl Waiting {
@@ -81,6 +82,8 @@ struct Open {
     file: Box<dyn Growing>,
     name: SegmentName,
     since: Timestamp,
+    /// One more for each delivery in it.
+    untold: Arc<Untold>,
     /// What is safe of it.
     bytes: u64,
     deliveries: u64,
@@ -150,19 +153,21 @@ impl Writer {
             self.seal();
         }
         failpoint::point("spool::after_sync");
+        let untold = self.open.as_ref().map(|open| Arc::clone(&open.untold));
         let rotate = |open: &Open| {
             open.bytes >= self.options.segment_bytes || open.deliveries >= self.options.segment_deliveries
         };
         if self.open.as_ref().is_some_and(rotate) {
             self.seal();
         }
-        let failed = outcome.err();
+        // After a failure no segment is open.
+        let untold = outcome.map(|()| untold);
         for waiting in group {
             let bytes = waiting.bytes();
             drop(waiting.permit);
-            let answer = match &failed {
-                None => Ok(()),
-                Some(error) => {
+            let answer = match &untold {
+                Ok(untold) => Ok(Kept::in_segment(untold.clone())),
+                Err(error) => {
                     self.backlog.release(bytes);
                     Err(refused(error))
                 }
@@ -224,8 +229,9 @@ impl Writer {
         self.next += 1;
         self.open = Some(Open {
             file,
-            name,
             since: now,
+            untold: self.backlog.untold(name.number),
+            name,
             bytes: 0,
             deliveries: 0,
         });

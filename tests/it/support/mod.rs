@@ -7,6 +7,7 @@ pub mod answers;
 pub mod api;
 pub mod between;
 pub mod certificates;
+pub mod disk;
 pub mod faulty;
 pub mod project;
 pub mod python;

@@ -2,12 +2,14 @@
 
 use std::{
     fs,
+    future::pending,
     ops::Range,
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use axum::{
@@ -24,7 +26,7 @@ use s3s::{
 };
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
+use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle, time::timeout};
 
 /// A running endpoint with one empty bucket. It ends, and its files go, when this is dropped.
 pub struct S3Server {
@@ -65,6 +67,8 @@ struct Busy {
     stretches: std::sync::Mutex<Vec<Range<u64>>>,
     requests: AtomicU64,
     refused: AtomicU64,
+    /// How long each request takes, one after the other.
+    takes: std::sync::Mutex<Option<Duration>>,
 }
 
 impl Busy {
@@ -120,6 +124,11 @@ async fn answer(State(endpoint): State<Endpoint>, request: Request) -> Response 
     }
     let request = request.map(s3s::Body::http_body_unsync);
     let _turn = endpoint.one_at_a_time.lock().await;
+    let takes = *endpoint.busy.takes.lock().unwrap();
+    if let Some(takes) = takes {
+        // Nothing happens until then.
+        let _ = timeout(takes, pending::<()>()).await;
+    }
     match endpoint.service.call(request).await {
         Ok(response) => response.map(Body::new),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:?}")).into_response(),
@@ -148,6 +157,11 @@ impl S3Server {
             .iter()
             .map(|stretch| from + stretch.start..from + stretch.end);
         *self.busy.stretches.lock().unwrap() = moved.collect();
+    }
+
+    /// Has each request take so long, one after the other.
+    pub fn take(&self, takes: Option<Duration>) {
+        *self.busy.takes.lock().unwrap() = takes;
     }
 
     /// Requests so far, and how many of them were answered 503.

@@ -28,7 +28,12 @@ impl Server {
 
     /// As [`Server::start`], with other arguments.
     pub fn start_with(project: &TestProject, arguments: &[&str]) -> Self {
-        let mut process = project.command(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn(project.command(arguments))
+    }
+
+    /// As [`Server::start`], by a command.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let mut said = Vec::new();
         let mut address = |whom: &str| {

@@ -297,3 +297,49 @@ async fn the_size_counted_is_not_less_than_what_the_file_allocates() {
         "counted {counted} allocated {allocated}"
     );
 }
+
+#[tokio::test]
+async fn what_a_full_queue_did_not_take_in_time_is_written_later_and_until_then_nothing_counts_as_on_disk() {
+    let mut bench = Bench::new().await;
+    let Begun::New(claim) = bench.begin("late", "a", AT_ONCE).await else {
+        panic!("not new");
+    };
+    // Somebody writes, and the writer waits for that to end.
+    let (busy, is_busy) = oneshot::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let held = bench.ledger.clone();
+    let holder = std::thread::spawn(move || {
+        held.inner.store.write(false, |_| {
+            busy.send(()).unwrap();
+            ended.recv().unwrap();
+            Ok(())
+        })
+    });
+    is_busy.await.unwrap();
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..10 {
+        // It may have taken some of what waited before.
+        while bench.ledger.inbox.try_send(Change::Receipts(Vec::new())).is_ok() {}
+        ticks.tick().await;
+    }
+    let error = claim.complete(answer("first")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let error = bench.ledger.flush().await.unwrap_err();
+    assert!(error.to_string().contains("late: 1"), "{error}");
+    end.send(()).unwrap();
+    holder.join().unwrap().unwrap();
+    let mut flushed = bench.ledger.flush().await;
+    for _ in 0..1000 {
+        if flushed.is_ok() {
+            break;
+        }
+        ticks.tick().await;
+        flushed = bench.ledger.flush().await;
+    }
+    flushed.unwrap();
+    bench.restart().await;
+    assert!(matches!(
+        bench.begin("late", "a", AT_ONCE).await,
+        Begun::Replay(_)
+    ));
+}

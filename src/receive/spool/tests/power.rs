@@ -24,6 +24,7 @@ use crate::{
             Options,
             backlog::Backlog,
             folder::{Folder, Growing, Stored},
+            kept::Kept,
             recovery::{Start, recover},
             segment::frame_start,
             writer::{Waiting, Writer},
@@ -301,7 +302,7 @@ impl Day {
         for length in lengths {
             let delivery = delivery("shop.orders", vec![b'x'; *length]);
             self.given.insert(delivery.receipt);
-            let (done, answer) = oneshot::channel::<Result<()>>();
+            let (done, answer) = oneshot::channel::<Result<Kept>>();
             answers.push((delivery.receipt, answer));
             waiting.push(Waiting {
                 start: frame_start(&delivery).unwrap(),
@@ -313,7 +314,7 @@ impl Day {
         self.writer.as_mut().unwrap().commit(waiting);
         for (receipt, mut answer) in answers {
             match answer.try_recv().unwrap() {
-                Ok(()) => self.acknowledged.insert(receipt),
+                Ok(_) => self.acknowledged.insert(receipt),
                 Err(_) => self.refused.insert(receipt),
             };
         }

@@ -296,7 +296,7 @@ async fn a_full_spool_refuses_and_takes_again_when_the_lake_is_back() {
     let mut pressures = vec![spool.level().pressure()];
     let error = loop {
         match spool.append(delivery("shop.orders", vec![b'x'; 1000])).await {
-            Ok(()) => kept += 1,
+            Ok(_) => kept += 1,
             Err(error) => break error,
         }
         pressures.push(spool.level().pressure());
@@ -376,4 +376,45 @@ async fn a_segment_is_shipped_when_it_is_old_while_others_are_appended() {
     let (left, ()) = tokio::join!(shipping, appending);
     assert_eq!(left, NOTHING);
     assert_eq!(receipts(&store, "shop.orders").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_segment_stays_until_all_in_it_is_told_of_and_so_do_those_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        segment_bytes: 1,
+        ..OPTIONS
+    };
+    let (spool, _) = open(dir.path(), options);
+    append(&spool, "shop.orders", &["told of"]).await;
+    let kept = spool.append(delivery("shop.orders", "not yet")).await.unwrap();
+    append(&spool, "shop.customers", &["behind it"]).await;
+    let store = memory();
+    // Told to stop it waits for nobody.
+    let left = drain(&spool, lake(&store, Hand::new().clock())).await;
+    assert_eq!(left.segments, 2);
+    assert_eq!(receipts(&store, "shop.orders").await.len(), 1);
+    assert_eq!(receipts(&store, "shop.customers").await.len(), 0);
+
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let stopped = async {
+        let _ = stopped.await;
+    };
+    let shipping = spool.ship(lake(&store, Hand::new().clock()), stopped, PACE);
+    let telling = async {
+        drop(kept);
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        for _ in 0..2000 {
+            if spool.level().segments == 0 {
+                break;
+            }
+            ticks.tick().await;
+        }
+        assert_eq!(spool.level().segments, 0, "without being asked to stop");
+        stop.send(()).unwrap();
+    };
+    let (left, ()) = tokio::join!(shipping, telling);
+    assert_eq!(left, NOTHING);
+    assert_eq!(receipts(&store, "shop.orders").await.len(), 2);
+    assert_eq!(receipts(&store, "shop.customers").await.len(), 1);
 }
