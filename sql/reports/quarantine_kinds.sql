@@ -1,7 +1,7 @@
 -- in: stream_quarantine, the quarantine of one stream
--- out: class, place, records, record_bytes, expected, found, first_seen, last_seen, batch_first, batch_last, sample
--- grain: one row per class and place, those that were seen last at the end; list positions within a record do not count
--- params: $since (timestamp), $rows_max (integer)
+-- out: class, place, records, record_bytes, expected, found, first_seen, last_seen, batch_first, batch_last, sample, record
+-- grain: one row per class and place; list positions within a record do not count
+-- params: $since (timestamp)
 SELECT
     class,
     regexp_replace(path, '\[[0-9]+\]', '[]', 'g') AS place,
@@ -17,9 +17,8 @@ SELECT
         first_value(_lf_batch || '/' || _lf_page || '/' || _lf_record ORDER BY _lf_batch, _lf_page, _lf_record)
             FILTER (WHERE expected IS NOT NULL),
         first_value(_lf_batch || '/' || _lf_page || '/' || _lf_record ORDER BY _lf_batch, _lf_page, _lf_record)
-    ) AS sample
+    ) AS sample,
+    first_value(record ORDER BY _lf_batch, _lf_page, _lf_record) FILTER (WHERE expected IS NOT NULL) AS record
 FROM stream_quarantine
 GROUP BY class, regexp_replace(path, '\[[0-9]+\]', '[]', 'g')
 HAVING max(quarantined_at) >= $since
-ORDER BY last_seen
-LIMIT $rows_max

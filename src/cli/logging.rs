@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::{
+    cli::lines::{Colours, Lines},
     config::secret::Secret,
     error::{Error, ErrorKind, Result},
 };
@@ -35,10 +36,14 @@ pub(super) fn start(verbose: u8, quiet: bool, format: LogFormat) -> Result<()> {
             .with("variable", VARIABLE)
             .caused_by(source)
     })?;
+    let colours = match io::stderr().is_terminal() {
+        true => Colours::Yes,
+        false => Colours::No,
+    };
     let lines = fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
+        .with_writer(Lines::new(io::stderr, format, colours))
+        .with_ansi(colours == Colours::Yes);
     let started = match format {
         LogFormat::Text => lines.with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

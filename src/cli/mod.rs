@@ -14,6 +14,7 @@ mod extract;
 mod gaps;
 mod init;
 mod lineage;
+mod lines;
 mod logging;
 mod maintain;
 mod output;

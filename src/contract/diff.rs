@@ -102,6 +102,9 @@ pub enum What {
 }
 
 impl What {
+    /// Those that say nothing about values.
+    pub const WORDS: [Self; 2] = [Self::WordsChanged, Self::StatusChanged];
+
     /// The name used in tables and reports, such as `column_added`.
     pub fn as_str(self) -> &'static str {
         match self {

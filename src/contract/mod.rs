@@ -31,6 +31,7 @@ pub mod quality;
 mod record;
 pub mod revisions;
 pub mod sample;
+pub mod service;
 mod times;
 mod undeclared;
 mod widening;

@@ -33,7 +33,7 @@ pub mod write;
 mod tests;
 
 use crate::{
-    contract::{Column, Contract, compat::Mode, lifecycle, quality::QualityRule},
+    contract::{Column, Contract, compat::Mode, lifecycle, quality::QualityRule, service},
     yaml::{
         Place, Problem, Problems,
         edit::Spans,
@@ -153,7 +153,7 @@ fn contract(value: Value<'_>) -> Option<Contract> {
     let fields = value.fields(&sections::CONTRACT)?;
     fields.required("apiVersion", api_version);
     fields.optional("customProperties", custom);
-    fields.optional("slaProperties", service);
+    fields.optional("slaProperties", service_levels);
     fields.required("kind", |value| value.choice(&[("DataContract", ())], &[]));
     let id = fields.required("id", Value::text);
     let version = fields.required("version", version);
@@ -202,8 +202,8 @@ fn custom(value: Value<'_>) -> Option<()> {
     Some(())
 }
 
-/// Of what a contract promises only the day of its end is read.
-fn service(value: Value<'_>) -> Option<()> {
+/// Of what a contract promises the day of its end is read, and what is measured.
+fn service_levels(value: Value<'_>) -> Option<()> {
     for item in value.items()? {
         let entries = item.entries("a property and its value")?;
         let find = |key: &str| entries.iter().find(|entry| entry.key == key);
@@ -212,6 +212,16 @@ fn service(value: Value<'_>) -> Option<()> {
         if let (Some(lifecycle::END), Some(entry), false) = (text("property"), find("value"), is_day) {
             let hint = "write a date, 2026-12-31, or a moment of RFC 3339".to_owned();
             return item.child(entry).refuse("is no day", Some(hint));
+        }
+        let property = text("property").unwrap_or_default();
+        let time = service::time(
+            text("value").unwrap_or_default(),
+            text("unit").unwrap_or_default(),
+        );
+        if service::is_measured(property) && time.is_none() {
+            let hint = "write `value: 4` and `unit: h`, or s, min, d, y".to_owned();
+            let message = format!("{property} is not measured: it has no value and unit that are a time");
+            item.problems.warn(item.node.place, message, Some(hint));
         }
     }
     Some(())

@@ -5,9 +5,6 @@ use serde_json::{Value, json};
 
 use super::diff::{Difference, What};
 
-/// Differences that say nothing about values.
-const WORDS: [What; 2] = [What::WordsChanged, What::StatusChanged];
-
 /// Differences that also say something about all that is in the column.
 const SHAPES: [What; 5] = [
     What::ColumnAdded,
@@ -92,7 +89,7 @@ impl Revisions {
 impl Touched {
     fn speaks_of(&self, path: &str) -> bool {
         let is_one_of = |these: &[What]| these.iter().any(|what| what.as_str() == self.what);
-        if is_one_of(&WORDS) {
+        if is_one_of(&What::WORDS) {
             return false;
         }
         let is_shape = is_one_of(&SHAPES);

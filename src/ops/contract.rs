@@ -5,7 +5,12 @@ pub mod propose;
 pub mod registry;
 pub mod rehearse;
 
-use std::{fs::File, io::Write as _, ops::RangeInclusive, path::Path};
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    ops::RangeInclusive,
+    path::Path,
+};
 
 use arrow::{
     array::{Array as _, AsArray as _, BooleanArray, RecordBatch},
@@ -28,6 +33,7 @@ use crate::{
         judge::{Judge, JudgeOptions},
         lifecycle::Lifecycle,
         odcs,
+        service::ServiceLevels,
     },
     error::{Error, ErrorKind, Result},
     ops::Workspace,
@@ -41,7 +47,7 @@ use crate::{
         quality::{Quality, UnfitRule},
         scan,
     },
-    yaml::Problem,
+    yaml::{Problem, parse::FILE_BYTES_MAX},
 };
 
 /// Largest record judged, in bytes; a larger one is quarantined as `too_large`.
@@ -66,13 +72,35 @@ pub fn read(path: &Path) -> Result<Option<Contract>> {
 
 /// The text of a file; `None` if there is none.
 fn text_of(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::new(ErrorKind::Config, "read contract")
-            .with("path", path.display())
-            .caused_by(source)),
+    let wrong = || Error::new(ErrorKind::Config, "read contract").with("path", path.display());
+    let bytes = match bytes_of(path) {
+        Ok(bytes) => bytes,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(wrong().caused_by(source)),
+    };
+    if bytes.len() > FILE_BYTES_MAX {
+        let problem = format!("the file has more than the {FILE_BYTES_MAX} bytes allowed");
+        return Err(wrong().with("problem", problem));
     }
+    let text = String::from_utf8(bytes);
+    text.map(Some).map_err(|source| wrong().caused_by(source))
+}
+
+/// The bytes of a contract file; of one that is too large, one more than are allowed.
+///
+/// # Errors
+/// Those of the file.
+pub(super) fn bytes_of(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path)?;
+    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What the contract in a file promises about time; nothing if it cannot be read.
+pub(super) fn service_levels(path: &Path) -> ServiceLevels {
+    let text = text_of(path).ok().flatten();
+    text.map_or_else(ServiceLevels::default, |text| ServiceLevels::read(&text))
 }
 
 /// What should be heard about how long the contracts of a stream are still good for, if anything, with their versions.

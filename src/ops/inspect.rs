@@ -198,7 +198,7 @@ pub fn state(stream: &Stream) -> [u8; 32] {
 }
 
 fn hash_file(file: &Path, hasher: &mut Sha256) {
-    match std::fs::read(file) {
+    match contract::bytes_of(file) {
         Ok(text) => {
             hasher.update((text.len() as u64).to_le_bytes());
             hasher.update(&text);
@@ -313,4 +313,4 @@ impl Reason {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

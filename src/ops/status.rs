@@ -6,15 +6,17 @@ use futures::{StreamExt as _, stream};
 
 use crate::{
     clock::Timestamp,
-    config::StreamName,
+    config::{Stream, StreamName},
+    contract::service::ServiceLevels,
     error::Result,
     ops::{
         Workspace,
+        contract::service_levels,
         extract::hydrate::{behind, newest},
         heard::Ear,
     },
-    raw::{layout, log::RawLog},
-    report::status::{Events, Landed, Loads, StreamStatus, loads},
+    raw::{BatchNumber, layout, log::RawLog},
+    report::status::{Events, Landed, Loads, StreamStatus, Times, loads},
     table::AppId,
 };
 
@@ -34,6 +36,7 @@ pub async fn status(workspace: &Workspace, streams: &[StreamName]) -> Result<Vec
             loaded: None,
             loads: None,
             fresh: None,
+            times: Times::default(),
             events: None,
             gap: None,
             error: None,
@@ -93,7 +96,42 @@ async fn look(workspace: &Workspace, status: &mut StreamStatus) -> Result<()> {
     let table = layout::table(&status.stream);
     let loaded = workspace.tables.watermark(&table, &app).await?;
     status.loaded = loaded.map(|batch| batch.get());
+    status.times = times(&log, status, loaded, stream, workspace.clock.now()).await?;
     Ok(())
+}
+
+/// How old the table is, how long it keeps what is landed waiting, and what the contract promises of both.
+async fn times(
+    log: &RawLog,
+    status: &StreamStatus,
+    loaded: Option<BatchNumber>,
+    stream: &Stream,
+    now: Timestamp,
+) -> Result<Times> {
+    let Some(landed) = &status.landed else {
+        return Ok(Times::default());
+    };
+    let is_whole = status.lag() <= 0;
+    let fresh_at = match loaded {
+        // Nothing newer was there to be had.
+        Some(_) if is_whole => Some(landed.last_success_at.map_or(landed.at, |at| at.max(landed.at))),
+        Some(batch) => log.entry(batch).await?.map(|entry| entry.committed_at),
+        None => None,
+    };
+    let waiting = match is_whole {
+        true => None,
+        false => {
+            let next = loaded.map_or(BatchNumber::FIRST, BatchNumber::next);
+            log.entry(next).await?.map(|entry| entry.committed_at)
+        }
+    };
+    let ServiceLevels { freshness, latency } = service_levels(&stream.contract);
+    Ok(Times {
+        freshness: fresh_at.map(|at| age(at, now)),
+        freshness_max: freshness,
+        latency: waiting.map_or(Duration::ZERO, |at| age(at, now)),
+        latency_max: latency,
+    })
 }
 
 /// How long ago `at` was; nothing for what is still to come.

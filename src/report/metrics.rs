@@ -1,6 +1,6 @@
 //! What a monitor wants to know, as OpenMetrics text: <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use crate::{clock::Timestamp, report::status::StreamStatus};
 
@@ -21,6 +21,10 @@ pub struct Circuit {
 /// |---|---|
 /// | `landfall_stream_last_success_timestamp_seconds` | when a pass over the stream last ended well; missing before the first |
 /// | `landfall_stream_fresh` | 1 while that is not longer ago than `fresh_within`, else 0; missing without that setting |
+/// | `landfall_stream_freshness_seconds` | age of what the table has: of its newest batch, or of the last pass that found nothing newer; missing before the first load |
+/// | `landfall_stream_latency_seconds` | how long the oldest batch waits that is not in the table yet, else 0 |
+/// | `landfall_stream_freshness_promised_seconds`, `landfall_stream_latency_promised_seconds` | what the contract promises of them (`slaProperties`); missing if it does not |
+/// | `landfall_stream_promises_kept` | 1 while all of that holds, else 0; missing without a promise |
 /// | `landfall_stream_batches_landed`, `landfall_stream_batches_behind` | raw batches, and those that are not in the table yet |
 /// | `landfall_stream_records` | records of all loads, by `outcome`: merged, superseded, quarantined; what is released leaves the last |
 /// | `landfall_stream_readable` | 0 if the stream's raw log or table cannot be read |
@@ -52,6 +56,35 @@ pub fn text(streams: &[StreamStatus], circuits: &[Circuit], now: Timestamp) -> S
         "landfall_stream_fresh",
         "Whether the last success is recent enough.",
         by_stream(&|stream| stream.fresh.map(i64::from)),
+    );
+    let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    families.gauge(
+        "landfall_stream_freshness_seconds",
+        "Age of what the table has.",
+        by_stream(&|stream| stream.times.freshness.map(whole)),
+    );
+    families.gauge(
+        "landfall_stream_freshness_promised_seconds",
+        "What the contract promises of it.",
+        by_stream(&|stream| stream.times.freshness_max.map(whole)),
+    );
+    families.gauge(
+        "landfall_stream_latency_seconds",
+        "How long what is landed waits for the table.",
+        by_stream(&|stream| {
+            stream.landed.as_ref()?;
+            Some(whole(stream.times.latency))
+        }),
+    );
+    families.gauge(
+        "landfall_stream_latency_promised_seconds",
+        "What the contract promises of it.",
+        by_stream(&|stream| stream.times.latency_max.map(whole)),
+    );
+    families.gauge(
+        "landfall_stream_promises_kept",
+        "Whether all holds that the contract promises about time.",
+        by_stream(&|stream| stream.times.is_kept().map(i64::from)),
     );
     families.gauge(
         "landfall_stream_batches_landed",
@@ -141,7 +174,10 @@ fn labels(pairs: &[(&str, &str)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::StreamName, report::status::Landed};
+    use crate::{
+        config::StreamName,
+        report::status::{Landed, Times},
+    };
 
     #[test]
     fn a_stream_that_was_never_extracted_has_no_last_success() {
@@ -153,6 +189,7 @@ mod tests {
             events: None,
             gap: None,
             fresh: Some(false),
+            times: Times::default(),
             error: None,
         };
         insta::assert_snapshot!(text(&[stream], &[], Timestamp::UNIX_EPOCH), @r#"
@@ -193,14 +230,25 @@ mod tests {
             events: None,
             gap: None,
             fresh: None,
+            times: Times {
+                freshness: Some(Duration::from_millis(90_500)),
+                freshness_max: Some(Duration::from_secs(60)),
+                latency: Duration::ZERO,
+                latency_max: None,
+            },
             error: None,
         };
         let text = text(&[stream], &[], at);
         for line in [
             r#"landfall_stream_last_success_timestamp_seconds{stream="shop.orders"} 1795309506"#,
             r#"landfall_stream_batches_behind{stream="shop.orders"} 2"#,
+            r#"landfall_stream_freshness_seconds{stream="shop.orders"} 90"#,
+            r#"landfall_stream_freshness_promised_seconds{stream="shop.orders"} 60"#,
+            r#"landfall_stream_latency_seconds{stream="shop.orders"} 0"#,
+            r#"landfall_stream_promises_kept{stream="shop.orders"} 0"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{text}");
         }
+        assert!(!text.contains("latency_promised"), "{text}");
     }
 }

@@ -2,22 +2,20 @@
 
 pub mod kinds;
 
-use arrow::array::RecordBatch;
-use datafusion::scalar::ScalarValue;
+use datafusion::prelude::col;
 use serde_json::{Map, Value};
 
 use crate::{
     config::StreamName,
     error::Result,
-    query::{Session, sql_error},
+    query::Session,
     report::{
         counted,
         grid::{Grid, shown},
-        names, rows, shell,
+        quarantine::kinds::{collected, grouped},
+        shell,
     },
 };
-
-const CLASSES: &str = include_str!("../../sql/reports/quarantine_classes.sql");
 
 /// Longest sample shown to people, in characters.
 const SAMPLE_CHARS_MAX: usize = 160;
@@ -49,22 +47,28 @@ pub struct Reason {
     pub record: Option<String>,
 }
 
-/// The reasons of what is in the quarantine of `streams`, at most `rows_max`; nothing is masked.
+/// The reasons of what is in the quarantine of `streams`, at most `rows_max`, the most frequent of each stream first; nothing is
+/// masked.
 ///
 /// # Errors
 /// Those of the query.
 pub async fn reasons(session: &Session, streams: &[StreamName], rows_max: u32) -> Result<Vec<Reason>> {
-    let params = vec![
-        ("streams", names(streams)),
-        ("rows_max", ScalarValue::from(i64::from(rows_max))),
-    ];
-    let rows = session.with_params(CLASSES, params).await?.collect().await;
-    read(&rows.map_err(|source| sql_error("report quarantine", source))?)
-}
-
-fn read(batches: &[RecordBatch]) -> Result<Vec<Reason>> {
-    let rows = rows::objects(batches)?;
-    Ok(rows.iter().map(Reason::of).collect())
+    let mut names: Vec<&StreamName> = streams.iter().collect();
+    names.sort_by_key(|name| name.to_string());
+    let mut reasons: Vec<Reason> = Vec::new();
+    for name in names {
+        let left = (rows_max as usize).saturating_sub(reasons.len());
+        let first = vec![
+            col("records").sort(false, false),
+            col("class").sort(true, false),
+            col("place").sort(true, false),
+        ];
+        let frame = grouped(session, name, None).await?;
+        let frame = frame.sort(first).and_then(|frame| frame.limit(0, Some(left)));
+        let rows = collected(frame).await?;
+        reasons.extend(rows.iter().map(|row| Reason::of(name, row)));
+    }
+    Ok(reasons)
 }
 
 /// The reasons for programs.
@@ -128,11 +132,11 @@ pub fn text(reasons: &[Reason], rows_max: u32) -> String {
 }
 
 impl Reason {
-    fn of(row: &Map<String, Value>) -> Self {
+    fn of(stream: &StreamName, row: &Map<String, Value>) -> Self {
         let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
         let number = |name: &str| row.get(name).and_then(Value::as_u64).unwrap_or_default();
         Self {
-            stream: text("stream").unwrap_or_default(),
+            stream: stream.to_string(),
             class: text("class").unwrap_or_default(),
             place: text("place").unwrap_or_default(),
             records: number("records"),

@@ -1,10 +1,12 @@
 //! How far every stream is.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::{
     clock::Timestamp,
-    config::StreamName,
+    config::{StreamName, read::values::show_duration},
     error::Result,
     query::{Session, sql_error},
     report::{ago, count, grid::Grid, moment, rows, seconds},
@@ -25,6 +27,8 @@ pub struct StreamStatus {
     pub loads: Option<Loads>,
     /// Whether the last success is not longer ago than `fresh_within`; `None` without that setting.
     pub fresh: Option<bool>,
+    /// How old the table is, and how old it may be.
+    pub times: Times,
     /// How far the records are fetched that events name; `None` for a stream without `hydrate`.
     pub events: Option<Events>,
     /// What was pushed and never came, as far as that can be told.
@@ -46,6 +50,67 @@ pub struct Landed {
     pub pages_open: Option<u64>,
     /// When a pass over the stream last ended well.
     pub last_success_at: Option<Timestamp>,
+}
+
+/// How old the table is and how long what is landed waits for it, beside what the contract of the stream promises.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Since the newest batch of the table was landed, or since the last pass that found nothing newer; none before the
+    /// first load.
+    pub freshness: Option<Duration>,
+    /// What is promised of that.
+    pub freshness_max: Option<Duration>,
+    /// How long the oldest batch that is not in the table waits for it.
+    pub latency: Duration,
+    /// What is promised of that.
+    pub latency_max: Option<Duration>,
+}
+
+impl Times {
+    /// Whether everything holds that is promised; none if nothing is.
+    pub fn is_kept(&self) -> Option<bool> {
+        let promised = self.freshness_max.is_some() || self.latency_max.is_some();
+        promised.then(|| self.promises().iter().all(|promise| promise.is_kept()))
+    }
+
+    /// What is promised.
+    fn promises(&self) -> Vec<Promise> {
+        let promise = |name, is, within: Option<Duration>| within.map(|within| Promise { name, is, within });
+        let all = [
+            // Before the first load nothing is old; that it is not there yet is latency.
+            promise(
+                "freshness",
+                self.freshness.unwrap_or_default(),
+                self.freshness_max,
+            ),
+            promise("latency", self.latency, self.latency_max),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
+/// Something that shall not take longer than it says.
+struct Promise {
+    name: &'static str,
+    is: Duration,
+    within: Duration,
+}
+
+impl Promise {
+    fn is_kept(&self) -> bool {
+        self.is <= self.within
+    }
+
+    fn words(&self) -> String {
+        let verdict = if self.is_kept() { "kept" } else { "broken" };
+        let whole = |time: Duration| Duration::from_secs(time.as_secs());
+        format!(
+            "{} {} of {} promised: {verdict}",
+            self.name,
+            show_duration(whole(self.is)),
+            show_duration(self.within)
+        )
+    }
 }
 
 /// Events of another stream that name records of this one.
@@ -138,6 +203,9 @@ pub fn grid(streams: &[StreamStatus]) -> Grid {
         "superseded",
         "quarantined",
         "contract",
+        "fresh_s",
+        "waiting_s",
+        "promises_kept",
         "events_waiting",
         "dead_letters",
         "error",
@@ -159,6 +227,9 @@ pub fn grid(streams: &[StreamStatus]) -> Grid {
             loads.map(|loads| loads.superseded).into(),
             loads.map(|loads| loads.quarantined).into(),
             loads.map(|loads| loads.contract_version.clone()).into(),
+            status.times.freshness.map(|age| age.as_secs()).into(),
+            landed.map(|_| status.times.latency.as_secs()).into(),
+            status.times.is_kept().map(|kept| kept.to_string()).into(),
             status.events.map(|events| events.waiting as u64).into(),
             status.events.map(|events| events.dead_letters as u64).into(),
             status.error.clone().into(),
@@ -209,6 +280,9 @@ pub fn text(streams: &[StreamStatus], now: Timestamp) -> String {
                 count(loads.quarantined),
                 loads.contract_version
             ));
+        }
+        for promise in status.times.promises() {
+            lines.push(format!("  sla     {}", promise.words()));
         }
         if let Some(events) = &status.events {
             lines.extend(events_lines(events));
@@ -284,6 +358,12 @@ mod tests {
                     contract_version: "1.0.0".to_owned(),
                 }),
                 fresh: None,
+                times: Times {
+                    freshness: Some(Duration::from_millis(7_260_500)),
+                    freshness_max: Some(Duration::from_secs(3_600)),
+                    latency: Duration::from_secs(59),
+                    latency_max: Some(Duration::from_secs(60)),
+                },
                 events: Some(Events {
                     batches_behind: 1,
                     waiting: 2,
@@ -298,6 +378,7 @@ mod tests {
                 loaded: None,
                 loads: None,
                 fresh: None,
+                times: Times::default(),
                 events: None,
                 gap: None,
                 error: None,
@@ -314,6 +395,8 @@ mod tests {
                   a window is open after 12 pages: the next extract goes on there
           table   batch 2, 2 behind: run `landfall transform`
           loads   2, last 1970-01-01T00:00:09Z: 100 read = 90 merged + 7 superseded + 3 quarantined (contract 1.0.0)
+          sla     freshness 121m of 1h promised: broken
+          sla     latency 59s of 1m promised: kept
           events  1 raw batch not read yet, 2 waiting for another attempt, 3 given up
                   dead letters: see `landfall gaps`, then `landfall run` with --retry-dead-letters or --discard-dead-letters
           gap     number 7 was never pushed: `landfall run` asks for it
@@ -329,9 +412,9 @@ mod tests {
             .write(crate::report::Format::Csv, &mut out)
             .unwrap();
         insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
-        stream,landed,landed_at,cursor,pages_open,loaded,lag,loaded_at,loads,read,merged,superseded,quarantined,contract,events_waiting,dead_letters,error
-        shop.orders,4,1970-01-01T00:00:00Z,2026-01-02T00:00:00Z,12,2,2,1970-01-01T00:00:09Z,2,100,90,7,3,1.0.0,2,3,
-        shop.customers,,,,,,0,,,,,,,,,,
+        stream,landed,landed_at,cursor,pages_open,loaded,lag,loaded_at,loads,read,merged,superseded,quarantined,contract,fresh_s,waiting_s,promises_kept,events_waiting,dead_letters,error
+        shop.orders,4,1970-01-01T00:00:00Z,2026-01-02T00:00:00Z,12,2,2,1970-01-01T00:00:09Z,2,100,90,7,3,1.0.0,7260,59,false,2,3,
+        shop.customers,,,,,,0,,,,,,,,,,,,,
         ");
     }
 }

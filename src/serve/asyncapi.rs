@@ -27,6 +27,7 @@ use crate::{
             code::{Class, Code},
         },
         routes::{ROUTES, Route},
+        schemas::{Records, records},
     },
 };
 
@@ -39,7 +40,10 @@ pub(crate) fn tell<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, R
         let shown = shown(app, call).await?;
         let origin = call.origin(app);
         let document = document(app, &shown, &origin);
-        let document = document.map_err(|_| Problem::new(Code::Internal, "the log has the cause"))?;
+        let mut document = document.map_err(|_| Problem::new(Code::Internal, "the log has the cause"))?;
+        for records in records(app, &shown.streams).await {
+            describe(records, &mut document);
+        }
         answer(StatusCode::OK, &document)
     })
 }
@@ -95,6 +99,35 @@ fn document(app: &App, shown: &Shown<'_>, origin: &str) -> serde_json::Result<Va
             },
         },
     }))
+}
+
+/// Has the messages of a stream carry what its contract says of `records`. The words of their schemas are those that
+/// AsyncAPI has in common with JSON Schema.
+fn describe(records: Records<'_>, document: &mut Value) {
+    let channel = format!("{}.records", records.stream.name);
+    let example = records.example();
+    let forms = [
+        ("records", records.of_json(), example.map(|one| json!([one]))),
+        (
+            "lines",
+            records.of_lines(),
+            example.map(|one| format!("{one}\n").into()),
+        ),
+    ];
+    if document["channels"].get(&channel).is_none() {
+        return;
+    }
+    for (name, payload, example) in forms {
+        let mut message = document["components"]["messages"][name].clone();
+        message["payload"] = payload;
+        match (example, message["examples"].get_mut(0)) {
+            (Some(example), Some(usual)) => usual["payload"] = example,
+            // One that does not fit is worse than none.
+            _ => message["examples"] = json!([]),
+        }
+        document["channels"][channel.as_str()]["messages"][name] = message;
+    }
+    document["components"]["schemas"][records.component] = records.schema;
 }
 
 /// What can be sent to, in the order of the streams.

@@ -232,6 +232,8 @@ impl App {
             Ok(kept) => {
                 failpoint::point("serve::after_keep");
                 let elapsed = (self.clock.steady() - began).to_std().unwrap_or_default();
+                self.metrics
+                    .acknowledged(&receipt.stream, self.clock.now() - receipt.received_at);
                 self.metrics.kept(&receipt.stream, bytes, elapsed);
                 Ok((receipt, kept))
             }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
+use chrono::TimeDelta;
 
 use crate::{config::StreamName, receive::producer::audit::AuditEvent, serve::app::App};
 
@@ -43,6 +44,7 @@ struct OfStream {
     rejected: AtomicU64,
     tagged: AtomicU64,
     repeated: AtomicU64,
+    acknowledged: Mutex<Durations>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -102,6 +104,14 @@ impl Metrics {
             of.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         lock(&self.kept).add(elapsed);
+    }
+
+    /// A body of `stream` was durable so long after it was complete.
+    pub(crate) fn acknowledged(&self, stream: &StreamName, elapsed: TimeDelta) {
+        if let Some(of) = self.streams.get(stream) {
+            // Somebody may have set the clock back.
+            lock(&of.acknowledged).add(elapsed.to_std().unwrap_or_default());
+        }
     }
 
     /// Records of `stream` were accepted and rejected.
@@ -227,6 +237,12 @@ impl Metrics {
                 let value = count(of).load(Ordering::Relaxed);
                 let _ = writeln!(text, "{name}{{stream=\"{stream}\"}} {value}");
             }
+        }
+        let name = "landfall_acknowledge_seconds";
+        let help = "From when a body was complete until it was durable, which its answer waits for.";
+        head(text, name, help, "histogram");
+        for (stream, of) in &streams {
+            lock(&of.acknowledged).write(text, name, &format!("stream=\"{stream}\""));
         }
     }
 }

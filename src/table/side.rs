@@ -63,12 +63,7 @@ impl Tables {
         let Some(schema) = rows.schema() else {
             return Ok(());
         };
-        let partition_by: Vec<String> = if side.shared {
-            SHARED_BY.map(str::to_owned).to_vec()
-        } else {
-            Vec::new()
-        };
-        let mut table = self.open_or_create(&side.path, &schema, &partition_by).await?;
+        let mut table = self.side(side, &schema).await?;
         // A table of an older version of this program lacks columns that came later.
         let shape = table.shape(Some(&schema))?;
         let mut writer = table.writer(Arc::clone(&shape.schema))?;
@@ -103,42 +98,55 @@ impl Tables {
     /// # Errors
     /// As [`Tables::append_side`].
     pub async fn append_side_once(&self, side: &Side, row: &RecordBatch, load_id: &str) -> Result<bool> {
-        let partition_by: Vec<String> = if side.shared {
-            SHARED_BY.map(str::to_owned).to_vec()
-        } else {
-            Vec::new()
-        };
-        let mut table = self
-            .open_or_create(&side.path, &row.schema(), &partition_by)
-            .await?;
+        let mut table = self.side(side, &row.schema()).await?;
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             if table.has_load(load_id).await? {
                 return Ok(false);
             }
-            let shaped = table.shaped(std::slice::from_ref(row))?;
-            let mut writer = table.writer(shaped.schema)?;
-            for batch in &shaped.rows {
-                writer.write(batch).await?;
-            }
-            let mut actions = writer.close().await?;
-            if let Some(schema) = &shaped.changed {
-                actions.push(Action::Metadata(table.metadata_with(schema)?));
-            }
             // That the row is not there is known of this version and of no other.
-            let appended = CommitBuilder::from(table.once()?)
-                .with_actions(actions)
-                .build(Some(table.state()?), table.delta.log_store(), append())
-                .await;
-            let Err(source) = appended else { return Ok(true) };
-            let before = table.version();
-            table.refresh().await?;
-            if table.version() == before {
-                return Err(lower(source, "append to side table").with("table", &side.path));
+            if table.append_next(row).await? {
+                return Ok(true);
             }
         }
         Err(Error::new(ErrorKind::Conflict, "append to side table")
             .with("table", &side.path)
             .with("attempts_max", COMMIT_ATTEMPTS_MAX))
+    }
+
+    /// The newest version of a side table; none if it is not there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the store does not answer.
+    pub async fn side_version(&self, side: &Side) -> Result<Option<u64>> {
+        Ok(self.open(&side.path).await?.map(|table| table.version()))
+    }
+
+    /// Appends `row` as the version behind `version`, which [`Tables::side_version`] told. False if another writer was
+    /// faster: what was read there may not hold any more.
+    ///
+    /// # Errors
+    /// As [`Tables::append_side`].
+    pub async fn append_side_behind(
+        &self,
+        side: &Side,
+        row: &RecordBatch,
+        version: Option<u64>,
+    ) -> Result<bool> {
+        let mut table = self.side(side, &row.schema()).await?;
+        // One that was not there is made without rows.
+        if table.version() != version.unwrap_or(0) {
+            return Ok(false);
+        }
+        table.append_next(row).await
+    }
+
+    async fn side(&self, side: &Side, schema: &Schema) -> Result<Table> {
+        let partition_by: Vec<String> = if side.shared {
+            SHARED_BY.map(str::to_owned).to_vec()
+        } else {
+            Vec::new()
+        };
+        self.open_or_create(&side.path, schema, &partition_by).await
     }
 
     /// The files whose rows do not count: those beyond the watermark, and those that a load lost a race with.
@@ -243,6 +251,30 @@ impl Table {
             ));
         }
         names.iter().map(|name| StreamName::parse(name)).collect()
+    }
+
+    /// Appends `row` as the next version. False if another writer was faster; then this is the newest version.
+    async fn append_next(&mut self, row: &RecordBatch) -> Result<bool> {
+        let shaped = self.shaped(std::slice::from_ref(row))?;
+        let mut writer = self.writer(shaped.schema)?;
+        for batch in &shaped.rows {
+            writer.write(batch).await?;
+        }
+        let mut actions = writer.close().await?;
+        if let Some(schema) = &shaped.changed {
+            actions.push(Action::Metadata(self.metadata_with(schema)?));
+        }
+        let appended = CommitBuilder::from(self.once()?)
+            .with_actions(actions)
+            .build(Some(self.state()?), self.delta.log_store(), append())
+            .await;
+        let Err(source) = appended else { return Ok(true) };
+        let before = self.version();
+        self.refresh().await?;
+        if self.version() == before {
+            return Err(lower(source, "append to side table").with("table", &self.path));
+        }
+        Ok(false)
     }
 
     /// Whether a side table has a row of the load `load_id`.

@@ -11,18 +11,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::support::{
     api::{Api, Scripted},
-    project::TestProject,
+    project::{TestProject, items_contract},
 };
 
-const CONTENT_CONTRACT: &str = "apiVersion: v3.1.0
-kind: DataContract
-id: shop.items
-version: 1.0.0
-status: active
-schema:
-  - name: items
-    logicalType: object
-    properties:
+const COLUMNS: &str = "
       - { name: a, logicalType: number, customProperties: [{ property: coercion, value: none }] }
       - { name: n, logicalType: integer }
 ";
@@ -50,7 +42,10 @@ fn f144_records_without_an_id_are_told_apart_by_what_they_hold() {
         table: { keys: [_lf_content] }
 ",
     );
-    project.write("contracts/shop.items.odcs.yaml", CONTENT_CONTRACT);
+    project.write(
+        "contracts/shop.items.odcs.yaml",
+        &items_contract("1.0.0", COLUMNS),
+    );
     for expected in [2, 3, 3] {
         project.ok(&["run"]);
         let counts = project.sql("SELECT count(*) n, count(DISTINCT _lf_content) d FROM shop.items");

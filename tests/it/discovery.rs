@@ -11,8 +11,8 @@ use reqwest::{Client, Method, Response, header, redirect};
 use serde_json::{Value, json};
 
 use crate::support::{
-    project::TestProject,
-    python::{judge_openapi, node_modules, schemathesis},
+    project::{ITEMS_CONTRACT, TestProject},
+    python::{self, judge_openapi, node_modules, schemathesis},
     serving::Server,
 };
 
@@ -278,7 +278,45 @@ async fn r124_asyncapi_is_of_the_standard_and_names_streams_to_those_who_may_rea
             assert_eq!(request.send().await.unwrap().status().as_u16(), 401, "{address}");
         }
     }
+    // What a contract asks of records is told to those who may read the stream, with an example that is taken.
+    shop.project
+        .write("contracts/shop.items.odcs.yaml", ITEMS_CONTRACT);
+    server.stop();
+    let server = Server::start(&shop.project);
+    let told = shop.document(&server, "/asyncapi.json", Some(&shop.sender)).await;
+    assert!(!told.to_string().contains("Record.shop.items"));
     let document = shop.document(&server, "/asyncapi.json", Some(&shop.token)).await;
+    assert_eq!(
+        judge_asyncapi(&shop.written("contract", &document)),
+        Vec::<String>::new()
+    );
+    let openapi = shop.document(&server, "/openapi.json", Some(&shop.token)).await;
+    let schema = &document["components"]["schemas"]["Record.shop.items"];
+    assert_eq!(schema["required"], json!(["id", "name", "updated"]));
+    assert_eq!(*schema, openapi["components"]["schemas"]["Record.shop.items"]);
+    let messages = &document["channels"]["shop.items.records"]["messages"];
+    assert_eq!(
+        messages["records"]["payload"]["oneOf"][0]["$ref"],
+        "#/components/schemas/Record.shop.items"
+    );
+    let example = &messages["records"]["examples"][0]["payload"];
+    let (status, answer) = shop.push(&server, "items", None, example).await;
+    assert_eq!(
+        (status, &answer["records"]["rejected"]),
+        (202, &json!(0)),
+        "{answer}"
+    );
+    let line = messages["lines"]["examples"][0]["payload"].as_str().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(line).unwrap(), example[0]);
+    // Somebody else's validator agrees, and finds what does not fit.
+    let mut payload = messages["records"]["payload"].clone();
+    payload["components"] = document["components"].clone();
+    let instances = json!([example, example[0], [{"id": "x"}], 7]);
+    let file = shop.written("all", &json!({ "schema": payload, "instances": instances }));
+    let words = python::run("judge_json.py", &[file.to_str().unwrap()]);
+    let words: Vec<String> = serde_json::from_str(&words).unwrap();
+    let fits: Vec<bool> = words.iter().map(String::is_empty).collect();
+    assert_eq!(fits, [true, true, false, false], "{words:?}");
     let hook = &document["operations"]["shop.hidden_events.webhooks"];
     assert_eq!(hook["security"][0]["name"], "x-secret");
     let event = &document["channels"]["shop.hidden_events.webhooks"]["messages"]["event"];

@@ -10,22 +10,14 @@ use serde_json::{Value, json};
 use crate::support::{
     answers::{Answer, Answers},
     api::Api,
-    project::{ITEMS, TestProject},
+    project::{ITEMS, TestProject, items_contract},
     python::node_modules,
 };
 
 /// What GitHub sends to webhooks, in the versions of its server that are around.
 const EXAMPLES: &str = "@octokit/webhooks-examples@7.6.1";
 
-const CONTRACT: &str = r"apiVersion: v3.1.0
-kind: DataContract
-id: shop.items
-version: 1.0.0
-status: active
-schema:
-  - name: items
-    logicalType: object
-    properties:
+const COLUMNS: &str = "
       - { name: id, logicalType: integer, required: true, primaryKey: true }
       - { name: updated, logicalType: integer, required: true }
       - { name: name, logicalType: string }
@@ -48,7 +40,10 @@ fn item(id: i64) -> Value {
 fn drifted() -> (Api, TestProject) {
     let api = Api::start((0..30).map(item).collect());
     let project = TestProject::new(&api.base_url, ITEMS);
-    project.write("contracts/shop.items.odcs.yaml", CONTRACT);
+    project.write(
+        "contracts/shop.items.odcs.yaml",
+        &items_contract("1.0.0", COLUMNS),
+    );
     project.ok(&["run"]);
     // The last of the first ones comes again with them: the bounds of a window are inclusive.
     api.upsert((29..30).chain(100..130).map(changed).collect());
@@ -220,7 +215,7 @@ fn f165_a_new_version_resolves_only_what_it_speaks_of() {
     let file = "contracts/shop.items.odcs.yaml";
     // Another column came, as one does where contracts evolve by themselves.
     let extra = "      - { name: extra, logicalType: string }\n      - { name: size,";
-    let second = CONTRACT
+    let second = items_contract("1.0.0", COLUMNS)
         .replace("version: 1.0.0", "version: 1.1.0")
         .replace("      - { name: size,", extra);
     project.write(file, &second);
@@ -262,7 +257,7 @@ fn a_release_is_no_load_of_the_report() {
     };
     let before = loads(&project);
     let file = "contracts/shop.items.odcs.yaml";
-    let known = CONTRACT.replace("[new, paid]", "[new, paid, parked]");
+    let known = items_contract("1.0.0", COLUMNS).replace("[new, paid]", "[new, paid, parked]");
     project.write(file, &known);
     project.ok(&["quarantine", "release", "shop.items", "--class", "enum"]);
     let released = project.sql("SELECT released FROM landfall.loads WHERE batch_to < 0");

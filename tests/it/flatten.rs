@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     answers::Answers,
-    project::TestProject,
+    project::{TestProject, items_contract},
     python::{self, READERS},
 };
 
@@ -50,19 +50,8 @@ impl Items {
     }
 
     fn contract(&self, columns: &str) {
-        let text = format!(
-            r"apiVersion: v3.1.0
-kind: DataContract
-id: shop.items
-version: 1.0.0
-status: active
-schema:
-  - name: items
-    logicalType: object
-    properties:
-      - {{ name: id, logicalType: integer, required: true, primaryKey: true }}
-{columns}"
-        );
+        let id = "      - { name: id, logicalType: integer, required: true, primaryKey: true }\n";
+        let text = items_contract("1.0.0", &format!("{id}{columns}"));
         self.project.write(CONTRACT, &text);
     }
 

@@ -9,22 +9,14 @@ use std::{
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
-use crate::support::project::TestProject;
+use crate::support::project::{TestProject, items_contract};
 
 /// How often something is asked for that comes by itself.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-const CONTRACT: &str = r"apiVersion: v3.1.0
-kind: DataContract
-id: shop.items
-version: 1.0.0
-status: active
-schema:
-  - name: items
-    logicalType: object
-    properties:
+const COLUMNS: &str = "
       - { name: id, logicalType: integer, required: true, primaryKey: true }
       - { name: updated, logicalType: integer, required: true }
       - { name: name, logicalType: string, required: true, classification: restricted }
@@ -124,7 +116,10 @@ sources:
         );
         project.write("landfall.yml", &text);
         project.write("secret", "a secret of the sender");
-        project.write("contracts/shop.items.odcs.yaml", CONTRACT);
+        project.write(
+            "contracts/shop.items.odcs.yaml",
+            &items_contract("1.0.0", COLUMNS),
+        );
         let (process, url) = start(&project);
         let [checkout, sender, keeper, other] =
             <[_; 4]>::try_from(tokens.into_iter().map(|(token, _)| token).collect::<Vec<_>>()).unwrap();
@@ -460,7 +455,7 @@ async fn r098_contracts_quarantine_and_drift_are_listed_by_their_last_change() {
     );
     assert!(last["updated_at"].as_str() > color["updated_at"].as_str());
 
-    let deprecated = CONTRACT
+    let deprecated = items_contract("1.0.0", COLUMNS)
         .replace("1.0.0", "1.1.0")
         .replace("status: active", "status: deprecated")
         + "      - { name: color, logicalType: string }\n";

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     answers::Answers,
-    project::{Ran, TestProject},
+    project::{Ran, TestProject, items_contract},
 };
 
 const STREAMS: &str = r"
@@ -17,16 +17,8 @@ const STREAMS: &str = r"
 ";
 
 fn contract(version: &str, colors: &str, name: &str) -> String {
-    format!(
-        r"apiVersion: v3.1.0
-kind: DataContract
-id: shop.items
-version: {version}
-status: active
-schema:
-  - name: items
-    logicalType: object
-    properties:
+    let columns = format!(
+        r"
       - {{ name: id, logicalType: integer, required: true, primaryKey: true }}
       - {{ name: updated, logicalType: integer, required: true }}
       - name: color
@@ -37,7 +29,8 @@ schema:
       - {{ name: name, logicalType: string, {name} }}
       - {{ name: deleted, logicalType: boolean }}
 "
-    )
+    );
+    items_contract(version, &columns)
 }
 
 /// A project with these loads behind it, and a proposed contract.

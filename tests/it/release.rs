@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     answers::{Answer, Answers},
-    project::TestProject,
+    project::{TestProject, items_contract},
 };
 
 /// A stream of items whose source answers with whatever is put into it.
@@ -20,16 +20,8 @@ struct Items {
 
 /// A contract that knows `colors`.
 fn contract(colors: &str) -> String {
-    format!(
-        r"apiVersion: v3.1.0
-kind: DataContract
-id: shop.items
-version: 1.0.0
-status: active
-schema:
-  - name: items
-    logicalType: object
-    properties:
+    let columns = format!(
+        r"
       - {{ name: id, logicalType: integer, required: true, primaryKey: true }}
       - {{ name: updated, logicalType: integer, required: true }}
       - name: color
@@ -39,7 +31,8 @@ schema:
             value: [{colors}]
       - {{ name: deleted, logicalType: boolean }}
 "
-    )
+    );
+    items_contract("1.0.0", &columns)
 }
 
 const UPSERT: &str = "keys: [id], sequence_by: [updated], apply_as_deletes: deleted = true";

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     answers::Answers,
-    project::TestProject,
+    project::{TestProject, items_contract},
     python::{self, READERS},
 };
 
@@ -51,19 +51,8 @@ impl Items {
     }
 
     fn contract(&self, version: &str, columns: &str) {
-        let text = format!(
-            r"apiVersion: v3.1.0
-kind: DataContract
-id: shop.items
-version: {version}
-status: active
-schema:
-  - name: items
-    logicalType: object
-    properties:
-      - {{ name: id, logicalType: integer, required: true, primaryKey: true }}
-{columns}"
-        );
+        let id = "      - { name: id, logicalType: integer, required: true, primaryKey: true }\n";
+        let text = items_contract(version, &format!("{id}{columns}"));
         self.project.write(CONTRACT, &text);
     }
 

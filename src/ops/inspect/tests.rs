@@ -15,7 +15,8 @@ sources:
         table: { keys: [id], sequence_by: [updated] }
 ";
 
-const CONTRACT: &str = "apiVersion: v3.1.0
+/// With a rule, a place and a list.
+pub(crate) const CONTRACT: &str = "apiVersion: v3.1.0
 kind: DataContract
 id: shop.orders
 version: 1.2.0

@@ -144,7 +144,7 @@ fn every_scheme_believes_its_own_request_and_no_other_secret() {
 }
 
 #[test]
-fn a_signature_is_good_as_far_from_now_as_the_tolerance_says() {
+fn f083_a_signature_is_good_as_far_from_now_as_the_tolerance_says() {
     for (webhook, sent, _) in samples(b"{}") {
         let scheme = webhook.scheme.as_str();
         // The sample of `hmac` is signed 123 ms later than the others.
@@ -335,7 +335,7 @@ fn a_body_is_looked_into_only_once_its_signature_holds() {
 }
 
 #[test]
-fn a_body_that_is_no_text_is_verified_byte_by_byte() {
+fn f088_a_body_that_is_no_text_is_verified_byte_by_byte() {
     let body = [0xff, 0x00, 0xfe, b'\r', b'\n', 0xc3];
     for (webhook, sent, _) in samples(&body) {
         let verified = received(&webhook, &sent, NOW).unwrap();

@@ -40,7 +40,7 @@ fn altered(bytes: &[u8], at: prop::sample::Index, change: &Change) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn any_altered_byte_of_a_body_is_refused(
+    fn f084_any_altered_byte_of_a_body_is_refused(
         body in prop::collection::vec(any::<u8>(), 1..200),
         at: prop::sample::Index,
         change in change(),
@@ -55,7 +55,7 @@ proptest! {
     }
 
     #[test]
-    fn any_altered_byte_of_a_signed_header_is_refused(
+    fn f084_any_altered_byte_of_a_signed_header_is_refused(
         body in prop::collection::vec(any::<u8>(), 0..50),
         header: prop::sample::Index,
         at: prop::sample::Index,
@@ -82,7 +82,7 @@ proptest! {
 }
 
 #[test]
-fn a_body_that_means_the_same_is_another() {
+fn f084_a_body_that_means_the_same_is_another() {
     let body = "{\"id\":1,\"name\":\"Zo\u{eb}\"}".as_bytes();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut gzip, body).unwrap();

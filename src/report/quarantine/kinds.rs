@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use datafusion::scalar::ScalarValue;
+use datafusion::{dataframe::DataFrame, error::DataFusionError, prelude::col, scalar::ScalarValue};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -55,21 +55,33 @@ pub struct Kind {
 /// # Errors
 /// Those of the query; [`ErrorKind::Limit`] if more than [`KINDS_MAX`] were seen last at one moment.
 pub async fn kinds(session: &Session, stream: &StreamName, since: Option<Timestamp>) -> Result<Vec<Kind>> {
-    let since = since.unwrap_or(Timestamp::UNIX_EPOCH).timestamp_micros();
-    let params = vec![
-        (
-            "since",
-            ScalarValue::TimestampMicrosecond(Some(since), Some("UTC".into())),
-        ),
-        ("rows_max", ScalarValue::from(KINDS_MAX as i64 + 1)),
-    ];
-    let rows = session
-        .of_quarantine(stream, KINDS, params)
-        .await?
-        .collect()
-        .await;
-    let rows = rows::objects(&rows.map_err(|source| sql_error("report quarantine", source))?)?;
+    let frame = grouped(session, stream, since).await?;
+    let last_seen = frame
+        .drop_columns(&["record"])
+        .and_then(|frame| frame.sort_by(vec![col("last_seen")]))
+        .and_then(|frame| frame.limit(0, Some(KINDS_MAX + 1)));
+    let rows = collected(last_seen).await?;
     whole(rows.iter().map(Kind::of).collect(), KINDS_MAX)
+}
+
+/// The kinds of trouble of `stream` that were seen at `since` or later, in any order.
+pub(super) async fn grouped(
+    session: &Session,
+    stream: &StreamName,
+    since: Option<Timestamp>,
+) -> Result<DataFrame> {
+    let since = since.unwrap_or(Timestamp::UNIX_EPOCH).timestamp_micros();
+    let since = ScalarValue::TimestampMicrosecond(Some(since), Some("UTC".into()));
+    session.of_quarantine(stream, KINDS, vec![("since", since)]).await
+}
+
+/// The rows of `frame`, if it could be planned.
+pub(super) async fn collected(frame: Result<DataFrame, DataFusionError>) -> Result<Vec<Map<String, Value>>> {
+    let rows = match frame {
+        Ok(frame) => frame.collect().await,
+        Err(error) => Err(error),
+    };
+    rows::objects(&rows.map_err(|source| sql_error("report quarantine", source))?)
 }
 
 /// Fills in the sample of each of `kinds`.
@@ -78,12 +90,7 @@ pub async fn kinds(session: &Session, stream: &StreamName, since: Option<Timesta
 /// Those of the query.
 pub async fn read_samples(session: &Session, stream: &StreamName, kinds: &mut [Kind]) -> Result<()> {
     let params = vec![("samples", texts(kinds.iter().map(|kind| kind.sample.as_str())))];
-    let rows = session
-        .of_quarantine(stream, SAMPLES, params)
-        .await?
-        .collect()
-        .await;
-    let rows = rows::objects(&rows.map_err(|source| sql_error("report quarantine", source))?)?;
+    let rows = collected(Ok(session.of_quarantine(stream, SAMPLES, params).await?)).await?;
     let mut records: HashMap<String, String> = rows
         .iter()
         .filter_map(|row| Some((text(row, "sample")?, text(row, "record")?)))

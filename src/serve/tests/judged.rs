@@ -1,8 +1,11 @@
 //! Records that are judged before they are kept.
 
+use std::sync::LazyLock;
+
 use serde_json::json;
 
 use super::*;
+use crate::ops::inspect;
 
 const TAGGED: &str = "
 lake: ./lake
@@ -14,19 +17,12 @@ sources:
       items: { push: {}, table: { keys: [id] } }
 ";
 
-const CONTRACT: &str = "apiVersion: v3.1.0
-kind: DataContract
-id: shop.orders
-version: 1.2.0
-status: active
-schema:
-- name: orders
-  logicalType: object
-  properties:
-  - { name: id, logicalType: integer, required: true, primaryKey: true }
-  - { name: total, logicalType: number, required: true, description: What is paid. }
-  - { name: email, logicalType: string, classification: restricted }
-";
+/// That of those who judge for the server, without its rule in SQL.
+static CONTRACT: LazyLock<String> = LazyLock::new(|| {
+    let (before, rest) = inspect::tests::CONTRACT.split_once("  quality:\n").unwrap();
+    let (_rule, behind) = rest.split_once('\n').unwrap();
+    format!("{before}{behind}")
+});
 
 /// Ten lines of which 3 and 7 do not fit and 5 cannot be read.
 const LINES: &str = "{\"id\":0,\"total\":1}
@@ -89,7 +85,7 @@ fn results(document: &Value) -> Vec<(u64, &str, &str, bool)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn r113_what_does_not_fit_lands_with_a_tag_and_is_named() {
     let place = Place::new();
-    place.contract(CONTRACT);
+    place.contract(&CONTRACT);
     let server = place.start(TAGGED).await;
     let answer = server.send(server.records("application/x-ndjson", LINES)).await;
     assert_eq!(answer.status, 202, "{answer:?}");
@@ -160,7 +156,7 @@ async fn r113_what_does_not_fit_lands_with_a_tag_and_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn r113_r085_what_does_not_fit_is_left_out_and_named() {
     let place = Place::new();
-    place.contract(CONTRACT);
+    place.contract(&CONTRACT);
     let server = place.start(&rejecting()).await;
     let answer = server.send(server.records("application/x-ndjson", LINES)).await;
     assert_eq!(answer.status, 202, "{answer:?}");
@@ -223,7 +219,7 @@ async fn r113_r085_what_does_not_fit_is_left_out_and_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn r113_f102_a_batch_is_refused_as_a_whole_and_so_is_one_of_which_nothing_fits() {
     let place = Place::new();
-    place.contract(CONTRACT);
+    place.contract(&CONTRACT);
     let server = place.start(&rejecting()).await;
     let faults = |answer: &Answer| {
         let document = answer.json();
@@ -307,7 +303,7 @@ async fn r113_a_contract_that_changes_counts_without_a_restart() {
     let unasked = push("items").await.json();
     assert_eq!((unasked.get("contract"), unasked.get("note")), (None, None));
 
-    place.contract(CONTRACT);
+    place.contract(&CONTRACT);
     place.later();
     assert_eq!(
         push("orders").await.json()["records"],
@@ -343,7 +339,7 @@ async fn r113_a_contract_that_changes_counts_without_a_restart() {
         (&json!(false), &json!(null))
     );
 
-    place.contract(CONTRACT);
+    place.contract(&CONTRACT);
     place.later();
     assert_eq!(push("orders").await.json()["contract"], "1.2.0");
     server.stop().await;
@@ -360,7 +356,7 @@ async fn r083_a_repeat_gets_the_answer_of_its_time_whatever_the_contract_has_bec
     place.pace.drain = Duration::from_millis(50);
     let store = Arc::new(super::limits::Gate::new());
     place.store = Arc::clone(&store) as Arc<dyn ObjectStore>;
-    place.contract(CONTRACT);
+    place.contract(&CONTRACT);
     let server = place.start(&rejecting()).await;
     store.close();
     let keyed = |server: &Server| {
@@ -411,7 +407,7 @@ async fn r083_a_repeat_gets_the_answer_of_its_time_whatever_the_contract_has_bec
 #[tokio::test(flavor = "multi_thread")]
 async fn r112_the_description_says_what_fits_to_those_who_may_read_the_stream() {
     let place = Place::new();
-    place.contract(CONTRACT);
+    place.contract(&CONTRACT);
     let [till, web] = super::repeats::tokens(&place);
     let text = super::repeats::KEYED.replace(
         "push: { idempotency: required }",

@@ -9,6 +9,7 @@ pub mod between;
 pub mod certificates;
 pub mod disk;
 pub mod faulty;
+pub mod hooks;
 pub mod project;
 pub mod python;
 pub mod redis;

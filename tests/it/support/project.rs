@@ -50,6 +50,12 @@ schema:
       - { name: deleted, logicalType: boolean }
 ";
 
+/// A contract of `shop.items` of this version with other `columns`, one a line.
+pub fn items_contract(version: &str, columns: &str) -> String {
+    let (head, _) = ITEMS_CONTRACT.split_once("      - {").unwrap();
+    head.replace("1.0.0", version) + columns.trim_start_matches('\n')
+}
+
 thread_local! {
     static LAKE: RefCell<Option<String>> = const { RefCell::new(None) };
 }

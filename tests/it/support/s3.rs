@@ -16,7 +16,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    http::StatusCode,
+    http::{Method, StatusCode},
     response::{IntoResponse as _, Response},
 };
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
@@ -48,6 +48,12 @@ pub struct S3Server {
 /// Any region works; clients insist on one.
 pub const REGION: &str = "us-east-1";
 
+/// The headers that ask for objects to be encrypted where they are kept.
+pub const SEALS: [&str; 2] = [
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id",
+];
+
 /// What S3 says when there are too many requests.
 const SLOW_DOWN: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
     <Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
@@ -64,6 +70,7 @@ struct Endpoint {
 /// Stretches of requests that are answered with 503 SlowDown, counted from the first request of all.
 #[derive(Default)]
 struct Busy {
+    sealed: std::sync::Mutex<Vec<Vec<Option<String>>>>,
     stretches: std::sync::Mutex<Vec<Range<u64>>>,
     requests: AtomicU64,
     refused: AtomicU64,
@@ -119,6 +126,12 @@ pub async fn start() -> S3Server {
 }
 
 async fn answer(State(endpoint): State<Endpoint>, request: Request) -> Response {
+    // The parts of an upload are sealed as it was begun.
+    if request.method() == Method::PUT && request.uri().query().is_none() {
+        let value = |name: &str| Some(request.headers().get(name)?.to_str().unwrap().to_owned());
+        let sealed = SEALS.map(value).to_vec();
+        endpoint.busy.sealed.lock().unwrap().push(sealed);
+    }
     if endpoint.busy.refuses() {
         return (StatusCode::SERVICE_UNAVAILABLE, SLOW_DOWN).into_response();
     }
@@ -167,6 +180,11 @@ impl S3Server {
     /// Requests so far, and how many of them were answered 503.
     pub fn requests(&self) -> (u64, u64) {
         (self.busy.requests.load(SeqCst), self.busy.refused.load(SeqCst))
+    }
+
+    /// The [`SEALS`] of every object that was written so far.
+    pub fn take_sealed(&self) -> Vec<Vec<Option<String>>> {
+        std::mem::take(&mut *self.busy.sealed.lock().unwrap())
     }
 
     /// The `lake:` URL of a prefix in the bucket.
