@@ -37,6 +37,7 @@ pub mod slice;
 pub mod spool;
 pub mod template;
 pub mod text;
+pub mod uploads;
 pub mod versions;
 pub mod webhook;
 

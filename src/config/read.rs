@@ -41,6 +41,7 @@ mod tests_push;
 #[cfg(test)]
 mod tests_schema;
 mod until;
+mod uploads;
 pub mod values;
 mod versions;
 mod webhook;

@@ -13,6 +13,7 @@ use crate::{
         Name,
         producers::{Rates, Scope},
         spool::Spool,
+        uploads::Uploads,
     },
     json::JsonPath,
 };
@@ -35,6 +36,8 @@ pub struct Serve {
     pub timeouts: ServeTimeouts,
     /// Where deliveries are kept until they are in the lake.
     pub spool: Spool,
+    /// How files are taken that are larger than a request may be.
+    pub uploads: Uploads,
     /// The file that who came is appended to; none for the program's own log alone.
     pub audit_log: Option<PathBuf>,
     /// How long requests under way may take to end when it is told to stop. Default 30 s.

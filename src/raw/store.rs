@@ -3,7 +3,8 @@
 use std::{error::Error as StdError, io, str::FromStr as _, sync::Arc, time::Duration};
 
 use object_store::{
-    BackoffConfig, Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode, RetryConfig,
+    BackoffConfig, ClientConfigKey, Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode,
+    RetryConfig,
     aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut},
     path::Path,
     prefix::PrefixStore,
@@ -28,6 +29,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// No request is begun again later than this after its first attempt.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// For a whole answer that has any size: whoever reads it looks at how it comes.
+const FILE_TIMEOUT: &str = "30 days";
+
 /// How long nothing must have been written to a staged file before [`sweep`] takes it for left behind.
 pub const STAGED_AGE_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -40,11 +44,20 @@ pub const STAGED_AGE_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 pub fn open(lake: &Lake) -> Result<Arc<dyn ObjectStore>> {
     match lake.url.scheme() {
         "file" => Ok(Arc::new(open_local(lake)?)),
-        "s3" => open_s3(lake),
+        "s3" => open_s3(lake, None),
         scheme => Err(Error::new(ErrorKind::Config, "open lake")
             .with("scheme", scheme)
             .with("expected", "file or s3")),
     }
+}
+
+/// Opens the bucket in `bucket`, with the settings of a lake, to read objects of any size from it: an answer may take as long as it
+/// does, and whoever reads it has to end one that does not come.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_files(bucket: &Lake) -> Result<Arc<dyn ObjectStore>> {
+    open_s3(bucket, Some(FILE_TIMEOUT))
 }
 
 /// Removes files that dead writers left staged in a local lake, and returns how many. A remote lake has none.
@@ -152,7 +165,7 @@ fn open_local(lake: &Lake) -> Result<DurableLocal> {
         .map_err(|error| lower(error, "open lake", &Path::default()).with("url", &lake.url))
 }
 
-fn open_s3(lake: &Lake) -> Result<Arc<dyn ObjectStore>> {
+fn open_s3(lake: &Lake, timeout: Option<&str>) -> Result<Arc<dyn ObjectStore>> {
     let failed = |error| lower(error, "open lake", &Path::default()).with("url", &lake.url);
     let bucket = lake.url.host_str().unwrap_or_default();
     if bucket.is_empty() {
@@ -176,6 +189,9 @@ fn open_s3(lake: &Lake) -> Result<Arc<dyn ObjectStore>> {
     let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
     if !http_decided && endpoint.is_some_and(|url| url.starts_with("http://")) {
         builder = builder.with_allow_http(true);
+    }
+    if let Some(timeout) = timeout {
+        builder = builder.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), timeout);
     }
     let store = builder
         .with_bucket_name(bucket)

@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod producer;
 pub mod signature;
 pub mod spool;
+pub mod uploads;
 
 use std::{fmt, str::FromStr};
 

@@ -11,6 +11,7 @@ use crate::{
         ledger::Ledger,
         producer::{Producers, limit::Limiter},
         spool::acknowledger::Acknowledger,
+        uploads::Jobs,
     },
     serve::{
         audit::Audit,
@@ -41,6 +42,7 @@ pub(crate) struct App {
     pub(crate) budget: Budget,
     pub(crate) acknowledger: Acknowledger,
     pub(crate) ledger: Ledger,
+    pub(crate) jobs: Jobs,
     pub(crate) lake: Lake,
     pub(crate) hooks: Hooks,
     pub(crate) inspectors: Inspectors,

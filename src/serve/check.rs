@@ -18,7 +18,7 @@ use crate::{
 pub(crate) const RESULTS_MAX: usize = 400;
 
 /// Marks UTF-8. JSON texts must not begin with it (RFC 8259, section 8.1).
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// What a body of records is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +138,24 @@ pub(crate) fn check(form: Form, body: &[u8], push: &Push) -> Result<Checked, Pro
             Err(malformed("#", "the body has no records"))
         }
         _ => Ok(checked),
+    }
+}
+
+/// Reads the lines of `part` as records within the limits of `push`, also if none of them is one: part of something larger.
+///
+/// # Errors
+/// `record_too_large`, `too_many_records`.
+pub(crate) fn check_part(part: &[u8], push: &Push) -> Result<Checked, Problem> {
+    let mut tally = Tally {
+        push,
+        checked: Checked::default(),
+        count: 0,
+        refused: None,
+    };
+    lines(part, &mut |line| tally.take(&part[line]));
+    match tally.refused {
+        Some(refused) => Err(refused),
+        None => Ok(tally.checked),
     }
 }
 

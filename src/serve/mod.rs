@@ -4,6 +4,7 @@
 //! listen ─ edge ─ routes ─► call ─ door (who, may, how fast) ─ body ─┬ records ─┐
 //!                                                                   └ webhook ─┴► ledger ─ ruling (contract) ─ spool ─► answer
 //!                     └ receipts, lists ─ paging ─ lake (what became of it)
+//!                     └ uploads ─ work (fetched, whole?) ─ batches ─► the same ruling and spool, through channels
 //! admin  ─ health, metrics                                                                     └ landed ─► raw logs
 //! ```
 //!
@@ -48,6 +49,7 @@ pub mod shutdown;
 pub mod tls;
 pub mod trace;
 pub(crate) mod unusual;
+pub(crate) mod uploads;
 pub(crate) mod webhook;
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::serve::{
     },
     routes::{KNOWN, Method, REQUIRED, ROUTES, Route},
     schemas,
+    uploads::PARTIAL_UPLOAD,
 };
 
 /// The parts that schemas share.
@@ -126,11 +127,10 @@ fn operation(route: &Route, examples: &Map<String, Value>) -> serde_json::Result
     if examples.contains_key(gives.schema) {
         content["examples"] = referred([gives.schema]);
     }
-    let mut success = json!({
-        "description": gives.meaning,
-        "headers": headers_of(route),
-        "content": { gives.media: content },
-    });
+    let mut success = json!({ "description": gives.meaning, "headers": headers_of(route) });
+    if !gives.media.is_empty() {
+        success["content"] = json!({ gives.media: content });
+    }
     if gives.schema == "Accepted" || gives.schema == "Event" {
         success["links"] = json!({
             "receipt": {
@@ -139,6 +139,14 @@ fn operation(route: &Route, examples: &Map<String, Value>) -> serde_json::Result
                 "description": "Where it is now.",
             },
         });
+    }
+    if let Some((status, meaning)) = also(route) {
+        let mut other = success.clone();
+        other["description"] = meaning.into();
+        if let (204, Some(other)) = (status, other.as_object_mut()) {
+            other.remove("content");
+        }
+        responses.insert(status.to_string(), other);
     }
     responses.insert(gives.status.to_string(), success);
     if route
@@ -153,6 +161,12 @@ fn operation(route: &Route, examples: &Map<String, Value>) -> serde_json::Result
         responses.insert(status.to_string(), failure(&codes));
     }
     responses.insert("default".to_owned(), failure(&[]));
+    if route.method == Method::Head {
+        // An answer to HEAD has no body (RFC 9110, section 9.3.2).
+        for response in responses.values_mut().filter_map(Value::as_object_mut) {
+            response.remove("content");
+        }
+    }
     let mut operation = json!({
         "operationId": route.name,
         "summary": route.summary,
@@ -163,7 +177,7 @@ fn operation(route: &Route, examples: &Map<String, Value>) -> serde_json::Result
         let content: Map<String, Value> = route
             .takes
             .iter()
-            .map(|media| ((*media).to_owned(), body(media)))
+            .map(|media| ((*media).to_owned(), body(route, media)))
             .collect();
         // Whatever an API sends by itself is taken, and be it nothing.
         let is_required = !route.takes.contains(&"*/*");
@@ -210,8 +224,22 @@ fn referred<'a>(names: impl IntoIterator<Item = &'a str>) -> Value {
     Value::Object(referred.collect())
 }
 
-fn body(media: &str) -> Value {
+/// What else an operation answers when it can.
+fn also(route: &Route) -> Option<(u16, &'static str)> {
+    match route.name {
+        "create_job" => Some((200, "The job, which the same request made before.")),
+        "append_to_upload" => Some((204, "The piece is durable, and the file goes on behind it.")),
+        _ => None,
+    }
+}
+
+fn body(route: &Route, media: &str) -> Value {
     match media {
+        "application/json" if route.name == "create_job" => json!({
+            "schema": { "$ref": "#/components/schemas/JobRequest" },
+            "examples": { "file": { "$ref": "#/components/examples/JobRequest" } },
+        }),
+        PARTIAL_UPLOAD => json!({ "schema": { "type": "string", "format": "binary" } }),
         "application/json" => json!({
             "schema": { "$ref": "#/components/schemas/Records" },
             "examples": {
@@ -244,6 +272,15 @@ fn headers_of(route: &Route) -> Value {
         .any(|parameter| parameter.name == KNOWN.name)
     {
         headers["ETag"] = text("Names this answer among all of this address.");
+    }
+    if matches!(route.name, "append_to_upload" | "get_upload_offset") {
+        headers["Upload-Offset"] = text("How many bytes of the file are here.");
+        headers["Upload-Complete"] = text("`?1` if the file is complete.");
+        headers["Upload-Limit"] = text("How much may be sent, in all and at a time.");
+    }
+    if route.name == "create_job" {
+        headers["Location"] = text("The job.");
+        headers["Idempotency-Replayed"] = text("`true` if the job was made by an earlier request.");
     }
     if matches!(route.name, "push_records" | "append_to_channel") {
         headers["Location"] = text("The receipt.");
@@ -296,6 +333,8 @@ impl Method {
             Self::Get => "get",
             Self::Post => "post",
             Self::Put => "put",
+            Self::Patch => "patch",
+            Self::Head => "head",
         }
     }
 }

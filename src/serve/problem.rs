@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use self::code::{Code, Retry};
 use crate::{
@@ -56,6 +57,8 @@ struct Told {
     retry_after: Option<Duration>,
     headers: HeaderMap,
     cause: Option<Arc<Error>>,
+    registered: Option<&'static str>,
+    members: Map<String, Value>,
 }
 
 /// What a problem document says about the request it answers.
@@ -86,6 +89,8 @@ struct Document<'a> {
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
     errors: &'a [Fault],
+    #[serde(flatten)]
+    members: &'a Map<String, Value>,
 }
 
 impl Problem {
@@ -98,6 +103,8 @@ impl Problem {
             retry_after: None,
             headers: HeaderMap::new(),
             cause: None,
+            registered: None,
+            members: Map::new(),
         }))
     }
 
@@ -121,6 +128,20 @@ impl Problem {
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.insert(name, value);
+        self
+    }
+
+    /// Names the type by which a standard knows it, in the place of its own on the documentation page.
+    #[must_use]
+    pub fn known_as(mut self, registered: &'static str) -> Self {
+        self.0.registered = Some(registered);
+        self
+    }
+
+    /// Adds a member of its own to the document (RFC 9457, section 3.2).
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.members.insert(name.to_owned(), value.into());
         self
     }
 
@@ -156,7 +177,10 @@ impl Problem {
         let row = self.0.code.row();
         let retry_after = self.wait_seconds();
         let document = Document {
-            r#type: format!("{}{PAGE}#{}", asked.map_or("", |asked| asked.base), row.name),
+            r#type: match self.0.registered {
+                Some(registered) => registered.to_owned(),
+                None => format!("{}{PAGE}#{}", asked.map_or("", |asked| asked.base), row.name),
+            },
             title: row.title,
             status: row.status.as_u16(),
             detail: &self.0.detail,
@@ -167,8 +191,9 @@ impl Problem {
             retry_after,
             request_id: asked.map(|asked| asked.request_id.as_str()),
             errors: &self.0.faults,
+            members: &self.0.members,
         };
-        // Only strings and numbers: there is nothing serde_json could refuse.
+        // Only JSON of its own kind: there is nothing serde_json could refuse.
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = row.status;

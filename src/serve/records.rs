@@ -24,12 +24,16 @@ use crate::{
         deliver::{Claimed, received},
         problem::{Problem, code::Code},
         ruling::{Asked, Mode, Ruling},
+        uploads,
     },
 };
 
 /// Takes one request.
 pub(crate) fn push<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Result<Response, Problem>> {
-    Box::pin(take(app, call))
+    Box::pin(async move {
+        let taken = take(app, call).await;
+        taken.map_err(|problem| uploads::lead(app, call.stream(), problem))
+    })
 }
 
 async fn take(app: &Arc<App>, call: &mut Call) -> Result<Response, Problem> {
@@ -133,10 +137,18 @@ async fn check_aside(form: Form, body: &bytes::Bytes, push: &Push) -> Result<Che
     aside(bytes, move || check(form, &body, &push)).await?
 }
 
-fn key(call: &Call, push: &Push) -> Result<Option<Key>, Problem> {
+/// The `Idempotency-Key` of a request, if it has one.
+///
+/// # Errors
+/// `idempotency_key_invalid`.
+pub(crate) fn idempotency_key(call: &Call) -> Result<Option<Key>, Problem> {
     let values = call.headers.get_all("idempotency-key").iter();
     let key = Key::from_headers(values.map(HeaderValue::as_bytes));
-    let key = key.map_err(|fault| Problem::new(Code::IdempotencyKeyInvalid, fault.to_string()))?;
+    key.map_err(|fault| Problem::new(Code::IdempotencyKeyInvalid, fault.to_string()))
+}
+
+fn key(call: &Call, push: &Push) -> Result<Option<Key>, Problem> {
+    let key = idempotency_key(call)?;
     if key.is_none() && push.idempotency == Idempotency::Required {
         let detail = "requests to this stream have an Idempotency-Key header";
         return Err(Problem::new(Code::IdempotencyKeyMissing, detail));

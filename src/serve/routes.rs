@@ -20,7 +20,7 @@ use crate::{
         call::Call,
         catalog, channel, docs, lists, openapi,
         problem::{self, Problem, code::Code},
-        receipts, records, webhook,
+        receipts, records, uploads, webhook,
     },
 };
 
@@ -60,6 +60,10 @@ pub(crate) enum Method {
     Post,
     /// Makes so.
     Put,
+    /// Changes a part.
+    Patch,
+    /// Reads headers alone.
+    Head,
 }
 
 /// A header or a parameter of the query.
@@ -140,7 +144,35 @@ const AFTER: Parameter = Parameter {
 };
 
 /// The parameters that must stand. Every other may be left out.
-pub(crate) const REQUIRED: [&str; 2] = [EPOCH.name, OFFSET.name];
+pub(crate) const REQUIRED: [&str; 4] = [EPOCH.name, OFFSET.name, AT.name, IS_LAST.name];
+
+const AT: Parameter = Parameter {
+    name: "Upload-Offset",
+    place: "header",
+    meaning: "Where the piece begins: the offset that the job, the answer to the piece before, or `HEAD` told.",
+    schema: r#"{"type":"integer","minimum":0,"maximum":999999999999999}"#,
+};
+
+const IS_LAST: Parameter = Parameter {
+    name: "Upload-Complete",
+    place: "header",
+    meaning: "`?1` if the file ends with the piece.",
+    schema: r#"{"type":"string","enum":["?0","?1"]}"#,
+};
+
+const LENGTH: Parameter = Parameter {
+    name: "Upload-Length",
+    place: "header",
+    meaning: "`bytes` of the job.",
+    schema: r#"{"type":"integer","minimum":0,"maximum":999999999999999}"#,
+};
+
+const ONE_JOB: Parameter = Parameter {
+    name: "Idempotency-Key",
+    place: "header",
+    meaning: "One key for one file: the same request finds the same job. Without it the checksum and the size are that key.",
+    schema: KEY.schema,
+};
 
 const CURSOR: Parameter = Parameter {
     name: "cursor",
@@ -185,152 +217,162 @@ pub(crate) const KNOWN: Parameter = Parameter {
     schema: r#"{"type":"string"}"#,
 };
 
-/// What every route for producers may answer.
-const ASKED: &[Code] = &[
-    Code::Unauthenticated,
-    Code::CredentialsExpired,
-    Code::Forbidden,
-    Code::InvalidRequest,
-    Code::StreamNotFound,
-    Code::ReceiptNotFound,
+/// The codes of `groups`, which are `N`.
+const fn joined<const N: usize>(groups: &[&[Code]]) -> [Code; N] {
+    let mut all = [Code::Internal; N];
+    let (mut found, mut group) = (0, 0);
+    while group < groups.len() {
+        let mut at = 0;
+        while at < groups[group].len() {
+            all[found] = groups[group][at];
+            found += 1;
+            at += 1;
+        }
+        group += 1;
+    }
+    assert!(found == N, "so many codes are in the groups");
+    all
+}
+
+/// Of who asks.
+const NAMED: &[Code] = &[Code::Unauthenticated, Code::CredentialsExpired];
+
+/// Of what is asked for.
+const MEANT: &[Code] = &[Code::Forbidden, Code::InvalidRequest, Code::StreamNotFound];
+
+/// Of how much is asked for.
+const LIMITED: &[Code] = &[
     Code::RateLimited,
     Code::ConcurrencyLimited,
     Code::Overloaded,
     Code::Unavailable,
 ];
+
+/// Of a body.
+const RECEIVED: &[Code] = &[
+    Code::BodyTruncated,
+    Code::BodyTooLarge,
+    Code::BodyTooSlow,
+    Code::UnsupportedEncoding,
+    Code::StorageFull,
+];
+
+/// Of a body that is kept as a delivery.
+const KEPT: &[Code] = &[
+    Code::BodyUndecodable,
+    Code::BodyExpandsTooMuch,
+    Code::ContractViolation,
+    Code::BacklogFull,
+];
+
+/// Of a body with records.
+const READ: &[Code] = &[
+    Code::BodyMalformed,
+    Code::BodyTooDeep,
+    Code::BatchRejected,
+    Code::TooManyRecords,
+    Code::RecordTooLarge,
+    Code::UnsupportedMediaType,
+];
+
+/// What every route for producers may answer.
+const ASKED: &[Code] = &joined::<10>(&[NAMED, MEANT, &[Code::ReceiptNotFound], LIMITED]);
 
 /// What every page for anybody may answer to whoever says who it is.
-const SHOWN: &[Code] = &[
-    Code::Unauthenticated,
-    Code::CredentialsExpired,
-    Code::RateLimited,
-    Code::ConcurrencyLimited,
-    Code::Overloaded,
-    Code::Unavailable,
-];
+const SHOWN: &[Code] = &joined::<6>(&[NAMED, LIMITED]);
 
 /// What every route that asks the lake may answer.
-const TOLD: &[Code] = &[
-    Code::Unauthenticated,
-    Code::CredentialsExpired,
-    Code::Forbidden,
-    Code::InvalidRequest,
-    Code::StreamNotFound,
-    Code::ReceiptNotFound,
-    Code::NotFound,
-    Code::LimitReached,
-    Code::RateLimited,
-    Code::ConcurrencyLimited,
-    Code::Overloaded,
-    Code::LakeBusy,
-    Code::Unavailable,
-    Code::Corrupt,
-];
+const TOLD: &[Code] = &joined::<14>(&[
+    ASKED,
+    &[Code::NotFound, Code::LimitReached, Code::LakeBusy, Code::Corrupt],
+]);
 
-const PUSHED: &[Code] = &[
-    Code::Unauthenticated,
-    Code::CredentialsExpired,
-    Code::Forbidden,
-    Code::InvalidRequest,
-    Code::IdempotencyKeyMissing,
-    Code::IdempotencyKeyInvalid,
-    Code::IdempotencyKeyInUse,
-    Code::IdempotencyKeyReused,
-    Code::BodyMalformed,
-    Code::BodyTooDeep,
-    Code::BodyTruncated,
-    Code::BodyUndecodable,
-    Code::ContractViolation,
-    Code::BatchRejected,
-    Code::BodyTooLarge,
-    Code::BodyExpandsTooMuch,
-    Code::TooManyRecords,
-    Code::RecordTooLarge,
-    Code::BodyTooSlow,
-    Code::UnsupportedMediaType,
-    Code::UnsupportedEncoding,
-    Code::StreamNotFound,
-    Code::StreamGone,
-    Code::RateLimited,
-    Code::ConcurrencyLimited,
-    Code::Overloaded,
-    Code::BacklogFull,
-    Code::Unavailable,
-    Code::StorageFull,
-];
+const PUSHED: &[Code] = &joined::<29>(&[
+    NAMED,
+    MEANT,
+    &[
+        Code::StreamGone,
+        Code::IdempotencyKeyMissing,
+        Code::IdempotencyKeyInvalid,
+        Code::IdempotencyKeyInUse,
+        Code::IdempotencyKeyReused,
+    ],
+    RECEIVED,
+    KEPT,
+    READ,
+    LIMITED,
+]);
 
 /// What is answered to who asks for a channel.
-const CHANNELED: &[Code] = &[
-    Code::Unauthenticated,
-    Code::CredentialsExpired,
-    Code::Forbidden,
-    Code::InvalidRequest,
-    Code::StreamNotFound,
-    Code::ChannelNotFound,
-    Code::StreamGone,
-    Code::Conflict,
-    Code::RateLimited,
-    Code::ConcurrencyLimited,
-    Code::Overloaded,
-    Code::Unavailable,
-];
+const CHANNELED: &[Code] = &joined::<12>(&[
+    NAMED,
+    MEANT,
+    &[Code::ChannelNotFound, Code::StreamGone, Code::Conflict],
+    LIMITED,
+]);
 
 /// What is answered to who appends to a channel.
-const APPENDED: &[Code] = &[
-    Code::Unauthenticated,
-    Code::CredentialsExpired,
-    Code::Forbidden,
-    Code::InvalidRequest,
-    Code::IdempotencyKeyInUse,
-    Code::IdempotencyKeyReused,
-    Code::BodyMalformed,
-    Code::BodyTooDeep,
-    Code::BodyTruncated,
-    Code::BodyUndecodable,
-    Code::ContractViolation,
-    Code::BatchRejected,
-    Code::BodyTooLarge,
-    Code::BodyExpandsTooMuch,
-    Code::TooManyRecords,
-    Code::RecordTooLarge,
-    Code::BodyTooSlow,
-    Code::UnsupportedMediaType,
-    Code::UnsupportedEncoding,
-    Code::StreamNotFound,
-    Code::ChannelNotFound,
-    Code::StreamGone,
-    Code::Conflict,
-    Code::ChannelFenced,
-    Code::OffsetConflict,
-    Code::RateLimited,
-    Code::ConcurrencyLimited,
-    Code::Overloaded,
-    Code::BacklogFull,
-    Code::Unavailable,
-    Code::StorageFull,
-];
+const APPENDED: &[Code] = &joined::<31>(&[
+    CHANNELED,
+    &[
+        Code::ChannelFenced,
+        Code::OffsetConflict,
+        Code::IdempotencyKeyInUse,
+        Code::IdempotencyKeyReused,
+    ],
+    RECEIVED,
+    KEPT,
+    READ,
+]);
 
-const HOOKED: &[Code] = &[
-    Code::SignatureInvalid,
-    Code::Unauthenticated,
-    Code::Forbidden,
-    Code::Conflict,
-    Code::BodyTruncated,
-    Code::BodyUndecodable,
-    Code::ContractViolation,
-    Code::BodyTooLarge,
-    Code::BodyExpandsTooMuch,
-    Code::BodyTooSlow,
-    Code::UnsupportedEncoding,
-    Code::StreamNotFound,
-    Code::StreamGone,
-    Code::RateLimited,
-    Code::ConcurrencyLimited,
-    Code::Overloaded,
-    Code::BacklogFull,
-    Code::Unavailable,
-    Code::StorageFull,
-];
+/// What is answered to who announces a file.
+const ANNOUNCED: &[Code] = &joined::<24>(&[
+    NAMED,
+    MEANT,
+    &[
+        Code::StreamGone,
+        Code::IdempotencyKeyInvalid,
+        Code::IdempotencyKeyReused,
+        Code::UrlNotAllowed,
+        Code::UploadsNotTaken,
+        Code::BodyMalformed,
+        Code::BodyUndecodable,
+        Code::BodyExpandsTooMuch,
+        Code::UnsupportedMediaType,
+        Code::LimitReached,
+    ],
+    RECEIVED,
+    LIMITED,
+]);
+
+/// What is answered to who asks for a job.
+const WATCHED: &[Code] = &joined::<11>(&[NAMED, MEANT, &[Code::JobNotFound, Code::UploadExpired], LIMITED]);
+
+/// What is answered to who sends a piece.
+const SENT: &[Code] = &joined::<20>(&[
+    WATCHED,
+    &[
+        Code::UploadOffsetMismatch,
+        Code::UploadLengthInconsistent,
+        Code::UploadCompleted,
+        Code::UnsupportedMediaType,
+    ],
+    RECEIVED,
+]);
+
+const HOOKED: &[Code] = &joined::<19>(&[
+    &[
+        Code::SignatureInvalid,
+        Code::Unauthenticated,
+        Code::Forbidden,
+        Code::Conflict,
+        Code::StreamNotFound,
+        Code::StreamGone,
+    ],
+    RECEIVED,
+    KEPT,
+    LIMITED,
+]);
 
 /// Every route.
 pub(crate) static ROUTES: &[Route] = &[
@@ -401,6 +443,74 @@ pub(crate) static ROUTES: &[Route] = &[
             meaning: "The body is durable at its offset and will be in the lake.",
         },
         fails: APPENDED,
+    },
+    Route {
+        name: "create_job",
+        method: Method::Post,
+        path: "/v1/streams/{source}/{stream}/jobs",
+        work: uploads::create,
+        summary: "Announces a file of records that is larger than a request may be: to be sent in pieces, or fetched.",
+        scope: Some(Scope::Ingest),
+        parameters: &[ONE_JOB, CODING],
+        takes: &[JSON],
+        gives: Gives {
+            status: 201,
+            media: JSON,
+            schema: "Job",
+            meaning: "The job. `upload` says where the file is sent, if it is.",
+        },
+        fails: ANNOUNCED,
+    },
+    Route {
+        name: "get_job",
+        method: Method::Get,
+        path: "/v1/jobs/{id}",
+        work: uploads::tell,
+        summary: "Says what became of a file.",
+        scope: Some(Scope::Ingest),
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "Job",
+            meaning: "The job.",
+        },
+        fails: WATCHED,
+    },
+    Route {
+        name: "append_to_upload",
+        method: Method::Patch,
+        path: "/v1/jobs/{id}/upload",
+        work: uploads::append,
+        summary: "Sends a piece of a file (draft-ietf-httpbis-resumable-upload). It is durable when this is answered.",
+        scope: Some(Scope::Ingest),
+        parameters: &[AT, IS_LAST, LENGTH],
+        takes: &[uploads::PARTIAL_UPLOAD],
+        gives: Gives {
+            status: 200,
+            media: JSON,
+            schema: "Job",
+            meaning: "The file is complete; its records are landed soon.",
+        },
+        fails: SENT,
+    },
+    Route {
+        name: "get_upload_offset",
+        method: Method::Head,
+        path: "/v1/jobs/{id}/upload",
+        work: uploads::offset,
+        summary: "Says how much of a file is here.",
+        scope: Some(Scope::Ingest),
+        parameters: &[],
+        takes: &[],
+        gives: Gives {
+            status: 204,
+            media: "",
+            schema: "",
+            meaning: "`Upload-Offset` is where the next piece begins, and `Upload-Complete` says whether there is one.",
+        },
+        fails: WATCHED,
     },
     Route {
         name: "push_webhook",
@@ -655,6 +765,8 @@ impl Method {
             Self::Get => MethodFilter::GET,
             Self::Post => MethodFilter::POST,
             Self::Put => MethodFilter::PUT,
+            Self::Patch => MethodFilter::PATCH,
+            Self::Head => MethodFilter::HEAD,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
         ledger::{Kept, Ledger, store::Opened},
         producer::{Producers, limit::Limiter},
         spool::{WAITING_BYTES_MAX, acknowledger::Acknowledger, direct::Direct, pace::Pace, part::Lake},
+        uploads::Jobs,
     },
     serve::{
         app::{App, BUDGET_WAIT_MAX, Works, places},
@@ -39,6 +40,7 @@ use crate::{
         shutdown::Shutdown,
         tls::{Authorities, Clients, Tls, TlsOptions},
         unusual::Unusual,
+        uploads::work,
     },
 };
 
@@ -180,6 +182,7 @@ async fn serve_producers(
             shutdown.clone(),
         )
     });
+    let uploads = work::begin(&app, &shutdown);
     let sweeper = tokio::spawn(sweep(app.ledger.clone(), shipping_stop.clone()));
     app.health.started(&app);
     tracing::info!(streams = app.all_pushed().count(), "deliveries are taken");
@@ -202,6 +205,8 @@ async fn serve_producers(
     {
         tracing::error!("deliveries whose senders are gone were not kept in time");
     }
+    // They end behind the batch they are at, which is shipped yet.
+    uploads.await;
     shipping_stop.stop();
     if let Some(shipper) = shipper {
         // It logs what it leaves; if it panicked, what is left is in the spool.
@@ -282,6 +287,9 @@ async fn open(
             (Acknowledger::Spool(spool), Some(lake))
         }
     };
+    let (uploads, now) = (serve.uploads.clone(), clock.clone());
+    let jobs = tokio::task::spawn_blocking(move || Jobs::open(&uploads, now)).await;
+    let jobs = jobs.map_err(|source| Error::new(ErrorKind::Internal, "open uploads").caused_by(source))??;
     let bytes = usize::try_from(serve.limits.bytes_at_once).unwrap_or(usize::MAX);
     let app = App {
         producers: Producers::new(&project, &clock)?,
@@ -289,6 +297,7 @@ async fn open(
         budget: Budget::new(bytes, BUDGET_WAIT_MAX),
         acknowledger,
         ledger,
+        jobs,
         lake: asked,
         hooks: Hooks::new(&project, clock.clone()),
         inspectors: Inspectors::new(&project, clock.clone()),

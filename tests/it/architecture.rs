@@ -73,7 +73,13 @@ const HOMES: [(&str, &[&str]); 4] = [
     ("deltalake", &["table/", "table.rs"]),
     (
         "reqwest",
-        &["extract/", "push/", "receive/producer/fetch.rs", "serve/tests"],
+        &[
+            "extract/",
+            "push/",
+            "receive/producer/fetch.rs",
+            "serve/tests",
+            "serve/uploads/fetch.rs",
+        ],
     ),
     ("axum", &["serve/", "ops/demo/"]),
     ("clap", &["cli/", "main.rs"]),

@@ -65,5 +65,6 @@ mod servers;
 mod serving;
 mod signers;
 mod support;
+mod uploads;
 mod versions;
 mod widening;

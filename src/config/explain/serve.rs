@@ -8,6 +8,7 @@ use crate::{
         push::{Push, PushAuth},
         serve::{ClientCert, Issuer, Serve, ServeLimits, ServeTimeouts, SigningAlgorithm},
         spool::{Ack, Spool},
+        uploads::Uploads,
     },
 };
 
@@ -53,6 +54,7 @@ pub(super) fn explain_serve(lines: &mut Lines, serve: &Serve) {
         lines.wait("idle", timeouts.idle, usual.idle);
     });
     lines.within("spool", |lines| explain_spool(lines, &serve.spool));
+    lines.within("uploads", |lines| explain_uploads(lines, &serve.uploads));
     lines.optional("audit_log", serve.audit_log.as_ref().map(|path| path.display()));
     lines.wait(
         "shutdown_grace",
@@ -67,6 +69,22 @@ pub(super) fn explain_serve(lines: &mut Lines, serve: &Serve) {
             explain_issuer(lines, issuer)
         });
     }
+}
+
+fn explain_uploads(lines: &mut Lines, uploads: &Uploads) {
+    match uploads.dir.ends_with(Uploads::DIR_DEFAULT) {
+        true => lines.choose("dir", Uploads::DIR_DEFAULT, true),
+        false => lines.set("dir", uploads.dir.display()),
+    }
+    lines.size("size", uploads.bytes_max, Uploads::BYTES_MAX_DEFAULT);
+    lines.size("job_size", uploads.job_bytes_max, Uploads::JOB_BYTES_MAX_DEFAULT);
+    lines.value("jobs", uploads.jobs_max, Uploads::JOBS_MAX_DEFAULT);
+    let allow = uploads.allow.iter().map(|prefix| prefix.url().to_string());
+    lines.choose(
+        "allow",
+        list(&allow.collect::<Vec<_>>()),
+        uploads.allow.is_empty(),
+    );
 }
 
 fn explain_spool(lines: &mut Lines, spool: &Spool) {

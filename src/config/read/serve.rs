@@ -13,11 +13,12 @@ use crate::{
             issuer::{self, check_issuers, issuer},
             producers::{COUNT_MAX, rates},
             source::{name, web_url},
-            spool,
+            spool, uploads,
             values::{absolute, duration, size},
         },
         serve::{ClientCert, Serve, ServeLimits, ServeTimeouts, ServeTls},
         spool::Spool,
+        uploads::Uploads,
     },
     yaml::{
         fields::Value,
@@ -67,6 +68,7 @@ pub(super) static SERVE: Section = Section::new(
         key("limits", Takes::Section(&SERVE_LIMITS)).doc("Bounds on what it takes on."),
         key("timeouts", Takes::Section(&SERVE_TIMEOUTS)).doc("How long it waits for clients."),
         key("spool", Takes::Section(&spool::SPOOL)).doc("Where deliveries are kept until they are in the lake."),
+        key("uploads", Takes::Section(&uploads::UPLOADS)).doc("Files that are larger than a request may be."),
         key("audit_log", File)
             .doc(
                 "A file that one line of JSON is appended to for every request that was let in or turned away, with who, why \
@@ -246,6 +248,10 @@ pub(super) fn serve(value: Value<'_>, dir: &FilePath) -> Option<Serve> {
         Some(value) => spool::spool(value, dir),
         None => Some(Spool::usual(&absolute(dir, ".")?)),
     };
+    let uploads = match fields.value("uploads") {
+        Some(value) => uploads::uploads(value, dir),
+        None => Some(Uploads::usual(&absolute(dir, ".")?)),
+    };
     let audit_log = fields.optional("audit_log", |value| path(value, dir));
     let shutdown_grace = fields
         .optional("shutdown_grace", |value| duration(value, Duration::ZERO..=HOUR))
@@ -270,6 +276,7 @@ pub(super) fn serve(value: Value<'_>, dir: &FilePath) -> Option<Serve> {
         limits,
         timeouts,
         spool: spool?,
+        uploads: uploads?,
         audit_log,
         shutdown_grace,
         tiers: tiers?,

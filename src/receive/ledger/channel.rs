@@ -33,6 +33,9 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChannelName(String);
 
+/// What the names of channels of upload jobs begin with.
+const OF_JOBS: &str = "~job.";
+
 impl ChannelName {
     /// Longest name, in bytes.
     pub const BYTES_MAX: usize = 128;
@@ -49,6 +52,26 @@ impl ChannelName {
         let begins = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
         let sound = begins && text.len() <= Self::BYTES_MAX && text.bytes().all(plain);
         sound.then(|| Self(text.to_owned()))
+    }
+
+    /// The channel of an upload job. No producer can open it: no name of theirs begins so.
+    ///
+    /// ```
+    /// use landfall::receive::ledger::channel::ChannelName;
+    /// let name = ChannelName::of_job("019ab3c4.1").unwrap();
+    /// assert!(ChannelName::new(name.as_str()).is_none());
+    /// assert_eq!(ChannelName::kept(name.as_str()), Some(name));
+    /// ```
+    pub fn of_job(job: &str) -> Option<Self> {
+        Self::new(job).map(|name| Self(format!("{OF_JOBS}{name}")))
+    }
+
+    /// The name that a delivery was kept with: that of a producer or of an upload job.
+    pub fn kept(text: &str) -> Option<Self> {
+        match text.strip_prefix(OF_JOBS) {
+            Some(job) => Self::of_job(job),
+            None => Self::new(text),
+        }
     }
 
     /// The name.

@@ -77,7 +77,7 @@ impl Remembered {
         });
         // As with keys: one that the ledger would not have taken was not in it.
         let channel = facts.channel.as_ref().and_then(|fact| {
-            let name = ChannelName::new(&fact.name)?;
+            let name = ChannelName::kept(&fact.name)?;
             let offset = Key::new(&fact.offset).ok()?;
             let channel = Channel {
                 epoch: fact.epoch,

@@ -11,7 +11,7 @@ use crate::serve::problem::{Problem, code::Code};
 pub const ACCEPTED: &str = "gzip, zstd, deflate, identity";
 
 /// Largest zstd window, as a power of two: 8 MiB, what RFC 9659 allows in HTTP.
-const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+pub(crate) const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// How a body is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -128,6 +128,10 @@ codes! {
         "Send fewer or shorter headers.";
     PreconditionFailed "precondition_failed" Request PRECONDITION_FAILED Never, "A precondition does not hold",
         "What `If-Match` or `If-None-Match` names is not what is stored. Read again, then decide.";
+    UrlNotAllowed "url_not_allowed" Request UNPROCESSABLE_ENTITY Never, "The address may not be fetched",
+        "Files are fetched from addresses below those in `serve.uploads.allow`, without redirects, and not from private addresses that a name leads to. Ask the owner of the server, or send the file instead: leave `url` out.";
+    UploadsNotTaken "uploads_not_taken" Request UNPROCESSABLE_ENTITY Never, "The server takes no upload jobs",
+        "It acknowledges from the lake (`spool.ack: lake`), where a batch whose answer was lost could stand twice. Send batches, or through a channel as `landfall push` does; or have the owner of the server set `ack: spool`.";
 
     UnsupportedMediaType "unsupported_media_type" Serialization UNSUPPORTED_MEDIA_TYPE Never, "The Content-Type is not supported",
         "Use `application/json` for one object or an array of objects, `application/x-ndjson` for JSON Lines.";
@@ -143,6 +147,8 @@ codes! {
         "Objects and arrays may be nested 128 deep.";
     ChecksumMismatch "checksum_mismatch" Serialization BAD_REQUEST Soon, "The bytes do not fit their checksum",
         "The body changed on the way, or the checksum is of something else. Nothing was kept.";
+    SizeMismatch "size_mismatch" Serialization BAD_REQUEST Soon, "The file has another size than was said",
+        "`bytes` is the size of the file as it is sent, packed if it is. Nothing was kept.";
 
     ContractViolation "contract_violation" Contract UNPROCESSABLE_ENTITY Never, "Records break the contract of the stream",
         "The stream rejects what does not fit its contract, and nothing of the body does. `errors` points at what is wrong in the first records, with the code by which the quarantine knows it, too:\n\n\
@@ -167,7 +173,7 @@ codes! {
         "In mode `atomic` one record that cannot be read, or that the contract rejects, refuses the batch. Nothing was kept. Mend the records `errors` points at, or use mode `partial`. The codes are those of `contract_violation`.";
 
     BodyTooLarge "body_too_large" Limit PAYLOAD_TOO_LARGE Never, "The body is too large",
-        "Split the batch. The limits of a stream are in the catalog. What has any size is sent in pieces through a channel, where each is kept once: `landfall push` does that.";
+        "Split the batch. The limits of a stream are in the catalog. What has any size is sent as an upload job, to which the `Link` header and the member `upload` of a refused batch lead, or in pieces through a channel, where each is kept once: `landfall push` does that.";
     BodyExpandsTooMuch "body_expands_too_much" Limit PAYLOAD_TOO_LARGE Never, "The body expands too much",
         "The decoded body is larger than allowed, absolutely or in proportion to what was sent. Split the batch.";
     TooManyRecords "too_many_records" Limit PAYLOAD_TOO_LARGE Never, "The batch has too many records",
@@ -200,6 +206,10 @@ codes! {
         "It was never given, or is older than receipts are kept.";
     ChannelNotFound "channel_not_found" NotFound NOT_FOUND Never, "The channel is not open",
         "Open it with PUT: that says how far it is, if it was open before. A channel that rests for 30 days is forgotten.";
+    JobNotFound "job_not_found" NotFound NOT_FOUND Never, "The job is unknown",
+        "It was made by another producer, was never made, or ended more than 7 days ago.";
+    UploadExpired "upload_expired" Gone GONE Soon, "The upload came too late",
+        "Nothing of the file was sent for 24 hours. Make the job again, with the same request: it begins anew.";
     StreamGone "stream_gone" Gone GONE Never, "The stream was withdrawn",
         "It was announced by `Deprecation` and `Sunset` headers. The `Link` headers lead to what is to be used instead.";
     Conflict "conflict" Conflict CONFLICT Soon, "Somebody else moved first",
@@ -208,6 +218,14 @@ codes! {
         "Only who opened a channel last may append. If that should be you, open it again and go on behind the offset it tells; then the other one is shut out.";
     OffsetConflict "offset_conflict" Conflict CONFLICT Never, "The offset does not follow the last one",
         "The header `Landfall-Offset` has the last durable offset token, if there is one: go on behind it. An append whose token it is has been kept.";
+    UploadOffsetMismatch "mismatching_upload_offset" Conflict CONFLICT Never, "The piece does not begin where the file ends",
+        "`Upload-Offset` of the answer, and the member `expected-offset`, say where to go on. The type of this problem is that of the draft for resumable uploads.";
+    UploadLengthInconsistent "inconsistent_upload_length" Conflict BAD_REQUEST Never, "The pieces are more or fewer bytes than was said",
+        "The file ends where `bytes` of the job says, with the piece that has `Upload-Complete: ?1`. Nothing of this piece was kept.";
+    UploadCompleted "completed_upload" Conflict BAD_REQUEST Never, "The upload is complete",
+        "Nothing more belongs to the file. Ask the job what became of it.";
+    FileChanged "file_changed" Conflict CONFLICT Soon, "The file changed while it was fetched",
+        "Its `ETag` is another than at the first attempt. Nothing was kept. Make the job again, with the checksum of the file as it is now.";
 
     Internal "internal" Backend INTERNAL_SERVER_ERROR Soon, "Something is wrong on this side",
         "This is a defect. The log has the cause under the request id. Whether anything was kept is not known: repeat with the same Idempotency-Key.";
@@ -215,6 +233,8 @@ codes! {
         "What was asked for cannot be read as it was written. The log names the object under the request id.";
     UpstreamRefused "upstream_refused" Backend BAD_GATEWAY Never, "Another system said no",
         "A system this answer depends on refused. The log has its answer under the request id.";
+    FileUnavailable "file_unavailable" Backend BAD_GATEWAY Soon, "The file cannot be fetched",
+        "The server that has it says no, or does not answer after several attempts. Nothing was kept. The same request begins the job anew.";
     Unavailable "unavailable" Backend SERVICE_UNAVAILABLE After(5), "Temporarily unavailable",
         "The storage behind this endpoint does not answer. Nothing was acknowledged; repeat with the same Idempotency-Key.";
     Overloaded "overloaded" Backend SERVICE_UNAVAILABLE After(2), "Too much is being received at once",

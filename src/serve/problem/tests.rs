@@ -102,6 +102,8 @@ fn r086_the_table_of_codes_does_not_change_unseen() {
     414 request uri_too_long
     431 request headers_too_large
     412 request precondition_failed
+    422 request url_not_allowed
+    422 request uploads_not_taken
     415 serialization unsupported_media_type
     415 serialization unsupported_encoding
     400 serialization body_truncated
@@ -109,6 +111,7 @@ fn r086_the_table_of_codes_does_not_change_unseen() {
     400 serialization body_malformed
     400 serialization body_too_deep
     400 serialization checksum_mismatch
+    400 serialization size_mismatch
     422 contract contract_violation
     422 contract batch_rejected
     413 limit body_too_large
@@ -127,13 +130,20 @@ fn r086_the_table_of_codes_does_not_change_unseen() {
     404 not_found stream_not_found
     404 not_found receipt_not_found
     404 not_found channel_not_found
+    404 not_found job_not_found
+    410 gone upload_expired
     410 gone stream_gone
     409 conflict conflict
     409 conflict channel_fenced
     409 conflict offset_conflict
+    409 conflict mismatching_upload_offset
+    400 conflict inconsistent_upload_length
+    400 conflict completed_upload
+    409 conflict file_changed
     500 backend internal
     500 backend corrupt
     502 backend upstream_refused
+    502 backend file_unavailable
     503 backend unavailable
     503 backend overloaded
     503 backend lake_busy

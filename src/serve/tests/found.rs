@@ -268,6 +268,12 @@ async fn the_description_is_that_of_the_router_and_its_parts_are_there() {
             let request = match method.as_str() {
                 "get" => server.get(&url),
                 "put" => server.put(&url),
+                "head" | "patch" => {
+                    let method = method.to_uppercase().parse().unwrap();
+                    server
+                        .client
+                        .request(method, format!("http://{}{url}", server.address))
+                }
                 _ => server
                     .post(&url)
                     .header("content-type", "application/json")
@@ -276,8 +282,9 @@ async fn the_description_is_that_of_the_router_and_its_parts_are_there() {
             let answer = server.send(request).await;
             let described = &operation["responses"][answer.status.to_string()];
             let media = answer.header("content-type").unwrap().split(';').next().unwrap();
+            // An answer to HEAD has no body.
             assert!(
-                described["content"][media].is_object(),
+                described["content"][media].is_object() || method == "head" && described.is_object(),
                 "{method} {path}: {answer:?}"
             );
         }
