@@ -12,7 +12,7 @@
 //!            └─ report     rows → words
 //! cli ─ push    records → a server, from where they are made: a client of our own, which knows nothing else of all this
 //! format (bodies → records) stands below extract and transform, spill (rows beyond memory) below transform and table;
-//! config, clock, error, json, yaml, failpoint stand below all of these; stations never call each other, only `ops` joins them.
+//! config, clock, error, json, yaml, fields, failpoint stand below all of these; stations never call each other, only `ops` joins them.
 //! ```
 //!
 //! Where to change what: a pagination style in `extract/paginate.rs` and `config/`, a rule for a record in `contract/`, what
@@ -27,6 +27,7 @@ pub mod contract;
 pub mod error;
 pub mod extract;
 pub mod failpoint;
+pub mod fields;
 pub mod format;
 pub mod json;
 pub mod ops;

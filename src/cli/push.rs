@@ -48,8 +48,9 @@ const LINE_EVERY: Duration = Duration::from_secs(30);
 /// JSON Lines or one JSON array, plain, gzip or Zstandard; `-` is standard input. Batches are sent one behind the other
 /// through a channel of the server, which knows how far each file is: after any interruption, the same command goes on
 /// where it was, and every record is landed once. What was appended to a file since is sent; a file whose beginning is
-/// another by now is sent from its first record, and a last line that is not whole yet is left for the next time.
-/// Records that are refused stand in a file, with the reasons.
+/// another by now is sent from its first record, and a last line that is not whole yet is left for the next time. Records
+/// that are refused stand in a file, with the reasons, once. What comes slowly, as from `tail -f`, is sent when it has
+/// waited for --batch-age.
 ///
 /// Exit code 4 if any record was refused or is not whole.
 #[derive(Debug, clap::Args)]
@@ -83,6 +84,9 @@ pub(super) struct Args {
     /// Most bytes of a batch before it is packed, as in 4MiB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     batch_bytes: Option<usize>,
+    /// Longest time that a record waits for its batch to be full, as in 200ms
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1s")]
+    batch_age: Duration,
     /// How batches are packed
     #[arg(long, value_name = "CODING", value_enum, default_value = "zstd")]
     pack: Pack,
@@ -137,6 +141,7 @@ pub(super) async fn run(args: &Args) -> Ended {
         },
         records_max: args.batch_records,
         bytes_max: args.batch_bytes,
+        age_max: args.batch_age,
         channel: args.channel.clone(),
         again: args.again,
         dry_run: args.dry_run,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::DateTime;
 use reqwest::header::HeaderMap;
 
-use crate::{clock::Timestamp, config::rate::QuotaHeaders, extract::retry::server_time};
+use crate::{clock::Timestamp, config::rate::QuotaHeaders, extract::retry::server_time, fields::parts};
 
 /// The longest time to a reset that is believed. A longer one is more likely a misread unit than a budget.
 pub const RESET_MAX: Duration = Duration::from_secs(3600);
@@ -22,6 +22,9 @@ const EPOCH_MILLIS_MIN: f64 = 1e12;
 
 /// Without a known limit, this many requests left are few.
 const REMAINING_FEW: u64 = 10;
+
+/// Most quotas that are read of one value of a header, and most policies: each is looked for among the others.
+const QUOTAS_MAX: usize = 100;
 
 /// A server's word about the budget. Headers that cannot be read are as if absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,29 +144,29 @@ fn structured(value: &str, policies: &[(&str, u64)], from: Timestamp) -> Vec<Quo
         }
     };
     if value.contains(';') {
-        let items = value.split(',').map(|item| {
-            let name = item.split(';').next().unwrap_or_default().trim();
+        let items = parts(value, b',').take(QUOTAS_MAX).map(|item| {
+            let name = parts(item, b';').next().unwrap_or_default();
             let limit = policies.iter().find(|(known, _)| *known == name);
             let mut quota = Quota {
                 limit: limit.map(|(_, limit)| *limit),
                 ..Quota::default()
             };
-            item.split(';').for_each(|pair| read(&mut quota, pair));
+            parts(item, b';').for_each(|pair| read(&mut quota, pair));
             quota
         });
         return items.collect();
     }
     let mut quota = Quota::default();
-    value.split(',').for_each(|pair| read(&mut quota, pair));
+    parts(value, b',').for_each(|pair| read(&mut quota, pair));
     vec![quota]
 }
 
 /// The limits of `"burst";q=100;w=60, "day";q=1000;w=86400`, by name.
 fn policies(value: &str) -> Vec<(&str, u64)> {
-    let limits = value.split(',').filter_map(|item| {
-        let mut parts = item.split(';');
-        let name = parts.next()?.trim();
-        let limit = parts.find_map(|part| part.trim().strip_prefix("q=").and_then(leading_number))?;
+    let limits = parts(value, b',').take(QUOTAS_MAX).filter_map(|item| {
+        let mut said = parts(item, b';');
+        let name = said.next()?;
+        let limit = said.find_map(|part| part.strip_prefix("q=").and_then(leading_number))?;
         Some((name, limit))
     });
     limits.collect()

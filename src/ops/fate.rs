@@ -11,7 +11,7 @@ use datafusion::{
     logical_expr::{cast, lit},
     prelude::col,
 };
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::{
     config::StreamName,
@@ -31,6 +31,9 @@ pub const RECORDS_MAX: usize = 400;
 
 /// Reasons told apart.
 pub const REASONS_MAX: usize = 100;
+
+/// Watermarks asked for at once.
+const WATERMARKS_AT_ONCE: usize = 8;
 
 /// What became of a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +83,16 @@ pub struct SetAside {
     pub path: String,
 }
 
+impl Fate {
+    fn of(facts: Option<&PageFacts>, transformed: Option<Transformed>) -> Self {
+        Self {
+            trace_id: facts.and_then(|facts| facts.trace_id.clone()),
+            id_reuse: facts.is_some_and(|facts| facts.id_reuse),
+            transformed,
+        }
+    }
+}
+
 impl Transformed {
     /// Records that went into the table, those included that a newer one of the same key replaced or was before.
     pub fn merged(&self) -> Option<u64> {
@@ -87,26 +100,55 @@ impl Transformed {
     }
 }
 
-/// What became of the page `page` of the raw batch `batch` of `stream`. Raw, the table and the quarantine are asked; nothing
-/// is written.
+/// How far the table of each of `streams` is: the newest raw batch in it, `None` before the first. Nothing of raw is read.
+///
+/// A table that cannot be read is the error of its own stream and of no other.
+pub async fn watermarks(
+    workspace: &Workspace,
+    streams: Vec<StreamName>,
+) -> Vec<(StreamName, Result<Option<BatchNumber>>)> {
+    let watermarks = streams.into_iter().map(|stream| async move {
+        let watermark = watermark(workspace, &stream).await;
+        (stream, watermark)
+    });
+    futures::stream::iter(watermarks)
+        .buffered(WATERMARKS_AT_ONCE)
+        .collect()
+        .await
+}
+
+async fn watermark(workspace: &Workspace, stream: &StreamName) -> Result<Option<BatchNumber>> {
+    let app = AppId::new(stream, AppId::GENERATION);
+    workspace.tables.watermark(&layout::table(stream), &app).await
+}
+
+/// What became of the page `page` of the raw batch `batch` of `stream`. The table is asked first, then raw and, of what is
+/// transformed, the quarantine; nothing is written. The body of a page that is not transformed is not read.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if it is no stream of the project, else those of reading the lake.
 pub async fn fate(workspace: &Workspace, stream: &StreamName, batch: BatchNumber, page: u32) -> Result<Fate> {
     let (source, settings) = workspace.project.stream(stream)?;
-    let stored = stored(workspace, stream, batch, page).await?;
-    let facts = stored.as_ref().map(|(facts, _)| facts);
-    let mut fate = Fate {
-        trace_id: facts.and_then(|facts| facts.trace_id.clone()),
-        id_reuse: facts.is_some_and(|facts| facts.id_reuse),
-        transformed: None,
-    };
-    let app = AppId::new(stream, AppId::GENERATION);
-    let table = layout::table(stream);
-    let watermark = workspace.tables.watermark(&table, &app).await?;
-    if watermark.is_none_or(|mark| mark < batch) {
-        return Ok(fate);
+    let watermark = watermark(workspace, stream).await?;
+    let entry = RawLog {
+        store: Arc::clone(&workspace.store),
+        stream: stream.clone(),
     }
+    .entry(batch)
+    .await?;
+    let store = workspace.store.as_ref();
+    if watermark.is_none_or(|mark| mark < batch) {
+        let facts = match &entry {
+            Some(entry) => held(read::facts(store, entry, page).await)?,
+            None => None,
+        };
+        return Ok(Fate::of(facts.as_ref(), None));
+    }
+    let stored = match &entry {
+        Some(entry) => held(read::page(store, entry, page).await)?,
+        None => None,
+    };
+    let (app, table) = (AppId::new(stream, AppId::GENERATION), layout::table(stream));
     let session = workspace.session()?;
     let mut transformed = Transformed {
         read: stored
@@ -131,26 +173,14 @@ pub async fn fate(workspace: &Workspace, stream: &StreamName, batch: BatchNumber
             transformed.contract_version = told.remove("contract_version").flatten();
         }
     }
-    fate.transformed = Some(transformed);
-    Ok(fate)
+    let facts = stored.as_ref().map(|(facts, _)| facts);
+    Ok(Fate::of(facts, Some(transformed)))
 }
 
-/// The page as it was landed; `None` if raw no longer holds it, or holds something else.
-async fn stored(
-    workspace: &Workspace,
-    stream: &StreamName,
-    batch: BatchNumber,
-    page: u32,
-) -> Result<Option<(PageFacts, Bytes)>> {
-    let log = RawLog {
-        store: Arc::clone(&workspace.store),
-        stream: stream.clone(),
-    };
-    let Some(entry) = log.entry(batch).await? else {
-        return Ok(None);
-    };
-    match read::page(workspace.store.as_ref(), &entry, page).await {
-        Ok(page) => Ok(Some(page)),
+/// What was read; `None` if raw no longer holds it, or holds something else.
+fn held<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
         Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Internal) => Ok(None),
         Err(error) => Err(error),
     }

@@ -10,10 +10,14 @@ use crate::{
     push::{
         batch::Batch,
         client::{Client, Mode, StreamLimits},
+        exchange::Answered,
         sent::{Problem, Sent},
         target::Target,
     },
 };
+
+/// The code of a request to a channel that somebody else has opened since.
+const FENCED: &str = "channel_fenced";
 
 /// A channel that is open for this process, until somebody else opens it.
 #[derive(Clone, Debug)]
@@ -86,18 +90,7 @@ impl Channel {
     /// # Errors
     /// [`ErrorKind::Conflict`] if the channel was opened again since, or is not where it was left; else as [`Client::send`].
     pub async fn append(&mut self, batch: &Batch, offset: &str, mode: Mode) -> Result<Sent> {
-        let path = format!("{}/channels/{}/records", self.target.path(), self.name);
-        let mut url = self.client.url(&path)?;
-        {
-            let mut query = url.query_pairs_mut();
-            query.append_pair("mode", mode.as_str());
-            query.append_pair("epoch", &self.epoch.to_string());
-            query.append_pair("offset", offset);
-            if let Some(after) = &self.offset {
-                query.append_pair("after", after);
-            }
-        }
-        let answered = self.client.post(url, batch, offset, None).await?;
+        let answered = self.post(batch, offset, self.offset.as_deref(), mode).await?;
         let problem = Problem::of(&answered.headers, &answered.body);
         if problem.code == "offset_conflict" {
             let last = answered.headers.get("landfall-offset");
@@ -114,17 +107,70 @@ impl Channel {
         }
         let sent = match self.client.taken(&answered, batch, mode) {
             Ok(sent) => sent,
-            Err(error) if problem.code == "channel_fenced" => {
-                return Err(error.with("channel", &self.name).with(
-                    "hint",
-                    "another process sends through this channel: let one of them end",
-                ));
-            }
-            Err(error) => return Err(error.with("channel", &self.name)),
+            Err(error) => return Err(self.failed(error, &problem)),
         };
         if sent.receipt.is_some() {
             self.offset = Some(offset.to_owned());
         }
         Ok(sent)
+    }
+
+    /// What was answered to `batch`, the last that the channel has, sent in [`Mode::Partial`]; none if there is none, if the
+    /// server has forgotten it, or if it was another batch. Nothing is kept, whatever it is.
+    ///
+    /// # Errors
+    /// As [`Channel::append`] if the channel was opened again since, or the server cannot be asked.
+    pub async fn answer_to_last(&self, batch: &Batch) -> Result<Option<Sent>> {
+        let Some(offset) = &self.offset else {
+            return Ok(None);
+        };
+        // Not behind the last, so that it can be a repeat or nothing.
+        let answered = self.post(batch, offset, None, Mode::Partial).await?;
+        let problem = Problem::of(&answered.headers, &answered.body);
+        match self.client.taken(&answered, batch, Mode::Partial) {
+            Ok(sent) => Ok(Some(sent)),
+            // Whoever asks again may learn it.
+            Err(error)
+                if problem.code == FENCED
+                    || error.kind() == ErrorKind::Unavailable
+                    || matches!(answered.status, 401 | 403) =>
+            {
+                Err(self.failed(error, &problem))
+            }
+            Err(error) => {
+                tracing::warn!(
+                    channel = self.name,
+                    error = error.chain(),
+                    "what was refused of the last batch before the interruption is not known any more"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    async fn post(&self, batch: &Batch, offset: &str, after: Option<&str>, mode: Mode) -> Result<Answered> {
+        let path = format!("{}/channels/{}/records", self.target.path(), self.name);
+        let mut url = self.client.url(&path)?;
+        {
+            let mut query = url.query_pairs_mut();
+            query.append_pair("mode", mode.as_str());
+            query.append_pair("epoch", &self.epoch.to_string());
+            query.append_pair("offset", offset);
+            if let Some(after) = after {
+                query.append_pair("after", after);
+            }
+        }
+        self.client.post(url, batch, offset, None).await
+    }
+
+    fn failed(&self, error: Error, problem: &Problem) -> Error {
+        let error = error.with("channel", &self.name);
+        if problem.code == FENCED {
+            return error.with(
+                "hint",
+                "another process sends through this channel: let one of them end",
+            );
+        }
+        error
     }
 }

@@ -15,7 +15,9 @@ pub mod client;
 pub mod coding;
 mod exchange;
 pub mod key;
+mod place;
 pub mod producer;
+mod reader;
 pub mod records;
 pub mod refused;
 pub mod retry;
@@ -27,3 +29,5 @@ pub mod upload;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_headers;

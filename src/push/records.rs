@@ -94,8 +94,8 @@ pub struct Records<R> {
     unfinished: Option<u64>,
 }
 
-/// A place between two records, and all that stands before it.
-#[derive(Clone, Debug)]
+/// A place between two records, and all that stands before it. By default the beginning.
+#[derive(Clone, Debug, Default)]
 pub struct Position {
     /// How many bytes that is.
     pub end: u64,

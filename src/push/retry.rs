@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use crate::clock::Timestamp;
+use crate::{
+    clock::Timestamp,
+    fields::{parts, whole},
+};
 
 /// Longest pause because an answer said that nothing is left, in a row of requests that all succeed. Buckets fill up all the
 /// time; if it was too short, the next answer says exactly how long.
@@ -95,14 +98,14 @@ pub fn decide(retry: &Retry, outcome: &Outcome<'_>, attempt: u32, now: Timestamp
 /// left is full again.
 pub fn wait_asked(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let Some(text) = text.map(str::trim) else {
-        return exhausted(headers);
-    };
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = Timestamp::from(httpdate::parse_http_date(text).ok()?);
-    Some((until - now).to_std().unwrap_or_default())
+    let asked = text.map(str::trim).and_then(|text| match whole(text) {
+        Some(seconds) => Some(Duration::from_secs(seconds)),
+        None => {
+            let until = Timestamp::from(httpdate::parse_http_date(text).ok()?);
+            Some((until - now).to_std().unwrap_or_default())
+        }
+    });
+    asked.or_else(|| exhausted(headers))
 }
 
 /// How long to wait after a success, so that the next request is not refused.
@@ -115,16 +118,15 @@ fn exhausted(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all("ratelimit").iter();
     let quotas = values
         .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split(','));
+        .flat_map(|list| parts(list, b','));
     quotas
         .filter_map(|quota| {
             let parameter = |name: &str| {
-                let mut parameters = quota
-                    .split(';')
-                    .skip(1)
-                    .filter_map(|parameter| parameter.split_once('='));
-                let (_, value) = parameters.find(|(key, _)| key.trim() == name)?;
-                value.trim().parse::<u64>().ok()
+                let parameters = parts(quota, b';').skip(1);
+                let named = parameters.filter_map(|parameter| parameter.split_once('='));
+                // Of a parameter that stands twice the last counts (RFC 9651, section 4.2.3.2).
+                let (_, value) = named.filter(|(key, _)| *key == name).last()?;
+                whole(value)
             };
             (parameter("r") == Some(0))
                 .then(|| parameter("t"))?

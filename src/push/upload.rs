@@ -10,43 +10,36 @@
 //! kept, and not every folder can be written to. When a file is sent again, its beginning is read and compared: if it is what
 //! the token says, what stands behind is sent (nothing, of a file that is through); if not, it is another file by now, and is
 //! sent from its first record on.
+//!
+//! Records that are refused are durable before the next batch is sent. So at most those of the last one are in doubt: the
+//! token says where that begins, it is sent once more, answered as before, and what does not stand in the file yet is added.
 
 use std::{
-    fmt,
     path::PathBuf,
-    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rand::RngExt as _;
-use tokio::sync::mpsc;
 
 use crate::{
     error::{Error, ErrorKind, Result},
+    failpoint,
     push::{
-        batch::{Batch, Batcher},
         channel::Channel,
         client::{Client, Mode, StreamLimits},
         key::Place,
-        records::{Position, Records},
+        place::Token,
+        reader::{Read, Reader, Reading, Ready},
         refused::{Refusal, RefusedFile},
         sent::Sent,
         source::{Count, Source},
         target::Target,
     },
 };
-
-/// Batches that are ready before they are sent.
-const AHEAD_MAX: usize = 2;
-
-/// Refusals of records that are not sent at all gathered for one batch, if no record comes that is.
-const UNSENT_MAX: usize = 10_000;
-
-/// Names the layout of a token.
-const TOKEN_LAYOUT: &str = "f1";
 
 /// How something is sent.
 #[derive(Clone, Debug)]
@@ -59,6 +52,8 @@ pub struct Options {
     pub records_max: Option<u64>,
     /// Most bytes of a batch; likewise.
     pub bytes_max: Option<usize>,
+    /// Longest time that a record waits for others to fill its batch, when they come slowly.
+    pub age_max: Duration,
     /// The channel; none for that of a file, and for standard input, which cannot be resumed then.
     pub channel: Option<String>,
     /// Whether all of a file is sent again that is through already.
@@ -89,7 +84,7 @@ pub struct Summary {
     pub replayed: u64,
     /// Records taken; in a dry run, those that would be sent.
     pub records: u64,
-    /// Records not taken.
+    /// Records not taken; without those of an earlier call that still stand in the file of refused records.
     pub refused: u64,
     /// Records taken of which the server says that they do not fit: they are quarantined when they are loaded.
     pub misfits: u64,
@@ -105,62 +100,6 @@ pub struct Summary {
     pub first_receipt: Option<String>,
     /// The last receipt.
     pub last_receipt: Option<String>,
-}
-
-/// How far a file is through: the pass over it, the bytes of it that are durable, and their digest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Token {
-    /// The epoch in which it was begun, so that no token is ever given twice.
-    pass: u64,
-    bytes: u64,
-    digest: String,
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{TOKEN_LAYOUT}.{}.{}.{}", self.pass, self.bytes, self.digest)
-    }
-}
-
-impl FromStr for Token {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let mut parts = text.split('.');
-        let mut next = || parts.next().unwrap_or_default();
-        let (layout, pass, bytes, digest) = (next(), next().parse(), next().parse(), next().to_owned());
-        match (layout, pass, bytes, parts.next()) {
-            (TOKEN_LAYOUT, Ok(pass), Ok(bytes), None) if !digest.is_empty() => {
-                Ok(Self { pass, bytes, digest })
-            }
-            _ => Err(Error::new(ErrorKind::Conflict, "read offset of channel")
-                .with(
-                    "problem",
-                    "it was not given by `landfall push`, or by a newer one",
-                )
-                .with("hint", "send through another channel")),
-        }
-    }
-}
-
-/// A batch, and all that is to be known of it when it is answered.
-struct Ready {
-    batch: Batch,
-    /// Where each of its records begins in the file.
-    starts: Vec<u64>,
-    /// Records that stand among them and are not sent.
-    unsent: Vec<Refusal>,
-    /// The end of the last of them all.
-    position: Position,
-}
-
-/// What the reader has to tell.
-enum Read {
-    /// The beginning is not what it was: it is sent from there on, or from its first record.
-    Anew,
-    Ready(Ready),
-    /// That is all, or all that could be read; and where a line begins that is not whole yet.
-    Ended(Result<Option<u64>>),
 }
 
 /// Sends all of `source` that is not durable yet.
@@ -195,29 +134,28 @@ pub async fn upload(
     let records_max = options.records_max.unwrap_or(limits.batch.records_max);
     limits.batch.records_max = records_max.min(limits.rejected_max.unwrap_or(u64::MAX));
     limits.batch.bytes_max = options.bytes_max.unwrap_or(limits.batch.bytes_max);
-    let (sender, mut ready) = mpsc::channel(AHEAD_MAX);
-    let reading = Reading {
-        source: source.clone(),
-        limits,
-        done: way.done().filter(|_| !options.again).cloned(),
-        read: Arc::clone(&progress.read),
-        ready: sender,
-    };
-    // A thread of its own: one that waits for standard input must not hold up the end of the process.
-    let reader = std::thread::Builder::new()
-        .name("read".to_owned())
-        .spawn(move || reading.run());
-    reader.map_err(|source| Error::new(ErrorKind::Internal, "start reader").caused_by(source))?;
-    let mut summary = Summary {
-        channel: name.filter(|_| !options.dry_run),
-        resumed_at: way.done().filter(|_| !options.again).map_or(0, |done| done.bytes),
-        ..Summary::default()
-    };
     if options.again {
         way.begin_anew();
     }
+    let done = way.done().cloned();
+    let mut summary = Summary {
+        channel: name.filter(|_| !options.dry_run),
+        resumed_at: done.as_ref().map_or(0, |done| done.bytes),
+        ..Summary::default()
+    };
+    match &done {
+        Some(done) => refused.recall(&source.name(), done.from)?,
+        None => refused.forget(),
+    }
+    let mut reader = Reader::start(Reading {
+        source: source.clone(),
+        limits,
+        age_max: options.age_max,
+        done,
+        read: Arc::clone(&progress.read),
+    })?;
     // Ends with what the reader says last.
-    while let Some(read) = ready.recv().await {
+    while let Some(read) = reader.next().await {
         match read {
             Read::Ended(ended) => {
                 return ended
@@ -229,10 +167,16 @@ pub async fn upload(
             }
             Read::Anew => {
                 way.begin_anew();
+                refused.forget();
                 summary.resumed_at = 0;
                 summary.begun_anew = true;
             }
-            Read::Ready(ready) => {
+            Read::Last(mut ready) => {
+                let sent = way.answer_to_last(&ready).await?;
+                let refusals = refusals(&mut ready, &sent.unwrap_or_default());
+                summary.refused += refused.add(&source.name(), &refusals)?;
+            }
+            Read::Ready(mut ready) => {
                 if options.mode == Mode::Atomic
                     && let Some(unsent) = ready.unsent.first()
                 {
@@ -242,9 +186,11 @@ pub async fn upload(
                         .with("code", &unsent.code));
                 }
                 let sent = way.send(client, options, &ready).await?;
-                let refusals = refusals(&ready, &sent);
-                refused.add(&source.name(), &refusals)?;
-                summary.add(&ready, &sent, refusals.len() as u64);
+                failpoint::point("push::before_refused");
+                let refusals = refusals(&mut ready, &sent);
+                let added = refused.add(&source.name(), &refusals)?;
+                failpoint::point("push::after_refused");
+                summary.add(&ready, &sent, added);
                 progress.records.fetch_add(sent.accepted, Ordering::Relaxed);
             }
         }
@@ -286,6 +232,14 @@ impl Way {
         }
     }
 
+    /// What became of the last batch that is durable; none if nobody knows any more.
+    async fn answer_to_last(&self, last: &Ready) -> Result<Option<Sent>> {
+        match self {
+            Self::Channel { channel, .. } => channel.answer_to_last(&last.batch).await,
+            Self::Keys { .. } => Ok(None),
+        }
+    }
+
     async fn send(&mut self, client: &Client, options: &Options, ready: &Ready) -> Result<Sent> {
         let batch = &ready.batch;
         if batch.is_empty() || options.dry_run {
@@ -300,6 +254,7 @@ impl Way {
                     pass: done.as_ref().map_or(channel.epoch(), |done| done.pass),
                     bytes: ready.position.end,
                     digest: ready.position.digest(),
+                    from: ready.from,
                 };
                 let sent = channel.append(batch, &token.to_string(), options.mode).await?;
                 *done = Some(token);
@@ -318,8 +273,8 @@ impl Way {
 }
 
 /// All records of `ready` that are not taken, in the order of the file.
-fn refusals(ready: &Ready, sent: &Sent) -> Vec<Refusal> {
-    let mut refusals = ready.unsent.clone();
+fn refusals(ready: &mut Ready, sent: &Sent) -> Vec<Refusal> {
+    let mut refusals = std::mem::take(&mut ready.unsent);
     let refused = sent.refused.iter().filter(|refused| !refused.landed);
     refusals.extend(refused.filter_map(|refused| {
         Some(Refusal {
@@ -345,120 +300,6 @@ impl Summary {
         if let Some(receipt) = &sent.receipt {
             self.first_receipt.get_or_insert_with(|| receipt.clone());
             self.last_receipt = Some(receipt.clone());
-        }
-    }
-}
-
-/// The reader's own.
-struct Reading {
-    source: Source,
-    limits: StreamLimits,
-    done: Option<Token>,
-    read: Count,
-    ready: mpsc::Sender<Read>,
-}
-
-impl Reading {
-    /// Reads to the end, or until nobody listens any more.
-    fn run(self) {
-        let ended = self.read();
-        // Nobody may listen any more.
-        let _ = self.ready.blocking_send(Read::Ended(ended));
-    }
-
-    fn read(&self) -> Result<Option<u64>> {
-        let mut records = self.open()?;
-        if let Some(done) = &self.done
-            && !stands(&mut records, done)?
-        {
-            if self.source == Source::Stdin {
-                return Err(
-                    Error::new(ErrorKind::Conflict, "go on where the channel is").with(
-                        "problem",
-                        "what comes does not begin with what was sent through this channel before",
-                    ),
-                );
-            }
-            // What was read in vain.
-            self.read.store(0, Ordering::Relaxed);
-            records = self.open()?;
-            if self.ready.blocking_send(Read::Anew).is_err() {
-                return Ok(None);
-            }
-        }
-        self.batches(&mut records)
-    }
-
-    fn open(&self) -> Result<Records<Box<dyn std::io::Read + Send>>> {
-        let records = Records::new(self.source.open(&self.read)?, self.limits.record_bytes_max);
-        Ok(match self.source {
-            Source::File(_) => records.may_grow(),
-            // Nobody can send its rest another time.
-            Source::Stdin => records,
-        })
-    }
-
-    fn batches(&self, records: &mut Records<Box<dyn std::io::Read + Send>>) -> Result<Option<u64>> {
-        let form = records.form()?;
-        let mut batcher = Batcher::new(form, self.limits.batch);
-        let (mut starts, mut unsent) = (Vec::new(), Vec::new());
-        let mut position = records.position();
-        loop {
-            let next = records.next_record();
-            let is_over = !matches!(next, Ok(Some(_)));
-            let room = match &next {
-                Ok(Some(record)) => batcher.has_room(record.bytes.len()) && unsent.len() < UNSENT_MAX,
-                Ok(None) | Err(_) => false,
-            };
-            let is_empty = batcher.is_empty() && unsent.is_empty();
-            if !room && !is_empty {
-                let ready = Ready {
-                    batch: batcher.take(),
-                    starts: std::mem::take(&mut starts),
-                    unsent: std::mem::take(&mut unsent),
-                    position: position.clone(),
-                };
-                if self.ready.blocking_send(Read::Ready(ready)).is_err() {
-                    return Ok(None);
-                }
-            }
-            if is_over {
-                // What stood before is sent whatever comes here.
-                next?;
-                return Ok(records.unfinished());
-            }
-            if let Ok(Some(record)) = next {
-                match record.fault {
-                    None => {
-                        batcher.put(record.bytes);
-                        starts.push(record.start);
-                    }
-                    Some(fault) => unsent.push(Refusal {
-                        at: record.start,
-                        code: fault.code().to_owned(),
-                        detail: fault.detail().to_owned(),
-                        record: record.bytes.to_vec(),
-                    }),
-                }
-            }
-            position = records.position();
-        }
-    }
-}
-
-/// Whether the file begins with what `done` says; the records behind it come next then.
-fn stands(records: &mut Records<Box<dyn std::io::Read + Send>>, done: &Token) -> Result<bool> {
-    loop {
-        // Broken before the place where it was once sound: it is another file.
-        let end = match records.next_record() {
-            Ok(Some(record)) => record.end,
-            Ok(None) => return Ok(false),
-            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        if end >= done.bytes {
-            let position = records.position();
-            return Ok(end == done.bytes && position.digest() == done.digest);
         }
     }
 }

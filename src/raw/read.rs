@@ -147,50 +147,99 @@ pub async fn read_object(store: &dyn ObjectStore, entry: &LogEntry, object: usiz
 /// [`ErrorKind::Corrupt`] if the page is gone or not what was landed; [`ErrorKind::Internal`] if the batch has no such page;
 /// else whatever the store says.
 pub async fn page(store: &dyn ObjectStore, entry: &LogEntry, page: u32) -> Result<(PageFacts, Bytes)> {
-    let mut first = 0;
-    for object in &entry.objects {
-        let at = page as usize - first;
-        if at >= object.pages.len() {
+    let stored = Stored::find(entry, page)?;
+    let corrupt = |reason| stored.corrupt(reason);
+    let index = stored.index();
+    let span = span(stored.object, stored.at).map_err(corrupt)?;
+    let bytes = stored.fetch(store, span).await?;
+    let frame_bytes = usize::try_from(index.frame_bytes).unwrap_or(usize::MAX);
+    let Some((frame, facts)) = bytes.split_at_checked(frame_bytes) else {
+        return Err(corrupt("the object is cut short".to_owned()));
+    };
+    let frame = frame::decode(frame, frame_length(&stored.object.pages, stored.at)).map_err(corrupt)?;
+    let body = body(&frame, index).map_err(corrupt)?;
+    checked(&body, index).map_err(corrupt)?;
+    let facts = nth_facts(facts, &stored.object.pages, stored.at).map_err(corrupt)?;
+    Ok((facts, body))
+}
+
+/// Reads the facts of one page of a batch and nothing of its body, with one ranged request.
+///
+/// # Errors
+/// As [`page()`].
+pub async fn facts(store: &dyn ObjectStore, entry: &LogEntry, page: u32) -> Result<PageFacts> {
+    let stored = Stored::find(entry, page)?;
+    let corrupt = |reason| stored.corrupt(reason);
+    let index = stored.index();
+    let span = span(stored.object, stored.at).map_err(corrupt)?;
+    let start = index.frame_offset.checked_add(index.frame_bytes);
+    let Some(start) = start.filter(|start| *start < span.end) else {
+        return Err(corrupt("the page index does not fit the object".to_owned()));
+    };
+    let bytes = stored.fetch(store, start..span.end).await?;
+    nth_facts(&bytes, &stored.object.pages, stored.at).map_err(corrupt)
+}
+
+/// Where a page is.
+struct Stored<'a> {
+    object: &'a ObjectEntry,
+    key: Path,
+    /// Its position within the object.
+    at: usize,
+    /// Its position within the batch.
+    page: u32,
+}
+
+impl<'a> Stored<'a> {
+    fn find(entry: &'a LogEntry, page: u32) -> Result<Self> {
+        let mut first = 0;
+        for object in &entry.objects {
+            let at = page as usize - first;
+            if at < object.pages.len() {
+                let key = Path::from(object.path.as_str());
+                return Ok(Self {
+                    object,
+                    key,
+                    at,
+                    page,
+                });
+            }
             first += object.pages.len();
-            continue;
         }
-        let key = Path::from(object.path.as_str());
-        let corrupt = |reason: String| {
-            Error::new(ErrorKind::Corrupt, "read raw page")
-                .with("key", &key)
-                .with("page", page)
-                .with("reason", reason)
-        };
-        let span = span(object, at).map_err(corrupt)?;
-        let bytes = match store.get_range(&key, span.clone()).await {
-            Ok(bytes) => bytes,
-            Err(StoreError::NotFound { .. }) => return Err(corrupt("the object is gone".to_owned())),
+        Err(Error::new(ErrorKind::Internal, "read raw page")
+            .with("batch", entry.number)
+            .with("page", page))
+    }
+
+    fn index(&self) -> &'a PageIndex {
+        &self.object.pages[self.at]
+    }
+
+    fn corrupt(&self, reason: String) -> Error {
+        Error::new(ErrorKind::Corrupt, "read raw page")
+            .with("key", &self.key)
+            .with("page", self.page)
+            .with("reason", reason)
+    }
+
+    async fn fetch(&self, store: &dyn ObjectStore, span: Range<u64>) -> Result<Bytes> {
+        let end = span.end;
+        match store.get_range(&self.key, span).await {
+            Ok(bytes) => Ok(bytes),
+            Err(StoreError::NotFound { .. }) => Err(self.corrupt("the object is gone".to_owned())),
             Err(error) => {
                 // A range past the end fails in a different way on every store.
                 let meta = store
-                    .head(&key)
+                    .head(&self.key)
                     .await
-                    .map_err(|error| lower(error, "read raw page", &key))?;
-                if meta.size < span.end {
-                    return Err(corrupt("the object is cut short".to_owned()));
+                    .map_err(|error| lower(error, "read raw page", &self.key))?;
+                if meta.size < end {
+                    return Err(self.corrupt("the object is cut short".to_owned()));
                 }
-                return Err(lower(error, "read raw page", &key));
+                Err(lower(error, "read raw page", &self.key))
             }
-        };
-        let index = &object.pages[at];
-        let frame_bytes = usize::try_from(index.frame_bytes).unwrap_or(usize::MAX);
-        let Some((frame, facts)) = bytes.split_at_checked(frame_bytes) else {
-            return Err(corrupt("the object is cut short".to_owned()));
-        };
-        let frame = frame::decode(frame, frame_length(&object.pages, at)).map_err(corrupt)?;
-        let body = body(&frame, index).map_err(corrupt)?;
-        checked(&body, index).map_err(corrupt)?;
-        let facts = nth_facts(facts, &object.pages, at).map_err(corrupt)?;
-        return Ok((facts, body));
+        }
     }
-    Err(Error::new(ErrorKind::Internal, "read raw page")
-        .with("batch", entry.number)
-        .with("page", page))
 }
 
 impl Iterator for ObjectPages {

@@ -195,6 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fields::near::{each_long, near};
 
     fn read(value: &[u8]) -> Result<String, KeyFault> {
         let key = Key::from_headers([value])?;
@@ -221,6 +222,21 @@ mod tests {
             assert_eq!(read(value.as_bytes()).as_deref(), Ok(key), "{value}");
         }
         assert_eq!(Key::from_headers([]), Ok(None));
+    }
+
+    #[test]
+    fn f095_64_kib_are_no_key() {
+        each_long(
+            &["a", "\"", "\\\"", "\\\\", "a;", ";a=1", ";a=\"", " "],
+            |value| {
+                for value in [value.clone(), [b"\"a\";a=1", &value[..]].concat()] {
+                    if let Ok(key) = Key::from_headers([value.as_slice()]) {
+                        // Blanks around it and sound parameters behind it may be of any length.
+                        assert!(key.unwrap().as_str().len() < 4);
+                    }
+                }
+            },
+        );
     }
 
     #[test]
@@ -270,6 +286,27 @@ mod tests {
             let escaped = key.replace('\\', "\\\\").replace('"', "\\\"");
             let value = format!("\"{escaped}\"{tail}");
             prop_assert_eq!(read(value.as_bytes()), Ok(key));
+        }
+
+        #[test]
+        fn f095_what_is_read_is_an_item_of_rfc_8941_or_a_bare_word(
+            value in near(&[
+                "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"",
+                "8e03978e-40d5-43dd-bc93-6894a57f9324",
+                r#""a\"b\\c";v=1; x;s="q;";t=tok/en;b=?1;y=:YQ==:;n=-1.5"#,
+            ]),
+        ) {
+            let string = r#""(?:[ !#-\[\]-~]|\\["\\])*""#;
+            let bare_item = format!(r"(?:{string}|\?[01]|:[A-Za-z0-9+/=]*:|-?[0-9][0-9.]*|[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*)");
+            let item = format!(r"^{string}(?:; *[a-z*][a-z0-9_.*-]*(?:={bare_item})?)*$");
+            let item = regex::bytes::Regex::new(&item).unwrap();
+            let word = regex::bytes::Regex::new(r"^[!#$%&'*+.^_`|~0-9A-Za-z:/=-]+$").unwrap();
+            if let Ok(Some(key)) = Key::from_headers([value.as_slice()]) {
+                let value = value.trim_ascii();
+                prop_assert!(item.is_match(value) || word.is_match(value), "{:?}", String::from_utf8_lossy(value));
+                let quoted = format!("\"{}\"", key.as_str().replace('\\', "\\\\").replace('"', "\\\""));
+                prop_assert_eq!(Key::from_headers([quoted.as_bytes()]), Ok(Some(key)));
+            }
         }
 
         #[test]

@@ -29,6 +29,8 @@ mod tests;
 #[cfg(test)]
 mod tests_altered;
 #[cfg(test)]
+mod tests_headers;
+#[cfg(test)]
 mod tests_hostile;
 #[cfg(test)]
 mod tests_support;

@@ -331,11 +331,7 @@ pub(crate) fn tagged(call: &Call, document: &impl Serialize) -> Result<Response,
     let digits: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     let tag = format!("\"{digits}\"");
     let known = call.headers.get_all(header::IF_NONE_MATCH).iter();
-    let mut known = known
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    let is_known =
-        known.any(|known| matches!(known.trim(), "*") || known.trim().trim_start_matches("W/") == tag);
+    let is_known = names(known.filter_map(|value| value.to_str().ok()), &tag);
     let mut response = Response::new(if is_known { Body::empty() } else { Body::from(body) });
     let headers = response.headers_mut();
     if let Ok(tag) = HeaderValue::try_from(tag) {
@@ -352,6 +348,34 @@ pub(crate) fn tagged(call: &Call, document: &impl Serialize) -> Result<Response,
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     Ok(response)
+}
+
+/// Whether values of `If-None-Match` name `tag`, a strong entity tag with its quotes, by the weak comparison that is asked
+/// for there (RFC 9110, section 8.8.3.2). Of a value nothing counts from where it is no list of entity tags.
+pub(super) fn names<'a>(values: impl Iterator<Item = &'a str>, tag: &str) -> bool {
+    let tag = tag.trim_matches('"');
+    let mut values = values.map(|value| value.trim_matches([' ', '\t']));
+    values.any(|value| {
+        let mut rest = value;
+        while let Some((known, behind)) = entity_tag(rest) {
+            if known == tag {
+                return true;
+            }
+            rest = behind;
+        }
+        value == "*"
+    })
+}
+
+/// The entity tag at the beginning of a list, without its quotes, and what stands behind it.
+fn entity_tag(list: &str) -> Option<(&str, &str)> {
+    const BETWEEN: [char; 3] = [' ', '\t', ','];
+    let list = list.trim_start_matches(BETWEEN);
+    let quoted = list.strip_prefix("W/").unwrap_or(list).strip_prefix('"')?;
+    // There is no escape in it.
+    let (known, behind) = quoted.split_once('"')?;
+    let behind = behind.trim_start_matches([' ', '\t']);
+    (behind.is_empty() || behind.starts_with(',')).then_some((known, behind))
 }
 
 /// As [`json`], under another media type.

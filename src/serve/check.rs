@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     config::{format::Format, push::Push, records::RecordPaths},
+    fields::{pair, parts},
     format::{self, Limits, pushed},
     json::{Defect, JsonPath, scan::Scanner},
     serve::{
@@ -19,6 +20,9 @@ pub(crate) const RESULTS_MAX: usize = 400;
 
 /// Marks UTF-8. JSON texts must not begin with it (RFC 8259, section 8.1).
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Names of UTF-8, and of what is part of it.
+const CHARSETS: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
 
 /// What a body of records is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,20 +81,17 @@ impl Form {
             // It is kept with the body: by it the records are read later.
             return Err(unsupported("the Content-Type header is too long"));
         }
-        let mut parts = text.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-        for parameter in parts {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let value = value.trim_matches('"');
-            if name.eq_ignore_ascii_case("charset")
-                && !["utf-8", "utf8", "us-ascii"]
-                    .iter()
-                    .any(|known| value.eq_ignore_ascii_case(known))
+        let (media, parameters) = text.split_once(';').unwrap_or((text, ""));
+        for parameter in parts(parameters, b';') {
+            let name = parameter.split('=').next().unwrap_or_default();
+            let is_known = |value: &str| CHARSETS.iter().any(|known| value.eq_ignore_ascii_case(known));
+            if name.trim().eq_ignore_ascii_case("charset")
+                && !pair(parameter).is_some_and(|(_, value)| is_known(&value))
             {
                 return Err(unsupported("the body must be UTF-8"));
             }
         }
-        match media.as_str() {
+        match media.trim().to_ascii_lowercase().as_str() {
             "application/json" => Ok(Self::Json),
             lines if pushed::is_lines(lines) => Ok(Self::Lines),
             _ => Err(unsupported(

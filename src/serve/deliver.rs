@@ -7,6 +7,7 @@ use crate::{
     config::{Name, StreamName, parse_timestamp},
     error::{Error, ErrorKind},
     failpoint,
+    fields::whole,
     raw::{Page, PageFacts},
     receive::{
         Delivery, ReceiptId,
@@ -80,9 +81,12 @@ impl App {
                 body: received.bytes.clone(),
                 facts: PageFacts {
                     headers: call.headers_kept(),
-                    attempts: attempts(call),
+                    attempts: attempts(|name| call.header(name)),
                     trace_id: Some(call.trace.id()),
-                    first_seen_at: Some(first_seen_at(call, received.at)),
+                    first_seen_at: Some(first_seen_at(
+                        call.header("landfall-first-attempt-at"),
+                        received.at,
+                    )),
                     ..PageFacts::new(received.at, call.method.to_string(), call.url(), status)
                 },
             },
@@ -276,8 +280,8 @@ async fn fingerprint_aside(delivery: &Delivery) -> Result<Fingerprint, Problem> 
 }
 
 /// Which attempt of its sender this is, from 1.
-fn attempts(call: &Call) -> u32 {
-    let number = |name: &str| call.header(name)?.parse::<u32>().ok();
+pub(super) fn attempts<'a>(header: impl Fn(&str) -> Option<&'a str>) -> u32 {
+    let number = |name: &str| Some(u32::try_from(whole(header(name)?)?).unwrap_or(u32::MAX));
     // Slack counts retries, our own client attempts.
     let attempts =
         number("landfall-attempt").or_else(|| Some(number("x-slack-retry-num")?.saturating_add(1)));
@@ -285,8 +289,7 @@ fn attempts(call: &Call) -> u32 {
 }
 
 /// When its sender tried first, as our own client says; a clock that is ahead of ours is not believed.
-fn first_seen_at(call: &Call, now: Timestamp) -> Timestamp {
-    let told = call.header("landfall-first-attempt-at");
+pub(super) fn first_seen_at(told: Option<&str>, now: Timestamp) -> Timestamp {
     let told = told.and_then(|text| parse_timestamp(text).ok());
     told.map_or(now, |told| told.min(now))
 }

@@ -1,6 +1,9 @@
 //! `GET /v1/receipts`: where deliveries are, and what became of them.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use axum::{http::StatusCode, response::Response};
 use futures::future::BoxFuture;
@@ -9,7 +12,8 @@ use serde::Serialize;
 use crate::{
     clock::Timestamp,
     config::{StreamName, producers::Scope},
-    ops::fate::{Fate, Transformed, fate},
+    ops::fate::{Fate, Transformed, fate, watermarks},
+    raw::BatchNumber,
     receive::{
         ReceiptId,
         ledger::receipt::{Listing, Receipt, Stage},
@@ -26,6 +30,9 @@ use crate::{
 
 /// Said if the lake cannot be asked: what the ledger knows stands, and may not be all.
 const LATER_UNKNOWN: &str = "the lake does not answer now: what became of it since is not known";
+
+/// The stage of what is in the table, or in its quarantine.
+const TRANSFORMED: &str = "transformed";
 
 /// Where a delivery is.
 #[derive(Serialize)]
@@ -121,7 +128,7 @@ pub(crate) fn one<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, Re
         match fate {
             Told::Known(fate) => {
                 if fate.transformed.is_some() {
-                    shown.stage = "transformed";
+                    shown.stage = TRANSFORMED;
                 }
                 shown.fate = Some(show_fate(fate));
             }
@@ -155,13 +162,74 @@ pub(crate) fn list<'a>(app: &'a Arc<App>, call: &'a mut Call) -> BoxFuture<'a, R
         };
         let listed = app.ledger.list(listing).await?;
         let receipts = listed.receipts.into_iter();
-        let receipts = receipts.filter(|receipt| sees(caller.as_ref(), &receipt.stream));
+        let receipts: Vec<Receipt> = receipts
+            .filter(|receipt| sees(caller.as_ref(), &receipt.stream))
+            .collect();
+        let watermarks = watermarks_of(app, &receipts).await;
         let page = Page {
-            items: receipts.map(show).collect(),
+            items: receipts
+                .into_iter()
+                .map(|receipt| show_standing(receipt, &watermarks))
+                .collect(),
             next: listed.next.map(|cursor| cursor.to_string()),
         };
         json(StatusCode::OK, &page.document("receipts"))
     })
+}
+
+/// How far the tables are that landed receipts are about; a stream that is not there was not asked about, one without an
+/// answer did not tell.
+type Watermarks = HashMap<StreamName, Option<Watermark>>;
+
+/// The newest raw batch in a table, if there is one.
+type Watermark = Option<BatchNumber>;
+
+/// One question to the lake, whatever number of receipts there are.
+async fn watermarks_of(app: &App, receipts: &[Receipt]) -> Watermarks {
+    let landed = receipts.iter().filter(|receipt| is_in_lake(app, receipt));
+    let streams: BTreeSet<StreamName> = landed.map(|receipt| receipt.stream.clone()).collect();
+    let Some(first) = streams.first() else {
+        return Watermarks::new();
+    };
+    let asked = streams.iter().cloned().collect();
+    let told = app.lake.ask(first, async move |workspace, _| {
+        Ok(watermarks(&workspace, asked).await)
+    });
+    match told.await {
+        Ok(told) => {
+            let told = told.into_iter().map(|(stream, watermark)| {
+                let watermark = watermark.inspect_err(|error| {
+                    tracing::warn!(%stream, error = error.chain(), "watermark not read");
+                });
+                (stream, watermark.ok())
+            });
+            told.collect()
+        }
+        Err(_) => streams.into_iter().map(|stream| (stream, None)).collect(),
+    }
+}
+
+/// Whether the lake can be asked what became of it: it has landed, and its stream is still one of the project.
+fn is_in_lake(app: &App, receipt: &Receipt) -> bool {
+    matches!(receipt.stage, Stage::Landed { .. }) && app.places.contains_key(&receipt.stream)
+}
+
+fn show_standing(receipt: Receipt, watermarks: &Watermarks) -> Shown {
+    let batch = match receipt.stage {
+        Stage::Landed { batch, .. } => Some(batch),
+        Stage::Spooled | Stage::Refused { .. } => None,
+    };
+    let told = watermarks
+        .get(&receipt.stream)
+        .filter(|_| batch.is_some())
+        .copied();
+    let mut shown = show(receipt);
+    match told {
+        Some(Some(watermark)) if watermark >= batch => shown.stage = TRANSFORMED,
+        Some(None) => shown.note = Some(LATER_UNKNOWN),
+        Some(Some(_)) | None => {}
+    }
+    shown
 }
 
 /// Who asks, if it may read anything.
@@ -216,8 +284,7 @@ async fn fate_of(app: &App, receipt: &Receipt) -> Result<Told, Problem> {
     let Stage::Landed { batch, page } = receipt.stage else {
         return Ok(Told::NotYet);
     };
-    // A stream that has left the project has no table that could be asked.
-    let (true, Ok(page)) = (app.places.contains_key(&receipt.stream), u32::try_from(page)) else {
+    let (true, Ok(page)) = (is_in_lake(app, receipt), u32::try_from(page)) else {
         return Ok(Told::NotYet);
     };
     let asked = app.lake.ask(&receipt.stream, async move |workspace, name| {

@@ -13,6 +13,7 @@ use crate::{
         producers::Scope,
         push::{Idempotency, Push, PushAuth},
     },
+    fields::{pair, parts},
     receive::{idempotency::Key, producer::limit::Who},
     serve::{
         answer::{REPLAYED, accepted, response},
@@ -168,14 +169,17 @@ fn mode(call: &Call) -> Result<Mode, Problem> {
         None => {}
     }
     let values = call.headers.get_all("prefer").iter();
-    let mut preferences = values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    let strict = preferences.any(|preference| {
-        let preference = preference.split(';').next().unwrap_or_default();
-        let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
-        name.trim().eq_ignore_ascii_case("handling")
-            && value.trim().trim_matches('"').eq_ignore_ascii_case("strict")
-    });
+    let strict = is_strict(values.filter_map(|value| value.to_str().ok()));
     Ok(if strict { Mode::Atomic } else { Mode::Partial })
+}
+
+/// Whether values of `Prefer` ask for strict handling. Of a preference that stands twice the first counts (RFC 7240,
+/// section 2).
+pub(super) fn is_strict<'a>(values: impl Iterator<Item = &'a str>) -> bool {
+    let mut preferences = values.flat_map(|value| parts(value, b','));
+    let handling = preferences.find_map(|preference| {
+        let (name, value) = pair(parts(preference, b';').next()?)?;
+        name.eq_ignore_ascii_case("handling").then_some(value)
+    });
+    handling.is_some_and(|value| value.eq_ignore_ascii_case("strict"))
 }

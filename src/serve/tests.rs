@@ -4,6 +4,7 @@ mod channels;
 mod durable;
 mod fates;
 mod found;
+mod headers;
 mod judged;
 mod kill;
 mod limits;

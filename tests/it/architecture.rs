@@ -9,12 +9,13 @@ use std::{
 /// Each module of `src/` with the modules it may use besides itself and [`FOR_ALL`]. What is not here may not exist.
 ///
 /// Stations (`extract`, `receive`, `transform`, `table`, `report`) never use each other; only `ops` joins them.
-const MODULES: [(&str, &[&str]); 22] = [
+const MODULES: [(&str, &[&str]); 23] = [
     ("error", &[]),
     ("clock", &[]),
     ("json", &[]),
     ("yaml", &[]),
     ("failpoint", &[]),
+    ("fields", &[]),
     ("spill", &[]),
     ("config", &["clock"]),
     // Of config only the drift policies of a stream.
@@ -66,7 +67,7 @@ const MODULES: [(&str, &[&str]); 22] = [
 ];
 
 /// Modules that know nothing of Landfall.
-const FOR_ALL: [&str; 4] = ["error", "json", "yaml", "failpoint"];
+const FOR_ALL: [&str; 5] = ["error", "json", "yaml", "fields", "failpoint"];
 
 /// Packages that only some paths below `src/` may name, so that each has one place to change.
 const HOMES: [(&str, &[&str]); 4] = [

@@ -1,5 +1,7 @@
 //! `landfall push` and the client below it, against servers that are killed, and what stands in raw then.
 
+mod slow;
+
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
@@ -35,6 +37,19 @@ const HOOK: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// The channel of the tests that watch how far a push is.
 const CHANNEL: &str = "load-1";
 
+/// The contract of `shop.judged`.
+const CONTRACT: &str = r"apiVersion: v3.1.0
+kind: DataContract
+id: shop.judged
+version: 1.0.0
+status: active
+schema:
+  - name: judged
+    logicalType: object
+    properties:
+      - { name: id, logicalType: integer, required: true, primaryKey: true }
+";
+
 /// A project with a server and a producer.
 struct Shop {
     project: TestProject,
@@ -65,10 +80,13 @@ sources:
       items: {{ push: {{}}, table: {{ keys: [id] }} }}
       small: {{ push: {{ record_bytes_max: 64, records_max: 3 }}, table: {{ keys: [id] }} }}
       strict: {{ push: {{ on_violation: reject }}, table: {{ keys: [id] }} }}
+      judged: {{ push: {{ on_violation: reject }}, table: {{ keys: [id] }} }}
+      narrow: {{ push: {{ record_bytes_max: 64KiB }}, table: {{ keys: [id] }} }}
       events: {{ webhook: {{ scheme: standard_webhooks, secrets: {{ main: '${{env:HOOK}}' }} }}, table: {{ keys: [id] }} }}
 "
         );
         project.write("landfall.yml", &text);
+        project.write("contracts/shop.judged.odcs.yaml", CONTRACT);
         project.env("HOOK", HOOK);
         project.env("LANDFALL_TOKEN", &token);
         Self {

@@ -245,6 +245,9 @@ async fn r138_the_trace_of_a_request_is_in_raw_the_load_and_the_commit_and_its_r
         ])
     );
     assert_eq!(receipt["load"]["contract_version"], "1.0.0");
+    let listed = served.get("/v1/receipts?stream=shop.items").await.json();
+    assert_eq!(listed["receipts"][0]["receipt"], receipt["receipt"]);
+    assert_eq!(listed["receipts"][0]["stage"], "transformed");
 
     // The commit that the receipt names is that of the load, and names the trace.
     let version = receipt["load"]["table_version"].as_u64().unwrap();

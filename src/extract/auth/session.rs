@@ -136,9 +136,34 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use reqwest::header::HeaderValue;
 
     use super::*;
+    use crate::fields::near::{each_long, near};
+
+    proptest! {
+        #[test]
+        fn r051_a_cookie_is_what_stands_between_its_name_and_its_attributes(
+            line in near(&["sid=n=w; HttpOnly", "sid = \"a b\" ; Path=/; Expires=Sun, 22 Nov 2026 01:05:06 GMT", "a=1; sid=2"]),
+        ) {
+            let Ok(value) = HeaderValue::from_bytes(&line) else { return Ok(()) };
+            let headers = HeaderMap::from_iter([(SET_COOKIE, value)]);
+            let grammar = regex::bytes::Regex::new("^[ \t]*sid[ \t]*=([^;]*)(;|$)").unwrap();
+            let is_text = line.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+            let expected = grammar.captures(&line).filter(|_| is_text);
+            let expected = expected.map(|found| String::from_utf8_lossy(&found[1]).trim().to_owned());
+            prop_assert_eq!(cookie(&headers, "sid"), expected);
+        }
+    }
+
+    #[test]
+    fn a_cookie_of_64_kib_is_read_in_one_pass() {
+        each_long(&["sid=", ";", "=", " ", "a"], |line| {
+            let value = HeaderValue::from_bytes(&line).unwrap();
+            cookie(&HeaderMap::from_iter([(SET_COOKIE, value)]), "sid");
+        });
+    }
 
     #[test]
     fn r051_a_cookie_is_found_by_its_name() {

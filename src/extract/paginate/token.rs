@@ -116,10 +116,14 @@ pub(super) fn of_value(value: &Value, form: Form) -> Result<Option<String>> {
 /// [`ErrorKind::Refused`] if the body is not JSON.
 pub(super) fn count_at(place: &Place, head: &Head, body: &[u8]) -> Result<Option<u64>> {
     let text = text_at(place, head, body)?;
-    Ok(text.and_then(|text| {
-        let digits = text.rsplit('/').next().unwrap_or_default().trim();
-        digits.parse().ok()
-    }))
+    Ok(text.and_then(|text| count_in(&text)))
+}
+
+/// The number that `text` ends with, if a `/` or nothing stands before it: digits alone.
+fn count_in(text: &str) -> Option<u64> {
+    let digits = text.rsplit('/').next().unwrap_or_default().trim();
+    let is_count = digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_count.then(|| digits.parse().ok()).flatten()
 }
 
 /// The scalar at `place` as text, whatever it is; `null` is nothing.
@@ -150,4 +154,32 @@ fn of_text(text: &str, form: Form) -> String {
 
 fn odd(problem: &'static str) -> Error {
     Error::new(ErrorKind::Refused, "read next page token").with("problem", problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fields::near::{each_long, near};
+
+    proptest! {
+        #[test]
+        fn the_length_of_a_content_range_is_its_digits_alone(
+            value in near(&["items 0-24/319", "bytes 0-1023/146515", "items */0", "items 0-9/*", "42"]),
+        ) {
+            let Ok(text) = str::from_utf8(&value) else { return Ok(()) };
+            let behind = text.rsplit_once('/').map_or(text, |(_, behind)| behind).trim();
+            let grammar = regex::Regex::new("^[0-9]+$").unwrap();
+            let expected = grammar.is_match(behind).then(|| behind.parse().ok()).flatten();
+            prop_assert_eq!(count_in(text), expected, "{}", text);
+        }
+    }
+
+    #[test]
+    fn a_content_range_of_64_kib_is_read_in_one_pass() {
+        each_long(&["/", "0/", "9", " ", "*"], |value| {
+            count_in(str::from_utf8(&value).unwrap());
+        });
+    }
 }

@@ -11,6 +11,7 @@ mod files;
 mod flow;
 mod gate;
 mod guards;
+mod headers;
 mod jobs;
 mod large;
 mod logs;

@@ -20,6 +20,8 @@ pub mod limit;
 pub mod quota;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_headers;
 pub mod token;
 pub mod tokens;
 
@@ -240,8 +242,9 @@ fn bearer<'a>(authorization: &[&'a [u8]]) -> Result<Option<&'a str>, Denied> {
         .split_once(' ')
         .ok_or_else(malformed)?;
     let token = token.trim_start_matches(' ');
-    let token68 = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.bytes().all(token68) {
+    let token68 = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    let solid = token.trim_end_matches('=');
+    if scheme.eq_ignore_ascii_case("bearer") && !solid.is_empty() && solid.bytes().all(token68) {
         Ok(Some(token))
     } else {
         Err(malformed())

@@ -1,12 +1,12 @@
 //! What is refused for now, and a lake that is away.
 
-use std::fmt;
+use std::{fmt, sync::Mutex};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result as StoreResult, path::Path,
+    CopyOptions, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult, path::Path,
 };
 use tokio::sync::watch;
 
@@ -25,6 +25,8 @@ pub(super) struct Gate {
     inner: InMemory,
     turn: watch::Sender<Turn>,
     held: watch::Sender<u32>,
+    /// What was read, and which bytes of it if not all.
+    read: Mutex<Vec<(Path, Option<GetRange>)>>,
 }
 
 impl Gate {
@@ -33,6 +35,7 @@ impl Gate {
             inner: InMemory::new(),
             turn: watch::Sender::new(Turn::Answered),
             held: watch::Sender::new(0),
+            read: Mutex::default(),
         }
     }
 
@@ -49,6 +52,11 @@ impl Gate {
     /// It fails at once.
     pub(super) fn fail(&self) {
         self.turn.send_replace(Turn::Refused);
+    }
+
+    /// What was read since this was asked last.
+    pub(super) fn read(&self) -> Vec<(Path, Option<GetRange>)> {
+        std::mem::take(&mut *self.read.lock().unwrap())
     }
 
     /// Somebody hangs.
@@ -102,6 +110,10 @@ impl ObjectStore for Gate {
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> StoreResult<GetResult> {
         self.pass().await?;
+        self.read
+            .lock()
+            .unwrap()
+            .push((at.clone(), options.range.clone()));
         self.inner.get_opts(at, options).await
     }
 
