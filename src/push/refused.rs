@@ -171,7 +171,10 @@ impl RefusedFile {
             Some(file) => file,
             None => open(&self.path).map_err(|source| self.unwritten(source))?,
         };
-        file.write_all(text).map_err(|source| self.unwritten(source))?;
+        let locked = lock(&file).map_err(|source| self.unwritten(source))?;
+        let written = file.write_all(text);
+        unlock(&file, locked);
+        written.map_err(|source| self.unwritten(source))?;
         self.file = Some(file);
         Ok(())
     }
@@ -229,8 +232,48 @@ fn open(path: &Path) -> io::Result<File> {
         return OpenOptions::new().append(true).open(path);
     }
     let mut file = options.open(path)?;
+    let locked = lock(&file)?;
+    let mended = mend(&mut file);
+    unlock(&file, locked);
+    #[cfg(unix)]
+    if mended? == 0 {
+        // So that its name is durable, too.
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    #[cfg(not(unix))]
+    mended?;
+    Ok(file)
+}
+
+/// Keeps out others who send to the same stream at the same time: what looks like the rest of a line that was never finished
+/// may be one that is being written. Whether there are locks at all depends on the file system.
+fn lock(file: &File) -> io::Result<bool> {
+    match file.lock() {
+        Ok(()) => Ok(true),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn unlock(file: &File, locked: bool) {
+    if locked {
+        // It ends with the process at the latest.
+        let _ = file.unlock();
+    }
+}
+
+/// Has it end with a whole line. Returns how many bytes it had.
+fn mend(file: &mut File) -> io::Result<u64> {
     let end = file.metadata()?.len();
-    let begin = last_line(&mut file, end)?;
+    let begin = last_line(file, end)?;
     if begin < end {
         let mut rest = Vec::new();
         file.seek(SeekFrom::Start(begin))?;
@@ -243,13 +286,7 @@ fn open(path: &Path) -> io::Result<File> {
             file.write_all(b"\n")?;
         }
     }
-    #[cfg(unix)]
-    if end == 0 {
-        // So that its name is durable, too.
-        let folder = path.parent().filter(|folder| *folder != Path::new(""));
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    Ok(file)
+    Ok(end)
 }
 
 /// Where the last line begins of what has `end` bytes: at its end, if that is the end of a line.
