@@ -10,9 +10,10 @@
 //! a crash [`Ledger::repair`] puts back what the file lacks, before the first request is taken. So every acknowledged key is on
 //! disk at every moment: in the spool or here.
 //!
-//! Order for the receiver: `begin`, spool append, `complete`, `record` the receipt, let go of the segment, acknowledge; all in a task of its own, so
-//! that a sender who hangs up cannot drop a claim whose delivery is durable. Order for the shipper: raw commit, `record` the
-//! landed receipts, `flush`, remove the segment. At start: [`Ledger::open`], `repair` with every delivery in the spool.
+//! Order for the receiver: `begin`, spool append, `complete`, `record` the receipt, let go of the segment, acknowledge; all in
+//! a task of its own, so that a sender who hangs up cannot drop a claim whose delivery is durable. Order for the shipper: raw
+//! commit, `record` the landed receipts, `flush`, remove the segment. At start: [`Ledger::open`], `repair` with every delivery
+//! in the spool.
 //!
 //! **When it is full** (`bytes_max`): what ended is removed first; then receipts of deliveries that are landed go, oldest
 //! first, before their time; then new keys and event ids are refused ([`ErrorKind::Limit`], 503) rather than an older one
