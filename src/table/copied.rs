@@ -1,4 +1,4 @@
-//! Row groups that go from one data file into another as they are.
+//! Columns of a row group that go from one data file into another as they are.
 
 use std::io::{Cursor, Read};
 
@@ -20,16 +20,15 @@ use crate::error::Result;
 /// A row group with more bytes than this is not copied but written anew, in smaller ones: a copy is in memory as a whole.
 pub(super) const COPY_BYTES_MAX: i64 = 64 << 20;
 
-/// The encoded columns of a row group with everything that its file says of them.
+/// An encoded leaf column of a row group with everything that its file says of it.
 pub(super) struct Copied {
-    pub(super) columns: Vec<(Chunk, ColumnCloseResult)>,
-    /// For each leaf column whether it has a dictionary.
-    pub(super) dictionaries: Vec<bool>,
+    pub(super) chunk: Chunk,
+    pub(super) close: ColumnCloseResult,
 }
 
 impl Opened {
-    /// The row group `number` as it is.
-    pub(super) async fn copy(&self, number: usize) -> Result<Copied> {
+    /// The leaf columns of the row group `number` as they are.
+    pub(super) async fn copy(&self, number: usize) -> Result<Vec<Copied>> {
         let group: &RowGroupMetaData = &self.groups()[number];
         let column_index = self.metadata().column_index().and_then(|index| index.get(number));
         let offset_index = self.metadata().offset_index().and_then(|index| index.get(number));
@@ -54,21 +53,21 @@ impl Opened {
                 column_index: index.filter(|index| !matches!(index, ColumnIndexMetaData::NONE)),
                 offset_index: offset_index.and_then(|index| index.get(at)).cloned(),
             };
-            columns.push((chunk, close));
+            columns.push(Copied { chunk, close });
         }
-        let dictionaries = group.columns().iter().map(|column| {
-            let mut encodings = column.encodings();
-            encodings
-                .any(|encoding| matches!(encoding, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY))
-        });
-        Ok(Copied {
-            dictionaries: dictionaries.collect(),
-            columns,
-        })
+        Ok(columns)
+    }
+
+    /// For each leaf column of the row group `number` whether it has a dictionary.
+    pub(super) fn dictionaries(&self, number: usize) -> Vec<bool> {
+        let dictionary = |encoding| matches!(encoding, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY);
+        let columns = self.groups()[number].columns().iter();
+        columns.map(|column| column.encodings().any(dictionary)).collect()
     }
 }
 
 /// A piece of a file, found by its place in the file.
+#[derive(Clone)]
 pub(super) struct Chunk {
     start: u64,
     bytes: Bytes,
@@ -104,5 +103,34 @@ impl ChunkReader for Chunk {
             return Err(ParquetError::EOF("a column chunk ends early".to_owned()));
         }
         Ok(bytes.split_to(length))
+    }
+}
+
+/// Pieces of one file: the leaf columns of a column, each found by its place in the file.
+pub(super) struct Chunks(pub(super) Vec<Chunk>);
+
+impl Chunks {
+    fn with(&self, start: u64) -> ParquetResult<&Chunk> {
+        let mut chunks = self.0.iter();
+        let found = chunks.find(|chunk| (chunk.start..chunk.len()).contains(&start));
+        found.ok_or_else(|| ParquetError::EOF("a page is outside of its column chunk".to_owned()))
+    }
+}
+
+impl Length for Chunks {
+    fn len(&self) -> u64 {
+        self.0.iter().map(Chunk::len).max().unwrap_or(0)
+    }
+}
+
+impl ChunkReader for Chunks {
+    type T = Box<dyn Read>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        self.with(start)?.get_read(start)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        self.with(start)?.get_bytes(start, length)
     }
 }

@@ -1,12 +1,12 @@
 //! Rewriting a data file: some of its rows go, some change, the others stay as they are.
 //!
-//! Row groups in which nothing changes are copied as bytes.
+//! Row groups in which nothing changes are copied as bytes, and so are columns of the others (`columns`).
 
 use std::{ops::Range, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, RecordBatch},
-    compute::{filter_record_batch, interleave, interleave_record_batch},
+    array::{Array as _, ArrayRef, BooleanArray, RecordBatch, UInt64Array},
+    compute::{filter_record_batch, interleave, take},
     datatypes::SchemaRef,
 };
 use deltalake::kernel::Action;
@@ -14,8 +14,9 @@ use futures::TryStreamExt as _;
 
 use super::{
     Table,
+    columns::Group,
     file::DataFile,
-    latest::{Latest, arrow_error, with_column},
+    latest::{Latest, arrow_error},
     merge::MergeCounts,
     tasks::side_by_side,
     write::Writer,
@@ -56,8 +57,31 @@ impl Edits {
         self.replacements.sort_unstable();
     }
 
+    /// The changes alone, as if they were those of the first rows, and how many rows they need at least.
+    pub(super) fn dense(&self) -> (Self, usize) {
+        let renumbered = |pairs: &[(u64, usize)]| (0..).zip(pairs.iter().map(|(_, at)| *at)).collect();
+        let dense = Self {
+            drops: Vec::new(),
+            patches: renumbered(&self.patches),
+            replacements: renumbered(&self.replacements),
+        };
+        (dense, self.patches.len().max(self.replacements.len()))
+    }
+
+    /// For each of `rows` rows whether it stays, if some go.
+    pub(super) fn kept(&self, rows: usize) -> Option<BooleanArray> {
+        if self.drops.is_empty() {
+            return None;
+        }
+        let mut keep = vec![true; rows];
+        for row in &self.drops {
+            keep[*row as usize] = false;
+        }
+        Some(BooleanArray::from(keep))
+    }
+
     /// What happens to the rows `span`, by their number in it. The edits are sorted.
-    fn within(&self, span: &Range<u64>) -> Self {
+    pub(super) fn within(&self, span: &Range<u64>) -> Self {
         let pairs = |pairs: &[(u64, usize)]| {
             let (start, end) = (
                 pairs.partition_point(|(row, _)| *row < span.start),
@@ -103,47 +127,62 @@ impl Patches {
 
     /// `batch` with `edits` done to it.
     pub(super) fn apply(&self, batch: RecordBatch, edits: &Edits) -> Result<RecordBatch> {
-        let batch = self.replace(batch, &edits.replacements)?;
-        let batch = self.patch(batch, &edits.patches)?;
-        if edits.drops.is_empty() {
-            return Ok(batch);
+        let fields = batch.schema_ref().fields().iter().zip(batch.columns());
+        let columns = fields.map(|(field, values)| {
+            let edited = self.edit(field.name(), values, edits)?;
+            Ok(edited.unwrap_or_else(|| Arc::clone(values)))
+        });
+        let columns = columns.collect::<Result<_>>()?;
+        let batch = RecordBatch::try_new(batch.schema(), columns).map_err(arrow_error)?;
+        match edits.kept(batch.num_rows()) {
+            Some(kept) => filter_record_batch(&batch, &kept).map_err(arrow_error),
+            None => Ok(batch),
         }
-        let mut keep = vec![true; batch.num_rows()];
-        for row in &edits.drops {
-            keep[*row as usize] = false;
-        }
-        filter_record_batch(&batch, &BooleanArray::from(keep)).map_err(arrow_error)
     }
 
-    fn replace(&self, batch: RecordBatch, rows: &[(u64, usize)]) -> Result<RecordBatch> {
-        let (Some(latest), false) = (&self.latest, rows.is_empty()) else {
-            return Ok(batch);
-        };
-        let winners: Vec<usize> = rows.iter().map(|(_, winner)| *winner).collect();
-        let others = latest.gather(&winners)?;
-        let mut places: Vec<(usize, usize)> = (0..batch.num_rows()).map(|row| (0, row)).collect();
-        for (other, (row, _)) in rows.iter().enumerate() {
-            places[*row as usize] = (1, other);
-        }
-        interleave_record_batch(&[&batch, &others], &places).map_err(arrow_error)
+    /// Whether `edits` can change the column `name`.
+    pub(super) fn touch(&self, name: &str, edits: &Edits) -> bool {
+        !edits.drops.is_empty()
+            || !edits.replacements.is_empty()
+            || !edits.patches.is_empty() && self.columns.iter().any(|(column, _)| *column == name)
     }
 
-    fn patch(&self, batch: RecordBatch, rows: &[(u64, usize)]) -> Result<RecordBatch> {
-        if rows.is_empty() {
-            return Ok(batch);
+    /// `values`, those of the column `name`, with what `edits` replace and patch; nothing if they stay what they are.
+    /// Rows that are dropped are still there.
+    pub(super) fn edit(&self, name: &str, values: &ArrayRef, edits: &Edits) -> Result<Option<ArrayRef>> {
+        let mut edited = None;
+        if let (Some(latest), false) = (&self.latest, edits.replacements.is_empty()) {
+            let winners: Vec<usize> = edits.replacements.iter().map(|(_, winner)| *winner).collect();
+            let rows = edits.replacements.iter().map(|(row, _)| *row);
+            edited = spliced(values, rows, &latest.gather_column(name, &winners)?)?;
         }
-        let mut places: Vec<(usize, usize)> = (0..batch.num_rows()).map(|row| (0, row)).collect();
-        for (row, at) in rows {
-            places[*row as usize] = (1, *at);
+        let patch = self.columns.iter().find(|(column, _)| *column == name);
+        if let (Some((_, patch)), false) = (patch, edits.patches.is_empty()) {
+            let places = edits.patches.iter().map(|(_, at)| *at as u64);
+            let patch = take(patch, &UInt64Array::from_iter_values(places), None).map_err(arrow_error)?;
+            let rows = edits.patches.iter().map(|(row, _)| *row);
+            edited = spliced(edited.as_ref().unwrap_or(values), rows, &patch)?.or(edited);
         }
-        let mut patched = batch;
-        for (name, values) in &self.columns {
-            let index = patched.schema_ref().index_of(name).map_err(arrow_error)?;
-            let column = interleave(&[patched.column(index).as_ref(), values.as_ref()], &places);
-            patched = with_column(&patched, name, column.map_err(arrow_error)?)?;
-        }
-        Ok(patched)
+        Ok(edited)
     }
+}
+
+/// `values` with `others` in the places `rows`; nothing if they are there already.
+fn spliced(
+    values: &ArrayRef,
+    rows: impl Iterator<Item = u64> + Clone,
+    others: &ArrayRef,
+) -> Result<Option<ArrayRef>> {
+    let before = take(values, &UInt64Array::from_iter_values(rows.clone()), None).map_err(arrow_error)?;
+    if *before == *others {
+        return Ok(None);
+    }
+    let mut places: Vec<(usize, usize)> = (0..values.len()).map(|row| (0, row)).collect();
+    for (other, row) in rows.enumerate() {
+        places[row as usize] = (1, other);
+    }
+    let spliced = interleave(&[values.as_ref(), others.as_ref()], &places);
+    spliced.map(Some).map_err(arrow_error)
 }
 
 impl Table {
@@ -180,8 +219,7 @@ impl Table {
     }
 
     /// Writes the rows of `file` into `writer` in their order, with `edits` done to them, without those that are marked as
-    /// deleted, and returns how many row groups
-    /// were copied as they are.
+    /// deleted, and returns how many row groups were copied as they are.
     pub(super) async fn copy_edited(
         &self,
         file: &DataFile,
@@ -190,18 +228,25 @@ impl Table {
         schema: &SchemaRef,
         writer: &mut Writer,
     ) -> Result<u64> {
-        let opened = self.open(file).await?.with_pages().await?;
+        let opened = Arc::new(self.open(file).await?.with_pages().await?);
         edits.drops.extend(opened.deleted());
         edits.sort();
         writer.keep_filters(&opened);
         let mut copied = 0;
         for (number, span) in opened.spans().into_iter().enumerate() {
             let of_group = edits.within(&span);
-            if of_group.is_empty() && writer.can_copy(&opened, number) {
-                writer.copy(&file.partition, opened.copy(number).await?).await?;
-                copied += 1;
+            let group = Group {
+                opened: Arc::clone(&opened),
+                number,
+                edits: of_group,
+                patches: patches.clone(),
+            };
+            if writer.can_edit(&group)? {
+                copied += u64::from(group.edits.is_empty());
+                writer.edit(group).await?;
                 continue;
             }
+            let of_group = group.edits;
             let mut rows = std::pin::pin!(opened.stored(number, Arc::clone(schema))?);
             let mut start = 0_u64;
             while let Some(batch) = rows.try_next().await? {

@@ -2,21 +2,32 @@
 
 use std::{
     num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     thread,
 };
 
 use arrow::array::{Array as _, ArrayRef, RecordBatch};
 use parquet::{
-    arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, compute_leaves},
+    arrow::arrow_writer::{ArrowColumnWriter, ArrowLeafColumn, compute_leaves},
     errors::ParquetError,
 };
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 
+use super::output::Leaf;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most threads that one piece of work is spread over.
 const WORKERS_MAX: usize = 16;
+
+/// One for each core. Work on several row groups shares them: what is decoded at a time follows the cores, not the row groups
+/// under way.
+static CORES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(cores()));
+
+fn cores() -> usize {
+    thread::available_parallelism()
+        .map_or(1, NonZeroUsize::get)
+        .min(WORKERS_MAX)
+}
 
 /// One column of some batches, and how many bytes it has in memory.
 struct Column {
@@ -25,10 +36,7 @@ struct Column {
 }
 
 /// Encodes `batches`, which share a schema, as one row group by `writers`, one per leaf column.
-pub(super) async fn encode(
-    batches: Vec<RecordBatch>,
-    writers: Vec<ArrowColumnWriter>,
-) -> Result<Vec<ArrowColumnChunk>> {
+pub(super) async fn encode(batches: Vec<RecordBatch>, writers: Vec<ArrowColumnWriter>) -> Result<Vec<Leaf>> {
     let Some(schema) = batches.first().map(RecordBatch::schema) else {
         return Ok(Vec::new());
     };
@@ -61,7 +69,7 @@ pub(super) async fn encode(
         for batch in leaf {
             writer.write(&batch).map_err(unencodable)?;
         }
-        writer.close().map_err(unencodable)
+        writer.close().map(Leaf::Encoded).map_err(unencodable)
     })
     .await
 }
@@ -103,33 +111,35 @@ where
     T: Send + 'static,
     R: Send + 'static,
 {
-    let workers_max = thread::available_parallelism()
-        .map_or(1, NonZeroUsize::get)
-        .min(WORKERS_MAX);
     let count = jobs.len();
     let mut jobs: Vec<(usize, (usize, T))> = jobs.into_iter().enumerate().collect();
     jobs.sort_by_key(|(_, (weight, _))| std::cmp::Reverse(*weight));
     let jobs = Arc::new(Mutex::new(jobs.into_iter()));
     let work = Arc::new(work);
-    let mut workers = JoinSet::new();
-    for _ in 0..workers_max.min(count) {
+    let mut workers: JoinSet<Result<Vec<(usize, R)>>> = JoinSet::new();
+    let died = |source| Error::new(ErrorKind::Internal, "work on a table").caused_by(source);
+    for _ in 0..cores().min(count) {
         let (jobs, work) = (Arc::clone(&jobs), Arc::clone(&work));
-        workers.spawn_blocking(move || {
-            let mut done = Vec::new();
-            loop {
-                let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((number, (_, job))) = next else {
-                    return Ok(done);
-                };
-                done.push((number, work(job)?));
-            }
+        workers.spawn(async move {
+            // Nobody closes it.
+            let core = CORES.acquire().await;
+            let working = tokio::task::spawn_blocking(move || -> Result<Vec<(usize, R)>> {
+                let _core = core;
+                let mut done = Vec::new();
+                loop {
+                    let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((number, (_, job))) = next else {
+                        return Ok(done);
+                    };
+                    done.push((number, work(job)?));
+                }
+            });
+            working.await.map_err(died)?
         });
     }
     let mut done = Vec::with_capacity(count);
     while let Some(results) = workers.join_next().await {
-        let results: Result<Vec<(usize, R)>> =
-            results.map_err(|source| Error::new(ErrorKind::Internal, "work on a table").caused_by(source))?;
-        done.extend(results?);
+        done.extend(results.map_err(died)??);
     }
     done.sort_unstable_by_key(|(number, _)| *number);
     Ok(done.into_iter().map(|(_, result)| result).collect())

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, hash::BuildHasher as _, sync::Arc};
 
 use arrow::{
-    array::{Array as _, ArrayRef, AsArray as _, RecordBatch},
-    compute::interleave_record_batch,
+    array::{Array, ArrayRef, AsArray as _, RecordBatch},
+    compute::{interleave, interleave_record_batch},
     datatypes::{Field, Schema, SchemaRef},
     row::{RowConverter, Rows, SortField},
 };
@@ -147,6 +147,17 @@ impl Latest {
         let batches: Vec<&RecordBatch> = self.rows.iter().collect();
         let places: Vec<(usize, usize)> = winners.iter().map(|winner| self.winners[*winner]).collect();
         interleave_record_batch(&batches, &places).map_err(arrow_error)
+    }
+
+    /// The same of the column `name`.
+    pub(super) fn gather_column(&self, name: &str, winners: &[usize]) -> Result<ArrayRef> {
+        let index = match self.rows.first() {
+            Some(rows) => rows.schema_ref().index_of(name).map_err(arrow_error)?,
+            None => 0,
+        };
+        let batches: Vec<&dyn Array> = self.rows.iter().map(|rows| rows.column(index).as_ref()).collect();
+        let places: Vec<(usize, usize)> = winners.iter().map(|winner| self.winners[*winner]).collect();
+        interleave(&batches, &places).map_err(arrow_error)
     }
 
     /// Of `rows` of the table's shape the columns that identify and order them.

@@ -13,6 +13,7 @@ pub mod align;
 pub mod aside;
 mod change;
 pub mod children;
+mod columns;
 pub mod contracts;
 mod copied;
 mod deleted;

@@ -34,7 +34,7 @@ use super::{deleted::Deleted, file::DataFile, latest::arrow_error, lower, tasks:
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows decoded at a time; bounds memory whatever the size of a row group.
-const READ_ROWS: usize = 8192;
+pub(super) const READ_ROWS: usize = 8192;
 
 /// Batches decoded before they are asked for.
 const READ_AHEAD_BATCHES: usize = 2;
@@ -122,6 +122,11 @@ impl Opened {
         self.metadata = ArrowReaderMetadata::try_new(Arc::new(whole), ArrowReaderOptions::new())
             .map_err(|source| unread(source, path))?;
         Ok(self)
+    }
+
+    /// What a reader of its row groups has to know.
+    pub(super) fn arrow_metadata(&self) -> &ArrowReaderMetadata {
+        &self.metadata
     }
 
     /// What the footer says.
@@ -324,7 +329,7 @@ fn without_deleted(rows: RecordBatch, first: u64, live: Option<&BooleanBuffer>) 
     })
 }
 
-fn unread(source: ParquetError, path: &Path) -> Error {
+pub(super) fn unread(source: ParquetError, path: &Path) -> Error {
     lower(source.into(), "read data file").with("file", path)
 }
 
@@ -372,7 +377,7 @@ fn external(source: object_store::Error) -> ParquetError {
 }
 
 /// Brings `batch` into the shape of `schema`: partition constants and missing columns added, order restored.
-fn shape(
+pub(super) fn shape(
     batch: &RecordBatch,
     schema: &SchemaRef,
     constants: &[(String, Option<String>)],
@@ -393,7 +398,7 @@ fn shape(
 }
 
 /// A partition value, which Delta keeps as text in the log, as a column.
-fn constant(value: Option<&str>, field: &Field, rows: usize) -> Result<ArrayRef> {
+pub(super) fn constant(value: Option<&str>, field: &Field, rows: usize) -> Result<ArrayRef> {
     let Some(value) = value else {
         return Ok(new_null_array(field.data_type(), rows));
     };

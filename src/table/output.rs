@@ -21,6 +21,13 @@ const PART_BYTES: usize = 8 << 20;
 /// Parts of one file under way at once.
 const PARTS_IN_FLIGHT_MAX: usize = 2;
 
+/// A leaf column of a row group on its way into a file.
+pub(super) enum Leaf {
+    Encoded(ArrowColumnChunk),
+    /// From a file with the columns of this one.
+    Copied(Copied),
+}
+
 /// A Parquet file of which the row groups so far are uploaded, or wait for a part to be full.
 pub(super) struct Output {
     path: Path,
@@ -55,21 +62,15 @@ impl Output {
         self.factory.create_column_writers(number).map_err(unencodable)
     }
 
-    /// Adds an encoded row group.
-    pub(super) async fn append(&mut self, columns: Vec<ArrowColumnChunk>) -> Result<()> {
+    /// Adds a row group.
+    pub(super) async fn append(&mut self, leaves: Vec<Leaf>) -> Result<()> {
         let mut group = self.parquet.next_row_group().map_err(unencodable)?;
-        for column in columns {
-            column.append_to_row_group(&mut group).map_err(unencodable)?;
-        }
-        group.close().map_err(unencodable)?;
-        self.send().await
-    }
-
-    /// Adds a row group of another file as it is. It has the columns of this file.
-    pub(super) async fn append_copied(&mut self, copied: Copied) -> Result<()> {
-        let mut group = self.parquet.next_row_group().map_err(unencodable)?;
-        for (chunk, close) in copied.columns {
-            group.append_column(&chunk, close).map_err(unencodable)?;
+        for leaf in leaves {
+            match leaf {
+                Leaf::Encoded(column) => column.append_to_row_group(&mut group),
+                Leaf::Copied(Copied { chunk, close }) => group.append_column(&chunk, close),
+            }
+            .map_err(unencodable)?;
         }
         group.close().map_err(unencodable)?;
         self.send().await

@@ -4,13 +4,14 @@
 //! rows ─ by partition ─ gathered to a row group ─ columns encoded on all cores ─ file ─ uploaded in parts ─► add action
 //!                                  │                        │                                │
 //!                        the next is gathered    while this one is encoded     and files before it are completed
+//! row groups of other files ─ edited column by column ───────────────────────────┘
 //! ```
 //!
-//! In memory at once: two row groups of rows ([`GATHERED_BYTES_MAX`] being gathered over all partitions, one being encoded),
-//! what is encoded of a row group, and the parts under way.
+//! In memory at once: two row groups of rows ([`GATHERED_BYTES_MAX`] being gathered over all partitions, one being encoded)
+//! or the encoded columns of [`GROUPS_UNDER_WAY_MAX`], what is encoded of a row group, and the parts under way.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -20,17 +21,18 @@ use arrow::{
 };
 use deltalake::kernel::{Action, Add};
 use object_store::{ObjectStore, path::Path};
-use parquet::{arrow::arrow_writer::ArrowColumnChunk, schema::types::SchemaDescriptor};
+use parquet::schema::types::SchemaDescriptor;
 use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
 
 use super::{
     Table,
-    copied::{COPY_BYTES_MAX, Copied},
+    columns::Group,
+    copied::COPY_BYTES_MAX,
     encode::{batch_bytes, encode},
     encoding::{parquet_schema, properties, repeats},
     opened::Opened,
-    output::Output,
+    output::{Leaf, Output},
     split::{self, PartitionValues},
     stats::{self, Indexed},
 };
@@ -51,6 +53,17 @@ const ROW_GROUP_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes gathered for all partitions together, before the largest row group is written although it is not full.
 const GATHERED_BYTES_MAX: usize = 64 << 20;
+
+/// Row groups of other files that are edited or copied at once: while the last columns of one are encoded, a core works on
+/// the next.
+const GROUPS_UNDER_WAY_MAX: usize = 2;
+
+/// A row group with a smaller part of the rows and bytes that one may have is not edited by itself: its rows go together with
+/// their neighbours'.
+const GROUP_PART_MIN: usize = 4;
+
+/// A row group of another writer that is so often larger than one may be is cut.
+const GROUP_SIZES_MAX: usize = 2;
 
 /// Completed files whose last parts are still under way.
 const FILES_FINISHING_MAX: usize = 4;
@@ -94,7 +107,7 @@ impl Table {
             group_bytes_max,
             partitions: BTreeMap::new(),
             gathered_bytes: 0,
-            encoding: None,
+            encoding: VecDeque::new(),
             finishing: JoinSet::new(),
             adds: Vec::new(),
         })
@@ -119,10 +132,19 @@ pub(super) struct Writer {
     /// By folder.
     partitions: BTreeMap<Path, Partition>,
     gathered_bytes: usize,
-    /// The row group being encoded, and its partition.
-    encoding: Option<(Path, JoinHandle<Result<Vec<ArrowColumnChunk>>>)>,
+    /// The row groups being encoded, in the order of their rows.
+    encoding: VecDeque<Encoding>,
     finishing: JoinSet<Result<Add>>,
     adds: Vec<Add>,
+}
+
+/// A row group being encoded.
+struct Encoding {
+    /// Of its partition.
+    folder: Path,
+    /// For each leaf column whether a dictionary pays, should it be the first of its file.
+    repeats: Vec<bool>,
+    leaves: JoinHandle<Result<Vec<Leaf>>>,
 }
 
 /// The file of one partition that is being written, and what comes into it next.
@@ -174,8 +196,25 @@ impl Writer {
         }
     }
 
+    /// Whether `group` can be in a file of this writer as it is, but for the columns that change.
+    pub(super) fn can_edit(&self, group: &Group) -> Result<bool> {
+        Ok(self.can_copy(&group.opened, group.number)
+            && (group.edits.is_empty() || self.is_of_size(group) && group.stays(&self.schema)?))
+    }
+
+    /// Whether the rows of `group` make a row group of their own.
+    fn is_of_size(&self, group: &Group) -> bool {
+        let stored = &group.opened.groups()[group.number];
+        let number = |number: i64| usize::try_from(number).unwrap_or(usize::MAX);
+        let (rows, bytes) = (number(stored.num_rows()), number(stored.total_byte_size()));
+        rows <= self.group_rows_max * GROUP_SIZES_MAX
+            && bytes <= self.group_bytes_max * GROUP_SIZES_MAX
+            && (group.rows() >= self.group_rows_max / GROUP_PART_MIN
+                || bytes >= self.group_bytes_max / GROUP_PART_MIN)
+    }
+
     /// Whether the row group `number` of `opened`, with its indexes of pages, can be in a file of this writer as it is.
-    pub(super) fn can_copy(&self, opened: &Opened, number: usize) -> bool {
+    fn can_copy(&self, opened: &Opened, number: usize) -> bool {
         let group = &opened.groups()[number];
         // Either every row group of a file has an index of pages, or none may have.
         let pages = opened
@@ -187,9 +226,9 @@ impl Writer {
             && group.compressed_size() <= COPY_BYTES_MAX
     }
 
-    /// Puts a row group of another file of the partition `values` behind what is written, as it is.
-    pub(super) async fn copy(&mut self, values: &[(String, Option<String>)], copied: Copied) -> Result<()> {
-        let taken = self.take_copy(values, copied).await;
+    /// Puts a row group of another file, which [can](Self::can_edit) be in a file of this writer, behind what is written.
+    pub(super) async fn edit(&mut self, group: Group) -> Result<()> {
+        let taken = self.take_group(group).await;
         self.checked(taken).await
     }
 
@@ -289,29 +328,36 @@ impl Writer {
 
     /// Starts to encode the rows gathered for a partition, once the row group before them is in its file.
     async fn flush(&mut self, folder: &Path) -> Result<()> {
-        self.settle().await?;
+        if known(&mut self.partitions, folder)?.gathered.is_empty() {
+            return Ok(());
+        }
+        self.settle(0).await?;
         let partition = known(&mut self.partitions, folder)?;
         let rows = std::mem::take(&mut partition.gathered);
         self.gathered_bytes -= std::mem::take(&mut partition.bytes);
         partition.rows = 0;
-        if rows.is_empty() {
-            return Ok(());
-        }
+        let mut of_file = Vec::new();
         if partition.output.is_none() {
             let largest = rows.iter().max_by_key(|batch| batch.num_rows());
-            let repeats = largest.map(repeats).transpose()?.unwrap_or_default();
-            self.begin(folder, &repeats)?;
+            of_file = largest.map(repeats).transpose()?.unwrap_or_default();
+            self.begin(folder, &of_file)?;
         }
-        let output = self.output(folder)?;
-        let encoded = encode(rows, output.encoders()?);
-        self.encoding = Some((folder.clone(), tokio::spawn(encoded)));
+        let encoded = encode(rows, self.output(folder)?.encoders()?);
+        self.encoding.push_back(Encoding {
+            folder: folder.clone(),
+            repeats: of_file,
+            leaves: tokio::spawn(encoded),
+        });
         Ok(())
     }
 
-    async fn take_copy(&mut self, values: &[(String, Option<String>)], copied: Copied) -> Result<()> {
+    async fn take_group(&mut self, group: Group) -> Result<()> {
+        if group.rows() == 0 {
+            return Ok(());
+        }
         let value = |name: &String| {
+            let mut values = group.opened.file.partition.iter();
             values
-                .iter()
                 .find(|(of, _)| of == name)
                 .and_then(|(_, value)| value.clone())
         };
@@ -322,12 +368,19 @@ impl Writer {
             .collect();
         let folder = self.partition(values)?;
         self.flush(&folder).await?;
-        self.settle().await?;
+        self.settle(GROUPS_UNDER_WAY_MAX - 1).await?;
+        let repeats = group.opened.dictionaries(group.number);
         if known(&mut self.partitions, &folder)?.output.is_none() {
-            self.begin(&folder, &copied.dictionaries)?;
+            self.begin(&folder, &repeats)?;
         }
-        self.output(&folder)?.append_copied(copied).await?;
-        self.finish_if_large(&folder).await
+        let writers = self.output(&folder)?.encoders()?;
+        let leaves = group.leaves(Arc::clone(&self.file_schema), writers);
+        self.encoding.push_back(Encoding {
+            folder,
+            repeats,
+            leaves: tokio::spawn(leaves),
+        });
+        Ok(())
     }
 
     /// Begins a file in a partition that has none.
@@ -358,21 +411,25 @@ impl Writer {
         })
     }
 
-    /// Puts the row group that is being encoded into its file, and closes the file if it is large enough.
-    async fn settle(&mut self) -> Result<()> {
-        let Some((folder, encoding)) = self.encoding.take() else {
-            return Ok(());
-        };
-        let columns = encoding
-            .await
-            .map_err(|source| Error::new(ErrorKind::Internal, "encode rows").caused_by(source))??;
-        self.output(&folder)?.append(columns).await?;
-        self.finish_if_large(&folder).await
-    }
-
-    async fn finish_if_large(&mut self, folder: &Path) -> Result<()> {
-        if self.output(folder)?.bytes() >= self.target_bytes {
-            self.finish(folder).await?;
+    /// Puts row groups that are being encoded into their files until only `left` are under way, and closes files that are
+    /// large enough.
+    async fn settle(&mut self, left: usize) -> Result<()> {
+        while self.encoding.len() > left
+            && let Some(next) = self.encoding.pop_front()
+        {
+            let leaves = next
+                .leaves
+                .await
+                .map_err(|source| Error::new(ErrorKind::Internal, "encode rows").caused_by(source))??;
+            // The one before it may have been the last of its file.
+            if known(&mut self.partitions, &next.folder)?.output.is_none() {
+                self.begin(&next.folder, &next.repeats)?;
+            }
+            let output = self.output(&next.folder)?;
+            output.append(leaves).await?;
+            if output.bytes() >= self.target_bytes {
+                self.finish(&next.folder).await?;
+            }
         }
         Ok(())
     }
@@ -421,7 +478,7 @@ impl Writer {
         for folder in &folders {
             self.flush(folder).await?;
         }
-        self.settle().await?;
+        self.settle(0).await?;
         for folder in &folders {
             self.finish(folder).await?;
         }

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use arrow::{array::ArrayRef, compute::concat_batches, datatypes::SchemaRef};
+use bytes::Bytes;
 use deltalake::{
     datafile::writer::{DeltaWriter, WriterConfig},
     table::config::TablePropertiesExt as _,
@@ -88,6 +89,8 @@ proptest! {
         count in 1_i64..160,
         edits in proptest::collection::vec((0_u64..1_000, 0_u8..3), 1..6),
         layout in 0_u8..3,
+        // Row groups of the file are of the writer's size, and edited column by column, or too small for that.
+        of_size in proptest::bool::ANY,
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
         runtime.block_on(async {
@@ -120,6 +123,9 @@ proptest! {
                 .map(|row| row / group_rows as u64).collect();
             let groups = (before.num_rows() as u64).div_ceil(group_rows as u64);
             let mut writer = table.writer(Arc::clone(&schema)).unwrap();
+            if of_size {
+                writer = writer.with_group_rows(group_rows);
+            }
             let copied = table.copy_edited(file, edits, &patches, &schema, &mut writer).await.unwrap();
             if same_shape {
                 assert_eq!(copied, groups - touched.len() as u64);
@@ -222,6 +228,67 @@ async fn a_winner_takes_the_place_of_the_row_that_it_replaces() {
     }
     bounds.sort_unstable();
     assert_eq!(bounds, [(0, 99), (100, 199), (200, 299), (5_000, 5_000)]);
+}
+
+/// The encoded columns of the row groups of the only file of `table`, and its name.
+async fn encoded(table: &Table) -> (Path, Vec<Vec<Bytes>>) {
+    let files = table.files().unwrap();
+    let opened = table.open(&files[0]).await.unwrap();
+    let mut groups = Vec::new();
+    for group in 0..opened.groups().len() {
+        groups.push(opened.bytes_of(group).await.unwrap());
+    }
+    assert_eq!(files.len(), 1);
+    (files[0].path.clone(), groups)
+}
+
+#[tokio::test]
+async fn columns_with_the_values_of_before_are_copied_as_they_are() {
+    let count = 20_000_i64;
+    let value = |id: i64| (id % 7) as u32;
+    let mut table = table().await;
+    let schema = table.schema().unwrap();
+    let events: Vec<Event> = (0..3 * count).map(|id| (id, 1, value(id))).collect();
+    let writer = table
+        .writer(Arc::clone(&schema))
+        .unwrap()
+        .with_filters(&["id".to_owned()]);
+    put(
+        &mut table,
+        writer.with_group_rows(count as usize),
+        &[rows(0, &events)],
+        0,
+    )
+    .await;
+    let (before_path, before) = encoded(&table).await;
+    // The first row group gets newer rows with the same value, the second others, the third none.
+    let changes: Vec<Event> = vec![
+        (5, 2, value(5)),
+        (count - 1, 2, value(count - 1)),
+        (count + 1, 2, 99),
+    ];
+    let counts = merged(&mut table, 1, &changes).await;
+    assert_eq!((counts.replaced, counts.groups_copied), (3, 1));
+    let (after_path, after) = encoded(&table).await;
+    assert_ne!(before_path, after_path);
+    let same = |group: usize| -> Vec<&str> {
+        let columns = before[group].iter().zip(&after[group]).zip(schema.fields());
+        columns
+            .filter(|((before, after), _)| before == after)
+            .map(|(_, field)| field.name().as_str())
+            .collect()
+    };
+    assert_eq!(same(0), ["id", "value", "_lf_page"]);
+    assert_eq!(same(1), ["id", "_lf_page"]);
+    assert_eq!(same(2).len(), schema.fields().len());
+    let mut expected = events.clone();
+    for change in &changes {
+        expected[change.0 as usize] = *change;
+    }
+    assert_eq!(read(&table).await, expected);
+    // Bounds and filters of copied columns find what they found before.
+    let counts = merged(&mut table, 2, &[(count + 1, 3, 98)]).await;
+    assert_eq!((counts.groups_probed, counts.replaced), (1, 1));
 }
 
 /// Files of another writer: other row groups, other compression, no bounds or no indexes of pages, no filters.
