@@ -8,7 +8,8 @@
 //!
 //! Of what an update brings most is often there already: a key is always, and so is what a source never changes. Such a
 //! column costs no more than to decode it, and a mark of deletion costs its own column only. In memory are the encoded
-//! columns and, decoded, one column for each core: never the rows of a row group as a whole.
+//! columns and for each core some thousand values of one column, or of one that may stay as it is up to
+//! [`UNCHANGED_BYTES_MAX`]: never the rows of a row group as a whole.
 
 use std::{ops::Range, sync::Arc};
 
@@ -29,11 +30,15 @@ use parquet::{
 use super::{
     copied::{Chunks, Copied},
     edit::{Edits, Patches},
-    encode::{in_parallel, unencodable},
+    encode::{bytes_of, in_parallel, unencodable},
+    latest::arrow_error,
     opened::{Opened, READ_ROWS, constant, shape, unread},
     output::Leaf,
 };
 use crate::error::{Error, ErrorKind, Result};
+
+/// Decoded values of a column that are held to see whether it stays as it is. One with more of them is encoded anyway.
+const UNCHANGED_BYTES_MAX: usize = 32 << 20;
 
 /// A row group of a file, and what is to be done to it.
 pub(super) struct Group {
@@ -50,6 +55,8 @@ struct Column {
     field: FieldRef,
     copied: Vec<Copied>,
     writers: Vec<ArrowColumnWriter>,
+    /// Whether its file lacks what a new one says of it: bounds, or the key filter of a key.
+    lacking: bool,
 }
 
 impl Group {
@@ -80,11 +87,12 @@ impl Group {
     }
 
     /// The leaf columns with the edits done to them. `schema` is that of the file, which is the one that `writers` write,
-    /// one for each leaf.
+    /// one for each leaf; those of the columns `filtered` make key filters.
     pub(super) async fn leaves(
         self,
         schema: SchemaRef,
         writers: Vec<ArrowColumnWriter>,
+        filtered: Vec<String>,
     ) -> Result<Vec<Leaf>> {
         let copied = self.opened.copy(self.number).await?;
         if self.edits.is_empty() {
@@ -94,10 +102,16 @@ impl Group {
         let mut jobs = Vec::new();
         for (number, field) in schema.fields().iter().enumerate() {
             let leaves = leaves_of(self.opened.columns(), number).len();
+            let copied: Vec<Copied> = copied.by_ref().take(leaves).collect();
+            let has_filter = filtered.contains(field.name());
+            let lacks = |leaf: &Copied| {
+                leaf.close.metadata.statistics().is_none() || has_filter && leaf.close.bloom_filter.is_none()
+            };
             let column = Column {
                 number,
                 field: Arc::clone(field),
-                copied: copied.by_ref().take(leaves).collect(),
+                lacking: copied.iter().any(lacks),
+                copied,
                 writers: writers.by_ref().take(leaves).collect(),
             };
             let sizes = column.copied.iter();
@@ -108,20 +122,34 @@ impl Group {
         Ok(leaves.into_iter().flatten().collect())
     }
 
-    fn rewrite(&self, column: Column) -> Result<Vec<Leaf>> {
+    fn rewrite(&self, mut column: Column) -> Result<Vec<Leaf>> {
         let as_it_is = |copied: Vec<Copied>| copied.into_iter().map(Leaf::Copied).collect();
         if !self.patches.touch(column.field.name(), &self.edits) {
             return Ok(as_it_is(column.copied));
         }
-        let (mut arrays, mut changed, mut start) = (Vec::new(), !self.edits.drops.is_empty(), 0);
+        let mut changed = column.lacking || !self.edits.drops.is_empty();
+        let (mut unchanged, mut unchanged_bytes, mut start) = (Vec::new(), 0, 0);
         for values in self.decode(&column)? {
             let values = values?;
             let end = start + values.len() as u64;
             let edits = self.edits.within(&(start..end));
+            start = end;
             let edited = self.patches.edit(column.field.name(), &values, &edits)?;
             changed |= edited.is_some();
-            arrays.push((edited.unwrap_or(values), edits));
-            start = end;
+            let mut values = edited.unwrap_or(values);
+            if let Some(kept) = edits.kept(values.len()) {
+                values = filter(&values, &kept).map_err(arrow_error)?;
+            }
+            if !changed {
+                unchanged_bytes += bytes_of(&values);
+                unchanged.push(values);
+                changed = unchanged_bytes > UNCHANGED_BYTES_MAX;
+                continue;
+            }
+            for values in unchanged.drain(..) {
+                column.write(&values)?;
+            }
+            column.write(&values)?;
         }
         if start != self.stored() as u64 {
             return Err(Error::new(ErrorKind::Corrupt, "read data file")
@@ -132,20 +160,10 @@ impl Group {
         if !changed {
             return Ok(as_it_is(column.copied));
         }
-        // What is encoded takes its place.
-        drop(column.copied);
-        let mut writers = column.writers;
-        for (values, edits) in arrays {
-            let values = match edits.kept(values.len()) {
-                Some(kept) => filter(&values, &kept).map_err(super::latest::arrow_error)?,
-                None => values,
-            };
-            let leaves = compute_leaves(&column.field, &values).map_err(unencodable)?;
-            for (writer, leaf) in writers.iter_mut().zip(&leaves) {
-                writer.write(leaf).map_err(unencodable)?;
-            }
+        for values in unchanged {
+            column.write(&values)?;
         }
-        let closed = writers.into_iter().map(ArrowColumnWriter::close);
+        let closed = column.writers.into_iter().map(ArrowColumnWriter::close);
         closed
             .map(|leaf| leaf.map(Leaf::Encoded).map_err(unencodable))
             .collect()
@@ -168,6 +186,17 @@ impl Group {
             let rows = rows.map_err(|source| unread(source.into(), &path))?;
             Ok(Arc::clone(shape(&rows, &schema, &[])?.column(0)))
         }))
+    }
+}
+
+impl Column {
+    /// Encodes `values` behind those before.
+    fn write(&mut self, values: &ArrayRef) -> Result<()> {
+        let leaves = compute_leaves(&self.field, values).map_err(unencodable)?;
+        for (writer, leaf) in self.writers.iter_mut().zip(&leaves) {
+            writer.write(leaf).map_err(unencodable)?;
+        }
+        Ok(())
     }
 }
 

@@ -53,6 +53,7 @@ impl Edits {
     /// Puts the rows in the order in which a file is read.
     pub(super) fn sort(&mut self) {
         self.drops.sort_unstable();
+        self.drops.dedup();
         self.patches.sort_unstable();
         self.replacements.sort_unstable();
     }

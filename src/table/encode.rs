@@ -21,13 +21,10 @@ const WORKERS_MAX: usize = 16;
 
 /// One for each core. Work on several row groups shares them: what is decoded at a time follows the cores, not the row groups
 /// under way.
-static CORES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(cores()));
+static CORES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*CORES_COUNT));
 
-fn cores() -> usize {
-    thread::available_parallelism()
-        .map_or(1, NonZeroUsize::get)
-        .min(WORKERS_MAX)
-}
+static CORES_COUNT: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
 
 /// One column of some batches, and how many bytes it has in memory.
 struct Column {
@@ -95,7 +92,7 @@ pub(super) fn batch_bytes(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(bytes_of).sum()
 }
 
-fn bytes_of(array: &ArrayRef) -> usize {
+pub(super) fn bytes_of(array: &ArrayRef) -> usize {
     array
         .to_data()
         .get_slice_memory_size()
@@ -113,12 +110,14 @@ where
 {
     let count = jobs.len();
     let mut jobs: Vec<(usize, (usize, T))> = jobs.into_iter().enumerate().collect();
-    jobs.sort_by_key(|(_, (weight, _))| std::cmp::Reverse(*weight));
-    let jobs = Arc::new(Mutex::new(jobs.into_iter()));
+    // Taken from the end.
+    jobs.sort_by_key(|(_, (weight, _))| *weight);
+    let jobs = Arc::new(Mutex::new(jobs));
+    let _rest = Rest(Arc::clone(&jobs));
     let work = Arc::new(work);
     let mut workers: JoinSet<Result<Vec<(usize, R)>>> = JoinSet::new();
     let died = |source| Error::new(ErrorKind::Internal, "work on a table").caused_by(source);
-    for _ in 0..cores().min(count) {
+    for _ in 0..CORES_COUNT.min(WORKERS_MAX).min(count) {
         let (jobs, work) = (Arc::clone(&jobs), Arc::clone(&work));
         workers.spawn(async move {
             // Nobody closes it.
@@ -127,7 +126,7 @@ where
                 let _core = core;
                 let mut done = Vec::new();
                 loop {
-                    let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop();
                     let Some((number, (_, job))) = next else {
                         return Ok(done);
                     };
@@ -143,6 +142,15 @@ where
     }
     done.sort_unstable_by_key(|(number, _)| *number);
     Ok(done.into_iter().map(|(_, result)| result).collect())
+}
+
+/// Jobs that nobody has begun: they go with whoever waits for them, and when one before them fails.
+struct Rest<T>(Arc<Mutex<Vec<T>>>);
+
+impl<T> Drop for Rest<T> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 pub(super) fn unencodable(source: ParquetError) -> Error {

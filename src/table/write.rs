@@ -22,7 +22,7 @@ use arrow::{
 use deltalake::kernel::{Action, Add};
 use object_store::{ObjectStore, path::Path};
 use parquet::schema::types::SchemaDescriptor;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::{
@@ -64,6 +64,12 @@ const GROUP_PART_MIN: usize = 4;
 
 /// A row group of another writer that is so often larger than one may be is cut.
 const GROUP_SIZES_MAX: usize = 2;
+
+/// What a value takes in memory at least, mostly: one that repeats, or is null, takes nearly nothing in a file.
+const LEAF_BYTES: usize = 4;
+
+/// A row group with more bytes than this is edited or copied by itself.
+const GROUP_BYTES_BESIDE_MAX: i64 = COPY_BYTES_MAX / 4;
 
 /// Completed files whose last parts are still under way.
 const FILES_FINISHING_MAX: usize = 4;
@@ -144,7 +150,8 @@ struct Encoding {
     folder: Path,
     /// For each leaf column whether a dictionary pays, should it be the first of its file.
     repeats: Vec<bool>,
-    leaves: JoinHandle<Result<Vec<Leaf>>>,
+    /// One task, which ends if nobody waits for it.
+    leaves: JoinSet<Result<Vec<Leaf>>>,
 }
 
 /// The file of one partition that is being written, and what comes into it next.
@@ -206,11 +213,13 @@ impl Writer {
     fn is_of_size(&self, group: &Group) -> bool {
         let stored = &group.opened.groups()[group.number];
         let number = |number: i64| usize::try_from(number).unwrap_or(usize::MAX);
-        let (rows, bytes) = (number(stored.num_rows()), number(stored.total_byte_size()));
+        let rows = number(stored.num_rows()).max(1);
+        let bytes = number(stored.total_byte_size()).max(rows * stored.num_columns() * LEAF_BYTES);
+        let left = group.rows();
         rows <= self.group_rows_max * GROUP_SIZES_MAX
             && bytes <= self.group_bytes_max * GROUP_SIZES_MAX
-            && (group.rows() >= self.group_rows_max / GROUP_PART_MIN
-                || bytes >= self.group_bytes_max / GROUP_PART_MIN)
+            && (left >= self.group_rows_max / GROUP_PART_MIN
+                || bytes / rows * left >= self.group_bytes_max / GROUP_PART_MIN)
     }
 
     /// Whether the row group `number` of `opened`, with its indexes of pages, can be in a file of this writer as it is.
@@ -243,6 +252,7 @@ impl Writer {
     /// Parts of files that will never be complete must not stay in the store.
     async fn checked(&mut self, result: Result<()>) -> Result<()> {
         if result.is_err() {
+            self.encoding.clear();
             for partition in std::mem::take(&mut self.partitions).into_values() {
                 if let Some(output) = partition.output {
                     output.abort().await;
@@ -346,7 +356,7 @@ impl Writer {
         self.encoding.push_back(Encoding {
             folder: folder.clone(),
             repeats: of_file,
-            leaves: tokio::spawn(encoded),
+            leaves: JoinSet::from_iter([encoded]),
         });
         Ok(())
     }
@@ -368,17 +378,23 @@ impl Writer {
             .collect();
         let folder = self.partition(values)?;
         self.flush(&folder).await?;
-        self.settle(GROUPS_UNDER_WAY_MAX - 1).await?;
+        let bytes = group.opened.groups()[group.number].compressed_size();
+        let beside = if bytes > GROUP_BYTES_BESIDE_MAX {
+            0
+        } else {
+            GROUPS_UNDER_WAY_MAX - 1
+        };
+        self.settle(beside).await?;
         let repeats = group.opened.dictionaries(group.number);
         if known(&mut self.partitions, &folder)?.output.is_none() {
             self.begin(&folder, &repeats)?;
         }
         let writers = self.output(&folder)?.encoders()?;
-        let leaves = group.leaves(Arc::clone(&self.file_schema), writers);
+        let leaves = group.leaves(Arc::clone(&self.file_schema), writers, self.filtered.clone());
         self.encoding.push_back(Encoding {
             folder,
             repeats,
-            leaves: tokio::spawn(leaves),
+            leaves: JoinSet::from_iter([leaves]),
         });
         Ok(())
     }
@@ -415,11 +431,12 @@ impl Writer {
     /// large enough.
     async fn settle(&mut self, left: usize) -> Result<()> {
         while self.encoding.len() > left
-            && let Some(next) = self.encoding.pop_front()
+            && let Some(mut next) = self.encoding.pop_front()
         {
-            let leaves = next
-                .leaves
-                .await
+            let Some(leaves) = next.leaves.join_next().await else {
+                continue;
+            };
+            let leaves = leaves
                 .map_err(|source| Error::new(ErrorKind::Internal, "encode rows").caused_by(source))??;
             // The one before it may have been the last of its file.
             if known(&mut self.partitions, &next.folder)?.output.is_none() {

@@ -291,6 +291,58 @@ async fn columns_with_the_values_of_before_are_copied_as_they_are() {
     assert_eq!((counts.groups_probed, counts.replaced), (1, 1));
 }
 
+#[tokio::test]
+async fn a_key_column_without_a_filter_gets_one_although_its_values_stay() {
+    let mut table = table().await;
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(20_000));
+    let mut events: Vec<Event> = (0..40_000).map(|id| (id, 1, 7)).collect();
+    put_foreign(&mut table, properties.build(), &events).await;
+    events[5] = (5, 2, 7);
+    let counts = merged(&mut table, 1, &events[5..6]).await;
+    assert_eq!((counts.replaced, counts.groups_copied), (1, 1));
+    let file = &table.files().unwrap()[0];
+    let opened = table.open(file).await.unwrap();
+    let filters = opened
+        .groups()
+        .iter()
+        .map(|group| group.column(0).bloom_filter_offset().is_some());
+    assert_eq!(filters.collect::<Vec<_>>(), [true, false]);
+    assert_eq!(read(&table).await, events);
+}
+
+/// The rows of each row group of a file of three of 20,000 rows, after `drops` are gone.
+async fn left_after(drops: impl Iterator<Item = u64>) -> Vec<i64> {
+    let mut table = table().await;
+    let schema = table.schema().unwrap();
+    let events: Vec<Event> = (0..60_000).map(|id| (id, 1, 7)).collect();
+    let writer = table.writer(Arc::clone(&schema)).unwrap();
+    put(&mut table, writer.with_group_rows(20_000), &[rows(0, &events)], 0).await;
+    let file = table.files().unwrap().remove(0);
+    let edits = Edits {
+        drops: drops.collect(),
+        ..Edits::default()
+    };
+    let mut writer = table.writer(Arc::clone(&schema)).unwrap();
+    let patches = Patches::default();
+    let copied = table.copy_edited(&file, edits, &patches, &schema, &mut writer);
+    copied.await.unwrap();
+    let mut actions = writer.close().await.unwrap();
+    actions.push(Table::remove(&file));
+    let committed = table
+        .commit(actions, None, append(), &note(1, "load-1"))
+        .await
+        .unwrap();
+    assert!(matches!(committed, Committed::Applied { .. }), "{committed:?}");
+    let opened = table.open(&table.files().unwrap()[0]).await.unwrap();
+    opened.groups().iter().map(|group| group.num_rows()).collect()
+}
+
+#[tokio::test]
+async fn row_groups_that_lose_most_of_their_rows_go_together() {
+    assert_eq!(left_after((0..60_000).filter(|row| row % 100 != 0)).await, [600]);
+    assert_eq!(left_after(0..20_003).await, [19_997, 20_000]);
+}
+
 /// Files of another writer: other row groups, other compression, no bounds or no indexes of pages, no filters.
 async fn put_foreign(table: &mut Table, properties: WriterProperties, events: &[Event]) {
     let config = WriterConfig::new(
