@@ -1,8 +1,9 @@
 //! The parts of the program by themselves, beside peers that do the same work in the same run.
 //!
 //! ```sh
-//! cargo bench --locked                        # all but merge
+//! cargo bench --locked                        # all but merge and frames
 //! cargo bench --locked -- judge               # those with `judge` in their names
+//! cargo bench --locked -- frames              # how small the frames of raw are, by level and size
 //! cargo bench --locked -- merge 10000000      # into a table of ten million rows; a million if no number is given
 //! ```
 
@@ -13,6 +14,8 @@
 )]
 
 mod judge;
+#[allow(clippy::print_stdout, reason = "it prints a table")]
+mod land;
 #[allow(clippy::print_stdout, reason = "it prints a table")]
 mod merge;
 mod orders;
@@ -32,6 +35,7 @@ fn main() {
         .collect();
     match words.split_first() {
         Some((first, rest)) if first == "merge" => merge::main(rest),
+        Some((first, [])) if first == "frames" => land::sizes(),
         _ => divan::main(),
     }
 }

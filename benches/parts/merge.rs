@@ -249,7 +249,7 @@ fn text(seed: i64, words: u64) -> String {
 }
 
 /// The rows of `ids`, in the version `sequence`.
-fn rows(ids: &[i64], sequence: i64) -> RecordBatch {
+pub(crate) fn rows(ids: &[i64], sequence: i64) -> RecordBatch {
     let seeds = || ids.iter().map(|id| id * 4 + sequence);
     let numbers = |salt: i64| {
         seeds()
@@ -356,15 +356,17 @@ async fn make_table(side: &str, dir: &FilePath, rows: i64, each: i64) {
 }
 
 /// A table of `rows` rows, `each` of them in a file of its own, all written with one commit of delta-rs.
-async fn make_files(dir: &FilePath, rows: i64, each: i64) {
+pub(crate) async fn make_files(dir: &FilePath, rows: i64, each: i64) {
     fs::create_dir_all(dir.join("orders")).unwrap();
-    let ids: Vec<i64> = (0..rows).collect();
+    let (ids, expected): (Vec<i64>, i64) = ((0..rows).collect(), (rows + each - 1) / each);
     let batches: Vec<RecordBatch> = ids.chunks(each as usize).map(|ids| self::rows(ids, 0)).collect();
     let table = created(dir, &batches).await;
-    let written = table.write(batches).with_target_file_size(Some(NonZeroU64::MIN));
+    // It looks at the size of a file after so many rows.
+    let each = usize::try_from(each).unwrap();
+    let written = table.write(batches).with_write_batch_size(each);
+    let written = written.with_target_file_size(Some(NonZeroU64::MIN));
     written.await.unwrap();
-    let made = files(dir).0 as i64;
-    assert_eq!(made, (rows + each - 1) / each);
+    assert_eq!(files(dir).0 as i64, expected);
 }
 
 async fn measure(side: &str, shape: Shape, dir: &FilePath, rows: i64) {
