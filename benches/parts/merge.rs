@@ -40,6 +40,9 @@ const BATCH_ROWS: i64 = 16 * 1024;
 /// Measurements of each, of which the fastest counts.
 const ROUNDS: usize = 3;
 
+/// What changes of most rows of most sources: a status, when it did, and what says so.
+const TOUCHED: [&str; 4] = ["sequence", "kind", "at", "_lf_batch"];
+
 const WORDS: [&str; 10] = [
     "alpha", "beta", "gamma", "delta", "street", "north", "customer", "order", "paid", "shipped",
 ];
@@ -49,6 +52,8 @@ const WORDS: [&str; 10] = [
 enum Shape {
     /// So many, evenly over the table.
     Spread(i64),
+    /// The same rows, of which only some columns changed: [`TOUCHED`].
+    Touched(i64),
     /// So many, the greatest.
     Newest(i64),
     /// So many that the table does not have.
@@ -56,9 +61,26 @@ enum Shape {
 }
 
 impl Shape {
+    /// The rows of a load of this shape.
+    fn batches(self, rows: i64) -> Vec<RecordBatch> {
+        let (keys, touched) = (self.keys(rows), matches!(self, Self::Touched(_)));
+        let batches = batches(&keys, 1)
+            .into_iter()
+            .zip(keys.chunks(BATCH_ROWS as usize));
+        batches
+            .map(|(new, keys)| {
+                if touched {
+                    touch(&self::rows(keys, 0), &new)
+                } else {
+                    new
+                }
+            })
+            .collect()
+    }
+
     fn keys(self, rows: i64) -> Vec<i64> {
         match self {
-            Self::Spread(count) => (0..count)
+            Self::Spread(count) | Self::Touched(count) => (0..count)
                 .map(|at| at * rows / count + rows / count / 2)
                 .collect(),
             Self::Newest(count) => (rows - count.min(rows)..rows).collect(),
@@ -76,6 +98,7 @@ impl FromStr for Shape {
         let count = count.parse().map_err(|_| unknown())?;
         match kind {
             "spread" => Ok(Self::Spread(count)),
+            "touched" => Ok(Self::Touched(count)),
             "newest" => Ok(Self::Newest(count)),
             "new" => Ok(Self::New(count)),
             _ => Err(unknown()),
@@ -87,6 +110,7 @@ impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Spread(count) => write!(f, "spread:{count}"),
+            Self::Touched(count) => write!(f, "touched:{count}"),
             Self::Newest(count) => write!(f, "newest:{count}"),
             Self::New(count) => write!(f, "new:{count}"),
         }
@@ -134,6 +158,7 @@ fn compare(rows: i64) {
     println!("| {rows} rows | landfall | delta-rs | ratio | CPU | memory |\n|---|---|---|---|---|---|");
     let shapes = [
         (Shape::Spread(rows / 10), "a tenth of the rows, spread"),
+        (Shape::Touched(rows / 10), "a tenth, 4 columns changed"),
         (Shape::Spread(20), "20 rows, spread"),
         (Shape::Newest(100_000), "the newest 100,000 rows"),
         (Shape::New(100_000), "100,000 new keys"),
@@ -332,6 +357,17 @@ pub(crate) fn rows(ids: &[i64], sequence: i64) -> RecordBatch {
     .unwrap()
 }
 
+/// `old` with what an update changes of `new`.
+fn touch(old: &RecordBatch, new: &RecordBatch) -> RecordBatch {
+    let schema = old.schema();
+    let columns = schema.fields().iter().map(|field| {
+        let touched = TOUCHED.contains(&field.name().as_str());
+        let rows = if touched { new } else { old };
+        Arc::clone(rows.column_by_name(field.name()).unwrap())
+    });
+    RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
+}
+
 fn batches(ids: &[i64], sequence: i64) -> Vec<RecordBatch> {
     ids.chunks(BATCH_ROWS as usize)
         .map(|ids| rows(ids, sequence))
@@ -372,7 +408,7 @@ pub(crate) async fn make_files(dir: &FilePath, rows: i64, each: i64) {
 async fn measure(side: &str, shape: Shape, dir: &FilePath, rows: i64) {
     // Later than any append of the table.
     let number = 1_000_000;
-    let batches = batches(&shape.keys(rows), 1);
+    let batches = shape.batches(rows);
     let (before, begun) = (cpu_seconds(), Instant::now());
     match side {
         "landfall" => {
