@@ -7,7 +7,9 @@
 //! Between the parts of one body no newline stands, so that they read as the body.
 //!
 //! A data frame always comes first: some readers skip a skippable frame only after one. The facts of a frame
-//! are a JSON array with one member per page in it, so that small pages may share a frame.
+//! are a JSON array with one member per page in it, so that small pages may share a frame. Of many pages they are longer
+//! than the bodies and mostly the same from page to page, so they are compressed there, too, which the magic number of
+//! the skippable frame tells (log entries of format 2).
 
 use std::{io::Write as _, ops::Range};
 
@@ -38,8 +40,14 @@ const HASH_LOG: u32 = 17;
 /// How many times shorter a page of JSON is expected to become, so that its frame is seldom moved while it grows.
 const RATIO_EXPECTED: usize = 4;
 
-/// The first of the sixteen magic numbers that make a frame skippable (RFC 8878, section 3.1.2).
+/// The first of the sixteen magic numbers that make a frame skippable (RFC 8878, section 3.1.2): facts as they are.
 const SKIPPABLE: u32 = 0x184D_2A50;
+
+/// The second of them: facts in a zstd frame of their own.
+const SKIPPABLE_ZSTD: u32 = 0x184D_2A51;
+
+/// Facts with more bytes are compressed. Those of one page are mostly shorter, and can be read by eye.
+const PLAIN_FACTS_BYTES_MAX: usize = 2 << 10;
 
 /// Magic number and length before the content of a skippable frame, in bytes.
 const SKIPPABLE_HEAD_BYTES: usize = 8;
@@ -97,9 +105,9 @@ impl From<PageIndex> for (u64, u64, u64, u64, u16, u64) {
 
 /// What stands beside a page in its object.
 #[derive(Debug, Serialize, Deserialize)]
-struct StoredFacts {
+struct StoredFacts<F> {
     #[serde(flatten)]
-    facts: PageFacts,
+    facts: F,
     body_bytes: u64,
     body_sha256: String,
 }
@@ -173,7 +181,7 @@ fn encode(pages: &[Page], bytes: u64) -> std::io::Result<Frame> {
         let digest = sha256(&page.body);
         let body_bytes = page.body.len() as u64;
         stored.push(StoredFacts {
-            facts: page.facts.clone(),
+            facts: &page.facts,
             body_bytes,
             body_sha256: hex(&digest),
         });
@@ -187,11 +195,17 @@ fn encode(pages: &[Page], bytes: u64) -> std::io::Result<Frame> {
         });
         start_in_frame += length(page);
     }
-    let json = serde_json::to_vec(&stored)?;
-    let length = u32::try_from(json.len()).map_err(std::io::Error::other)?;
-    object.extend_from_slice(&SKIPPABLE.to_le_bytes());
+    let mut facts = serde_json::to_vec(&stored)?;
+    let mut magic = SKIPPABLE;
+    if facts.len() > PLAIN_FACTS_BYTES_MAX {
+        let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
+        compressor.include_checksum(true)?;
+        (facts, magic) = (compressor.compress(&facts)?, SKIPPABLE_ZSTD);
+    }
+    let length = u32::try_from(facts.len()).map_err(std::io::Error::other)?;
+    object.extend_from_slice(&magic.to_le_bytes());
     object.extend_from_slice(&length.to_le_bytes());
-    object.extend_from_slice(&json);
+    object.extend_from_slice(&facts);
     Ok(Frame {
         bytes: object,
         pages: index,
@@ -225,20 +239,30 @@ pub fn facts(bytes: &[u8]) -> Result<Vec<PageFacts>, String> {
         .collect())
 }
 
-fn stored_facts(bytes: &[u8]) -> Result<Vec<StoredFacts>, String> {
+fn stored_facts(bytes: &[u8]) -> Result<Vec<StoredFacts<PageFacts>>, String> {
     let word = |range: Range<usize>| {
         let word: Option<[u8; 4]> = bytes.get(range).and_then(|word| word.try_into().ok());
         word.map(u32::from_le_bytes).ok_or("the facts are cut short")
     };
-    if word(0..4)? != SKIPPABLE {
+    let magic = word(0..4)?;
+    if magic != SKIPPABLE && magic != SKIPPABLE_ZSTD {
         return Err("no facts follow the frame".to_owned());
     }
     let length = word(4..8)? as usize;
-    let json = bytes
+    let facts = bytes
         .get(SKIPPABLE_HEAD_BYTES..)
-        .and_then(|rest| rest.get(..length));
-    serde_json::from_slice(json.ok_or("the facts are cut short")?)
-        .map_err(|error| format!("the facts are not what was written: {error}"))
+        .and_then(|rest| rest.get(..length))
+        .ok_or("the facts are cut short")?;
+    let decompressed;
+    let json = if magic == SKIPPABLE_ZSTD {
+        let length = zstd_safe::get_frame_content_size(facts).ok().flatten();
+        let length = length.filter(|length| *length <= FRAME_BYTES_MAX);
+        decompressed = decode(facts, length.ok_or("the facts do not say how long they are")?)?;
+        &decompressed[..]
+    } else {
+        facts
+    };
+    serde_json::from_slice(json).map_err(|error| format!("the facts are not what was written: {error}"))
 }
 
 /// Reads an object without its log entry: all pages with their facts, each body checked against its SHA-256.
@@ -267,7 +291,8 @@ fn read_frame(bytes: &[u8], pages: &mut Vec<Page>) -> Result<usize, String> {
     let facts_bytes = zstd_safe::find_frame_compressed_size(&bytes[frame_bytes..])
         .map_err(|code| format!("no facts follow the frame: {}", zstd_safe::get_error_name(code)))?;
     let stored = stored_facts(&bytes[frame_bytes..])?;
-    let length = |page: &StoredFacts| page.body_bytes.saturating_add(end(&page.facts).len() as u64);
+    let length =
+        |page: &StoredFacts<PageFacts>| page.body_bytes.saturating_add(end(&page.facts).len() as u64);
     let expected = stored.iter().map(length).fold(0, u64::saturating_add);
     let bodies = decode(&bytes[..frame_bytes], expected)?;
     if bodies.len() as u64 != expected {
@@ -357,6 +382,45 @@ mod tests {
                 .zip(bodies)
                 .all(|(page, body)| *page == (body.as_bytes(), body))
         );
+    }
+
+    #[test]
+    fn facts_of_many_pages_are_compressed_and_read_the_same() {
+        let page = |number: usize| Page {
+            body: Bytes::from(format!("{{\"id\":{number}}}")),
+            facts: facts(&format!("https://shop.example/orders/{number}")),
+        };
+        let pages: Vec<Page> = (0..200).map(page).collect();
+        let mut object = Vec::new();
+        Frame::of(&pages).unwrap().append_to(&mut object);
+        let frame_bytes = zstd_safe::find_frame_compressed_size(&object).unwrap();
+        let facts_bytes = object.len() - frame_bytes;
+        assert_eq!(object[frame_bytes..][..4], SKIPPABLE_ZSTD.to_le_bytes());
+        let json_bytes = serde_json::to_vec(&pages.iter().map(|page| &page.facts).collect::<Vec<_>>())
+            .unwrap()
+            .len();
+        assert!(facts_bytes < json_bytes / 2, "{facts_bytes} of {json_bytes}");
+        let same = |read: &[Page]| {
+            let mut pairs = read.iter().zip(&pages);
+            read.len() == pages.len()
+                && pairs.all(|(read, page)| read.body == page.body && read.facts == page.facts)
+        };
+        assert!(same(&read_alone(&object).unwrap()));
+        // Whatever is damaged in them is found, and asks for no memory. A bit that means nothing changes nothing.
+        for at in frame_bytes..object.len() {
+            let mut damaged = object.clone();
+            damaged[at] ^= 0x40;
+            match read_alone(&damaged) {
+                Ok(read) => assert!(same(&read), "{at}"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{at}"),
+            }
+        }
+        // A reader that knows none of this passes over them.
+        let bodies: Vec<u8> = pages
+            .iter()
+            .flat_map(|page| [&page.body[..], b"\n"].concat())
+            .collect();
+        assert_eq!(zstd::decode_all(&object[..]).unwrap(), bodies);
     }
 
     #[test]

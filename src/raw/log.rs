@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The newest format of a log entry; this program reads it and all before it.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Largest log entry, in bytes. About 60 go to a page.
 pub const ENTRY_BYTES_MAX: u64 = 64 << 20;

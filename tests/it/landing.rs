@@ -570,13 +570,13 @@ async fn f021_f164_a_log_entry_of_a_newer_format_is_refused_by_name() {
     let store = memory();
     let key = layout::entry(&orders(), BatchNumber::FIRST);
     store
-        .put(&key, r#"{"format":2,"everything":"else"}"#.into())
+        .put(&key, r#"{"format":3,"everything":"else"}"#.into())
         .await
         .unwrap();
     let error = landing(&store, "run").await.err().unwrap();
     assert_eq!(
         error.to_string(),
-        "read log entry of a newer format (format: 2, format_max: 1, hint: upgrade landfall; a newer version has \
+        "read log entry of a newer format (format: 3, format_max: 2, hint: upgrade landfall; a newer version has \
          written to this lake, key: raw/shop/orders/_log/00000000000000000000.json)"
     );
     assert_eq!(error.kind(), ErrorKind::Refused);
