@@ -11,6 +11,7 @@ use arrow::{
 };
 use deltalake::kernel::Action;
 use futures::TryStreamExt as _;
+use tokio::sync::Semaphore;
 
 use super::{
     Table,
@@ -23,8 +24,12 @@ use super::{
 };
 use crate::error::Result;
 
-/// Files written anew at once: while one waits for the store, the cores work on another.
-const REWRITES_IN_FLIGHT_MAX: usize = 2;
+/// Files written anew at once, with those of which only the last parts are still on the way to the store.
+const REWRITES_IN_FLIGHT_MAX: usize = 3;
+
+/// Mebibytes of files whose rows are edited at once: several small ones, which wait for the store most of the time, or one
+/// that is large and keeps all cores busy by itself. So memory does not follow the number of files.
+const EDITED_MIB_MAX: u32 = 64;
 
 /// What happens to rows of one data file, by their number in it.
 #[derive(Clone, Debug, Default)]
@@ -197,14 +202,20 @@ impl Table {
         keys: &[String],
         counts: &mut MergeCounts,
     ) -> Result<Vec<Action>> {
+        let room = Arc::new(Semaphore::new(EDITED_MIB_MAX as usize));
         let rewriting = edited.into_iter().map(|(file, edits)| {
             let (table, patches, schema) = (self.clone(), patches.clone(), Arc::clone(schema));
-            let keys = keys.to_vec();
+            let (keys, room) = (keys.to_vec(), Arc::clone(&room));
             async move {
                 let mut writer = table.writer(Arc::clone(&schema))?.with_filters(&keys);
+                let size = u32::try_from(file.bytes >> 20).unwrap_or(u32::MAX);
+                // Nobody closes it.
+                let taken = room.acquire_many(size.clamp(1, EDITED_MIB_MAX)).await;
                 let copied = table
                     .copy_edited(&file, edits, &patches, &schema, &mut writer)
                     .await?;
+                writer.settle_all().await?;
+                drop(taken);
                 let mut actions = writer.close().await?;
                 actions.push(Self::remove(&file));
                 Ok((copied, actions))

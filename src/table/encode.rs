@@ -19,12 +19,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// Most threads that one piece of work is spread over.
 const WORKERS_MAX: usize = 16;
 
-/// One for each core. Work on several row groups shares them: what is decoded at a time follows the cores, not the row groups
-/// under way.
-static CORES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*CORES_COUNT));
+/// Threads that work on columns: one for each core, and one that has work when another waits for memory of the system.
+/// Work on several row groups shares them: what is decoded at a time follows the cores, not the row groups under way.
+static THREADS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*THREADS_MAX));
 
-static CORES_COUNT: LazyLock<usize> =
-    LazyLock::new(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
+static THREADS_MAX: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, NonZeroUsize::get) + 1);
 
 /// One column of some batches, and how many bytes it has in memory.
 struct Column {
@@ -117,13 +117,13 @@ where
     let work = Arc::new(work);
     let mut workers: JoinSet<Result<Vec<(usize, R)>>> = JoinSet::new();
     let died = |source| Error::new(ErrorKind::Internal, "work on a table").caused_by(source);
-    for _ in 0..CORES_COUNT.min(WORKERS_MAX).min(count) {
+    for _ in 0..THREADS_MAX.min(WORKERS_MAX).min(count) {
         let (jobs, work) = (Arc::clone(&jobs), Arc::clone(&work));
         workers.spawn(async move {
             // Nobody closes it.
-            let core = CORES.acquire().await;
+            let thread = THREADS.acquire().await;
             let working = tokio::task::spawn_blocking(move || -> Result<Vec<(usize, R)>> {
-                let _core = core;
+                let _thread = thread;
                 let mut done = Vec::new();
                 loop {
                     let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop();

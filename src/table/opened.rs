@@ -272,6 +272,19 @@ impl Opened {
             })
             .collect();
         let FileReader { store, path, .. } = &self.reader;
+        let all = ranges.iter().map(|range| range.start).min().unwrap_or(0)
+            ..ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        // Mostly they stand one behind the other: then one read is enough.
+        if wanted > 0 && wanted == all.end - all.start {
+            let read = store.get_range(path, all.clone()).await;
+            let whole = read.map_err(|source| unread(external(source), path))?;
+            let place = |at: u64| usize::try_from(at - all.start).unwrap_or(usize::MAX);
+            let pieces = ranges.iter().map(|range| place(range.start)..place(range.end));
+            if whole.len() as u64 == wanted {
+                return Ok(pieces.map(|piece| whole.slice(piece)).collect());
+            }
+        }
         let read = store.get_ranges(path, &ranges).await;
         read.map_err(|source| unread(external(source), path))
     }

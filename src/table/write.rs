@@ -241,6 +241,12 @@ impl Writer {
         self.checked(taken).await
     }
 
+    /// Has everything written so far encoded. What is left to [`close`](Self::close) waits for the store.
+    pub(super) async fn settle_all(&mut self) -> Result<()> {
+        let settled = self.encode_all().await;
+        self.checked(settled).await
+    }
+
     /// Completes the files and returns what adds them to the table.
     pub(super) async fn close(mut self) -> Result<Vec<Action>> {
         let completed = self.complete().await;
@@ -490,12 +496,17 @@ impl Writer {
         Ok(())
     }
 
-    async fn complete(&mut self) -> Result<()> {
+    async fn encode_all(&mut self) -> Result<()> {
         let folders: Vec<Path> = self.partitions.keys().cloned().collect();
         for folder in &folders {
             self.flush(folder).await?;
         }
-        self.settle(0).await?;
+        self.settle(0).await
+    }
+
+    async fn complete(&mut self) -> Result<()> {
+        self.encode_all().await?;
+        let folders: Vec<Path> = self.partitions.keys().cloned().collect();
         for folder in &folders {
             self.finish(folder).await?;
         }
