@@ -20,7 +20,10 @@ use zstd::zstd_safe::{self, CParameter};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    raw::{Page, PageFacts},
+    raw::{
+        Page, PageFacts,
+        log::{FORMAT, FORMAT_PLAIN_FACTS},
+    },
 };
 
 /// Most bytes one frame holds when decompressed. A longer page is refused before it is landed.
@@ -45,6 +48,9 @@ const SKIPPABLE: u32 = 0x184D_2A50;
 
 /// The second of them: facts in a zstd frame of their own.
 const SKIPPABLE_ZSTD: u32 = 0x184D_2A51;
+
+/// Facts of one frame in bytes, decompressed: a mebibyte for each page that may share it.
+const FACTS_BYTES_MAX: u64 = 256 << 20;
 
 /// Facts with more bytes are compressed. Those of one page are mostly shorter, and can be read by eye.
 const PLAIN_FACTS_BYTES_MAX: usize = 2 << 10;
@@ -118,6 +124,8 @@ pub struct Frame {
     bytes: Vec<u8>,
     /// As in the object that begins with it.
     pages: Vec<PageIndex>,
+    /// The format of a log entry that may name it.
+    format: u32,
 }
 
 impl Frame {
@@ -135,6 +143,12 @@ impl Frame {
         }
         encode(pages, bytes)
             .map_err(|error| Error::new(ErrorKind::Internal, "compress page").caused_by(error))
+    }
+
+    /// The format that a log entry with its pages has at least: a program that does not know it cannot read the facts.
+    #[must_use]
+    pub fn format(&self) -> u32 {
+        self.format
     }
 
     /// Appends it to `object`, and says where its pages lie in that.
@@ -196,11 +210,15 @@ fn encode(pages: &[Page], bytes: u64) -> std::io::Result<Frame> {
         start_in_frame += length(page);
     }
     let mut facts = serde_json::to_vec(&stored)?;
-    let mut magic = SKIPPABLE;
+    let (mut magic, mut format) = (SKIPPABLE, FORMAT_PLAIN_FACTS);
+    if facts.len() as u64 > FACTS_BYTES_MAX {
+        return Err(std::io::Error::other("its facts are too long"));
+    }
     if facts.len() > PLAIN_FACTS_BYTES_MAX {
         let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
         compressor.include_checksum(true)?;
-        (facts, magic) = (compressor.compress(&facts)?, SKIPPABLE_ZSTD);
+        facts = compressor.compress(&facts)?;
+        (magic, format) = (SKIPPABLE_ZSTD, FORMAT);
     }
     let length = u32::try_from(facts.len()).map_err(std::io::Error::other)?;
     object.extend_from_slice(&magic.to_le_bytes());
@@ -209,6 +227,7 @@ fn encode(pages: &[Page], bytes: u64) -> std::io::Result<Frame> {
     Ok(Frame {
         bytes: object,
         pages: index,
+        format,
     })
 }
 
@@ -256,8 +275,11 @@ fn stored_facts(bytes: &[u8]) -> Result<Vec<StoredFacts<PageFacts>>, String> {
     let decompressed;
     let json = if magic == SKIPPABLE_ZSTD {
         let length = zstd_safe::get_frame_content_size(facts).ok().flatten();
-        let length = length.filter(|length| *length <= FRAME_BYTES_MAX);
-        decompressed = decode(facts, length.ok_or("the facts do not say how long they are")?)?;
+        let length = length.filter(|length| *length <= FACTS_BYTES_MAX);
+        decompressed = decode(
+            facts,
+            length.ok_or("the facts do not say how long they are, or are too long")?,
+        )?;
         &decompressed[..]
     } else {
         facts
@@ -406,7 +428,7 @@ mod tests {
                 && pairs.all(|(read, page)| read.body == page.body && read.facts == page.facts)
         };
         assert!(same(&read_alone(&object).unwrap()));
-        // Whatever is damaged in them is found, and asks for no memory. A bit that means nothing changes nothing.
+        // Whatever is damaged in them is found. A bit that means nothing changes nothing.
         for at in frame_bytes..object.len() {
             let mut damaged = object.clone();
             damaged[at] ^= 0x40;

@@ -28,6 +28,9 @@ use crate::{
 /// The newest format of a log entry; this program reads it and all before it.
 pub const FORMAT: u32 = 2;
 
+/// The format of an entry whose pages have their facts uncompressed, as all had at first: older programs read it.
+pub const FORMAT_PLAIN_FACTS: u32 = 1;
+
 /// Largest log entry, in bytes. About 60 go to a page.
 pub const ENTRY_BYTES_MAX: u64 = 64 << 20;
 

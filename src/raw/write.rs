@@ -23,7 +23,7 @@ use crate::{
         BatchId, BatchNumber, Bookmark, Page,
         frame::{Frame, PageIndex, hex, sha256},
         layout,
-        log::{BatchKind, FORMAT, Landed, LogEntry, ObjectEntry, RawLog},
+        log::{BatchKind, FORMAT_PLAIN_FACTS, Landed, LogEntry, ObjectEntry, RawLog},
         store::lower,
     },
 };
@@ -104,6 +104,8 @@ enum Own {
 #[derive(Debug)]
 struct Pending {
     batch_id: BatchId,
+    /// The least that a reader must know.
+    format: u32,
     objects: Vec<ObjectEntry>,
     pages_count: u64,
     body_bytes: u64,
@@ -299,6 +301,7 @@ impl Landing {
         if self.pending.open.bytes.len() >= OBJECT_BYTES_MAX {
             self.upload_open().await?;
         }
+        self.pending.format = self.pending.format.max(frame.format());
         let open = &mut self.pending.open;
         open.pages.extend(frame.append_to(&mut open.bytes));
         Ok(())
@@ -358,7 +361,7 @@ impl Landing {
         self.begin()?;
         self.flush().await?;
         let mut entry = LogEntry {
-            format: FORMAT,
+            format: self.pending.format,
             batch_id: self.pending.batch_id,
             number: self.next,
             kind,
@@ -490,6 +493,7 @@ impl Pending {
     fn new(clock: &Clock) -> Self {
         Self {
             batch_id: BatchId::new(clock.now()),
+            format: FORMAT_PLAIN_FACTS,
             objects: Vec::new(),
             pages_count: 0,
             body_bytes: 0,

@@ -1,7 +1,7 @@
 //! A row group written anew column by column.
 //!
 //! ```text
-//! encoded columns ─ a job each, as many at a time as there are cores ─┬─ no edit can change it ─────────────────► as it is
+//! encoded columns ─ a job each, as many at a time as there are threads ─┬─ no edit can change it ─────────────────► as it is
 //!                                                                     └─ decoded ─ edited ─┬─ the same values ─► as it is
 //!                                                                                          └─ others ──────────► encoded
 //! ```
@@ -103,7 +103,8 @@ impl Group {
         for (number, field) in schema.fields().iter().enumerate() {
             let leaves = leaves_of(self.opened.columns(), number).len();
             let copied: Vec<Copied> = copied.by_ref().take(leaves).collect();
-            let has_filter = filtered.contains(field.name());
+            // One of a leaf of a column is another writer's, and this one makes none.
+            let has_filter = !field.data_type().is_nested() && filtered.contains(field.name());
             let lacks = |leaf: &Copied| {
                 leaf.close.metadata.statistics().is_none() || has_filter && leaf.close.bloom_filter.is_none()
             };

@@ -19,6 +19,7 @@ use super::{
     file::DataFile,
     latest::{Latest, arrow_error},
     merge::MergeCounts,
+    opened::Opened,
     tasks::side_by_side,
     write::Writer,
 };
@@ -28,7 +29,8 @@ use crate::error::Result;
 const REWRITES_IN_FLIGHT_MAX: usize = 3;
 
 /// Mebibytes of files whose rows are edited at once: several small ones, which wait for the store most of the time, or one
-/// that is large and keeps all cores busy by itself. So memory does not follow the number of files.
+/// that is large and keeps all cores busy by itself. So memory does not follow the number of files. One of another shape is
+/// read as one stream, which keeps one core busy, and counts half.
 const EDITED_MIB_MAX: u32 = 64;
 
 /// What happens to rows of one data file, by their number in it.
@@ -208,12 +210,16 @@ impl Table {
             let (keys, room) = (keys.to_vec(), Arc::clone(&room));
             async move {
                 let mut writer = table.writer(Arc::clone(&schema))?.with_filters(&keys);
+                let opened = Arc::new(table.open(&file).await?.with_pages().await?);
+                let most = if writer.can_copy(&opened, 0) {
+                    EDITED_MIB_MAX
+                } else {
+                    EDITED_MIB_MAX / 2
+                };
                 let size = u32::try_from(file.bytes >> 20).unwrap_or(u32::MAX);
                 // Nobody closes it.
-                let taken = room.acquire_many(size.clamp(1, EDITED_MIB_MAX)).await;
-                let copied = table
-                    .copy_edited(&file, edits, &patches, &schema, &mut writer)
-                    .await?;
+                let taken = room.acquire_many(size.clamp(1, most)).await;
+                let copied = Self::write_edited(&opened, edits, &patches, &schema, &mut writer).await?;
                 writer.settle_all().await?;
                 drop(taken);
                 let mut actions = writer.close().await?;
@@ -235,24 +241,38 @@ impl Table {
     pub(super) async fn copy_edited(
         &self,
         file: &DataFile,
-        mut edits: Edits,
+        edits: Edits,
         patches: &Patches,
         schema: &SchemaRef,
         writer: &mut Writer,
     ) -> Result<u64> {
         let opened = Arc::new(self.open(file).await?.with_pages().await?);
+        Self::write_edited(&opened, edits, patches, schema, writer).await
+    }
+
+    /// The same of a file whose footer was read.
+    async fn write_edited(
+        opened: &Arc<Opened>,
+        mut edits: Edits,
+        patches: &Patches,
+        schema: &SchemaRef,
+        writer: &mut Writer,
+    ) -> Result<u64> {
         edits.drops.extend(opened.deleted());
         edits.sort();
-        writer.keep_filters(&opened);
+        writer.keep_filters(opened);
         let mut copied = 0;
         for (number, span) in opened.spans().into_iter().enumerate() {
             let of_group = edits.within(&span);
             let group = Group {
-                opened: Arc::clone(&opened),
+                opened: Arc::clone(opened),
                 number,
                 edits: of_group,
                 patches: patches.clone(),
             };
+            if group.rows() == 0 {
+                continue;
+            }
             if writer.can_edit(&group)? {
                 copied += u64::from(group.edits.is_empty());
                 writer.edit(group).await?;

@@ -16,7 +16,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use super::output::Leaf;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Most threads that one piece of work is spread over.
+/// Most threads that work on columns.
 const WORKERS_MAX: usize = 16;
 
 /// Threads that work on columns: one for each core, and one that has work when another waits for memory of the system.
@@ -24,7 +24,7 @@ const WORKERS_MAX: usize = 16;
 static THREADS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*THREADS_MAX));
 
 static THREADS_MAX: LazyLock<usize> =
-    LazyLock::new(|| thread::available_parallelism().map_or(1, NonZeroUsize::get) + 1);
+    LazyLock::new(|| WORKERS_MAX.min(thread::available_parallelism().map_or(1, NonZeroUsize::get) + 1));
 
 /// One column of some batches, and how many bytes it has in memory.
 struct Column {
@@ -117,7 +117,7 @@ where
     let work = Arc::new(work);
     let mut workers: JoinSet<Result<Vec<(usize, R)>>> = JoinSet::new();
     let died = |source| Error::new(ErrorKind::Internal, "work on a table").caused_by(source);
-    for _ in 0..THREADS_MAX.min(WORKERS_MAX).min(count) {
+    for _ in 0..THREADS_MAX.min(count) {
         let (jobs, work) = (Arc::clone(&jobs), Arc::clone(&work));
         workers.spawn(async move {
             // Nobody closes it.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! In memory at once: two row groups of rows ([`GATHERED_BYTES_MAX`] being gathered over all partitions, one being encoded)
-//! or the encoded columns of [`GROUPS_UNDER_WAY_MAX`], what is encoded of a row group, and the parts under way.
+//! or [`UNDER_WAY_BYTES_MAX`] of encoded columns, what is encoded of a row group, and the parts under way.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -54,9 +54,9 @@ const ROW_GROUP_BYTES_MAX: usize = 32 << 20;
 /// Bytes gathered for all partitions together, before the largest row group is written although it is not full.
 const GATHERED_BYTES_MAX: usize = 64 << 20;
 
-/// Row groups of other files that are edited or copied at once: while the last columns of one are encoded, a core works on
-/// the next.
-const GROUPS_UNDER_WAY_MAX: usize = 2;
+/// Encoded bytes of row groups of other files that are edited or copied at once, of one at least: while the last columns of
+/// one are encoded, there is work on the next, also if those between them are only copied.
+const UNDER_WAY_BYTES_MAX: usize = 24 << 20;
 
 /// A row group with a smaller part of the rows and bytes that one may have is not edited by itself: its rows go together with
 /// their neighbours'.
@@ -67,9 +67,6 @@ const GROUP_SIZES_MAX: usize = 2;
 
 /// What a value takes in memory at least, mostly: one that repeats, or is null, takes nearly nothing in a file.
 const LEAF_BYTES: usize = 4;
-
-/// A row group with more bytes than this is edited or copied by itself.
-const GROUP_BYTES_BESIDE_MAX: i64 = COPY_BYTES_MAX / 4;
 
 /// Completed files whose last parts are still under way.
 const FILES_FINISHING_MAX: usize = 4;
@@ -150,6 +147,8 @@ struct Encoding {
     folder: Path,
     /// For each leaf column whether a dictionary pays, should it be the first of its file.
     repeats: Vec<bool>,
+    /// What it holds: rows, or encoded columns of another file. Never none.
+    bytes: usize,
     /// One task, which ends if nobody waits for it.
     leaves: JoinSet<Result<Vec<Leaf>>>,
 }
@@ -223,8 +222,10 @@ impl Writer {
     }
 
     /// Whether the row group `number` of `opened`, with its indexes of pages, can be in a file of this writer as it is.
-    fn can_copy(&self, opened: &Opened, number: usize) -> bool {
-        let group = &opened.groups()[number];
+    pub(super) fn can_copy(&self, opened: &Opened, number: usize) -> bool {
+        let Some(group) = opened.groups().get(number) else {
+            return false;
+        };
         // Either every row group of a file has an index of pages, or none may have.
         let pages = opened
             .metadata()
@@ -350,7 +351,8 @@ impl Writer {
         self.settle(0).await?;
         let partition = known(&mut self.partitions, folder)?;
         let rows = std::mem::take(&mut partition.gathered);
-        self.gathered_bytes -= std::mem::take(&mut partition.bytes);
+        let bytes = std::mem::take(&mut partition.bytes);
+        self.gathered_bytes -= bytes;
         partition.rows = 0;
         let mut of_file = Vec::new();
         if partition.output.is_none() {
@@ -362,6 +364,7 @@ impl Writer {
         self.encoding.push_back(Encoding {
             folder: folder.clone(),
             repeats: of_file,
+            bytes: bytes.max(1),
             leaves: JoinSet::from_iter([encoded]),
         });
         Ok(())
@@ -385,21 +388,22 @@ impl Writer {
         let folder = self.partition(values)?;
         self.flush(&folder).await?;
         let bytes = group.opened.groups()[group.number].compressed_size();
-        let beside = if bytes > GROUP_BYTES_BESIDE_MAX {
-            0
-        } else {
-            GROUPS_UNDER_WAY_MAX - 1
-        };
-        self.settle(beside).await?;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.settle(UNDER_WAY_BYTES_MAX.saturating_sub(bytes)).await?;
         let repeats = group.opened.dictionaries(group.number);
         if known(&mut self.partitions, &folder)?.output.is_none() {
             self.begin(&folder, &repeats)?;
         }
-        let writers = self.output(&folder)?.encoders()?;
+        let writers = if group.edits.is_empty() {
+            Vec::new()
+        } else {
+            self.output(&folder)?.encoders()?
+        };
         let leaves = group.leaves(Arc::clone(&self.file_schema), writers, self.filtered.clone());
         self.encoding.push_back(Encoding {
             folder,
             repeats,
+            bytes: bytes.max(1),
             leaves: JoinSet::from_iter([leaves]),
         });
         Ok(())
@@ -433,10 +437,10 @@ impl Writer {
         })
     }
 
-    /// Puts row groups that are being encoded into their files until only `left` are under way, and closes files that are
-    /// large enough.
+    /// Puts row groups that are being encoded into their files until those under way have `left` bytes at most, and closes
+    /// files that are large enough.
     async fn settle(&mut self, left: usize) -> Result<()> {
-        while self.encoding.len() > left
+        while self.encoding.iter().map(|group| group.bytes).sum::<usize>() > left
             && let Some(mut next) = self.encoding.pop_front()
         {
             let Some(leaves) = next.leaves.join_next().await else {

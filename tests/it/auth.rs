@@ -11,6 +11,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
+    objects::holds,
     project::{ITEMS, ITEMS_CONTRACT, Ran, TestProject},
     python::node_modules,
 };
@@ -103,11 +104,7 @@ fn assert_unseen(project: &TestProject, ran: &Ran, secrets: &[&str]) {
             "{secret}"
         );
         for file in project.files("lake") {
-            let bytes = fs::read(&file).unwrap();
-            let found = bytes
-                .windows(secret.len())
-                .any(|window| window == secret.as_bytes());
-            assert!(!found, "{secret} in {file:?}");
+            assert!(!holds(&file, secret), "{secret} in {file:?}");
         }
     }
 }

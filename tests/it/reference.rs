@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 
 use crate::support::{
     api::{Api, Scripted},
+    objects::facts,
     project::TestProject,
     python,
 };
@@ -87,20 +88,6 @@ fn r020_the_files_of_the_readme_and_of_the_reference_are_read_and_fit_the_schema
     assert!(judged(&files).iter().all(String::is_empty));
 }
 
-/// The facts in each skippable frame of an object, whoever reads them.
-fn facts(object: &[u8]) -> Vec<Json> {
-    const MAGIC: [u8; 4] = 0x184D_2A50_u32.to_le_bytes();
-    const HEAD_BYTES: usize = 8;
-    let mut found = Vec::new();
-    let starts = object.windows(MAGIC.len()).enumerate();
-    for (start, _) in starts.filter(|(_, bytes)| *bytes == MAGIC) {
-        let length = u32::from_le_bytes(object[start + 4..start + HEAD_BYTES].try_into().unwrap());
-        let json = &object[start + HEAD_BYTES..][..length as usize];
-        found.extend(serde_json::from_slice::<Vec<Json>>(json).unwrap());
-    }
-    found
-}
-
 #[test]
 fn r109_what_is_landed_fits_the_printed_schemas_of_payload_and_envelope() {
     let records = (0..12)
@@ -129,7 +116,11 @@ fn r109_what_is_landed_fits_the_printed_schemas_of_payload_and_envelope() {
         let bytes = fs::read(&path).unwrap();
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("json") => entries.push(serde_json::from_slice(&bytes).unwrap()),
-            Some("zst") => pages.extend(facts(&bytes)),
+            Some("zst") => pages.extend(
+                facts(&bytes)
+                    .iter()
+                    .flat_map(|json| -> Vec<Json> { serde_json::from_slice(json).unwrap() }),
+            ),
             _ => {}
         }
     }

@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod disk;
 pub mod faulty;
 pub mod hooks;
+pub mod objects;
 pub mod project;
 pub mod python;
 pub mod redis;
