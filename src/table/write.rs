@@ -56,7 +56,7 @@ const GATHERED_BYTES_MAX: usize = 64 << 20;
 
 /// Encoded bytes of row groups of other files that are edited or copied at once, of one at least: while the last columns of
 /// one are encoded, there is work on the next, also if those between them are only copied.
-const UNDER_WAY_BYTES_MAX: usize = 24 << 20;
+const UNDER_WAY_BYTES_MAX: usize = 12 << 20;
 
 /// A row group with a smaller part of the rows and bytes that one may have is not edited by itself: its rows go together with
 /// their neighbours'.
