@@ -118,6 +118,7 @@ impl Table {
         if edits.patches.is_empty() {
             return Ok(());
         }
+        patches.refuse_unplaced(edits, writer.schema())?;
         edits.sort();
         let opened = self.open(file).await?;
         let rows: Vec<u64> = edits.patches.iter().map(|(row, _)| *row).collect();

@@ -1,7 +1,7 @@
 //! A row group written anew column by column.
 //!
 //! ```text
-//! encoded columns ─ a job each, as many at a time as there are threads ─┬─ no edit can change it ─────────────────► as it is
+//! encoded columns ─ a job each, one at a time for each thread ────────┬─ no edit can change it ─────────────────► as it is
 //!                                                                     └─ decoded ─ edited ─┬─ the same values ─► as it is
 //!                                                                                          └─ others ──────────► encoded
 //! ```

@@ -7,7 +7,7 @@ use std::{ops::Range, sync::Arc};
 use arrow::{
     array::{Array as _, ArrayRef, BooleanArray, RecordBatch, UInt64Array},
     compute::{filter_record_batch, interleave, take},
-    datatypes::SchemaRef,
+    datatypes::{Schema, SchemaRef},
 };
 use deltalake::kernel::Action;
 use futures::TryStreamExt as _;
@@ -29,8 +29,8 @@ use crate::error::Result;
 const REWRITES_IN_FLIGHT_MAX: usize = 3;
 
 /// Mebibytes of files whose rows are edited at once: several small ones, which wait for the store most of the time, or one
-/// that is large and keeps all cores busy by itself. So memory does not follow the number of files. One of another shape is
-/// read as one stream, which keeps one core busy, and counts half.
+/// that is large and keeps all cores busy by itself. So memory does not follow the number of files. One that is not edited
+/// column by column is read as one stream, which keeps one core busy, and counts half.
 const EDITED_MIB_MAX: u32 = 64;
 
 /// What happens to rows of one data file, by their number in it.
@@ -148,6 +148,16 @@ impl Patches {
         }
     }
 
+    /// Refuses `edits` with new values for a column that `schema` has not: they would be lost without a word.
+    pub(super) fn refuse_unplaced(&self, edits: &Edits, schema: &Schema) -> Result<()> {
+        if !edits.patches.is_empty() {
+            for (name, _) in &self.columns {
+                schema.index_of(name).map_err(arrow_error)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether `edits` can change the column `name`.
     pub(super) fn touch(&self, name: &str, edits: &Edits) -> bool {
         !edits.drops.is_empty()
@@ -211,7 +221,7 @@ impl Table {
             async move {
                 let mut writer = table.writer(Arc::clone(&schema))?.with_filters(&keys);
                 let opened = Arc::new(table.open(&file).await?.with_pages().await?);
-                let most = if writer.can_copy(&opened, 0) {
+                let most = if writer.edits_columns_of(&opened) {
                     EDITED_MIB_MAX
                 } else {
                     EDITED_MIB_MAX / 2
@@ -258,6 +268,7 @@ impl Table {
         schema: &SchemaRef,
         writer: &mut Writer,
     ) -> Result<u64> {
+        patches.refuse_unplaced(&edits, schema)?;
         edits.drops.extend(opened.deleted());
         edits.sort();
         writer.keep_filters(opened);

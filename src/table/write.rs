@@ -29,6 +29,7 @@ use super::{
     Table,
     columns::Group,
     copied::COPY_BYTES_MAX,
+    edit::{Edits, Patches},
     encode::{batch_bytes, encode},
     encoding::{parquet_schema, properties, repeats},
     opened::Opened,
@@ -57,6 +58,9 @@ const GATHERED_BYTES_MAX: usize = 64 << 20;
 /// Encoded bytes of row groups of other files that are edited or copied at once, of one at least: while the last columns of
 /// one are encoded, there is work on the next, also if those between them are only copied.
 const UNDER_WAY_BYTES_MAX: usize = 12 << 20;
+
+/// Row groups under way at most: each has encoders of its own, however few bytes it has.
+const GROUPS_UNDER_WAY_MAX: usize = 8;
 
 /// A row group with a smaller part of the rows and bytes that one may have is not edited by itself: its rows go together with
 /// their neighbours'.
@@ -221,8 +225,19 @@ impl Writer {
                 || bytes / rows * left >= self.group_bytes_max / GROUP_PART_MIN)
     }
 
+    /// Whether the row groups of `opened` are edited column by column, by the first of them.
+    pub(super) fn edits_columns_of(&self, opened: &Arc<Opened>) -> bool {
+        let first = Group {
+            opened: Arc::clone(opened),
+            number: 0,
+            edits: Edits::default(),
+            patches: Patches::default(),
+        };
+        self.can_copy(opened, 0) && self.is_of_size(&first)
+    }
+
     /// Whether the row group `number` of `opened`, with its indexes of pages, can be in a file of this writer as it is.
-    pub(super) fn can_copy(&self, opened: &Opened, number: usize) -> bool {
+    fn can_copy(&self, opened: &Opened, number: usize) -> bool {
         let Some(group) = opened.groups().get(number) else {
             return false;
         };
@@ -388,7 +403,9 @@ impl Writer {
         let folder = self.partition(values)?;
         self.flush(&folder).await?;
         let bytes = group.opened.groups()[group.number].compressed_size();
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(bytes)
+            .unwrap_or(usize::MAX)
+            .max(UNDER_WAY_BYTES_MAX / GROUPS_UNDER_WAY_MAX);
         self.settle(UNDER_WAY_BYTES_MAX.saturating_sub(bytes)).await?;
         let repeats = group.opened.dictionaries(group.number);
         if known(&mut self.partitions, &folder)?.output.is_none() {
@@ -403,7 +420,7 @@ impl Writer {
         self.encoding.push_back(Encoding {
             folder,
             repeats,
-            bytes: bytes.max(1),
+            bytes,
             leaves: JoinSet::from_iter([leaves]),
         });
         Ok(())

@@ -27,7 +27,6 @@ use tempfile::TempDir;
 
 use crate::support::{
     faulty::{Fault, FaultyStore, When},
-    objects::facts,
     s3,
 };
 
@@ -581,36 +580,6 @@ async fn f021_f164_a_log_entry_of_a_newer_format_is_refused_by_name() {
          written to this lake, key: raw/shop/orders/_log/00000000000000000000.json)"
     );
     assert_eq!(error.kind(), ErrorKind::Refused);
-}
-
-#[tokio::test]
-async fn facts_that_an_older_program_cannot_read_have_an_entry_that_it_refuses() {
-    let store = memory();
-    let mut plain = landing(&store, "pull").await.unwrap();
-    plain.append(page(b"{}")).await.unwrap();
-    plain
-        .commit(BatchKind::Pull, bookmark("1"), Some(1))
-        .await
-        .unwrap();
-    assert_eq!(log(&store).head().await.unwrap().unwrap().format, 1);
-    let mut shared = landing(&store, "push").await.unwrap().with_shared_frames();
-    for number in 0..100 {
-        let body = format!("{{\"number\":{number}}}");
-        shared.append(page(body.as_bytes())).await.unwrap();
-    }
-    shared.commit_push(Some(100)).await.unwrap();
-    let entry = log(&store).head().await.unwrap().unwrap();
-    assert_eq!((entry.format, entry.objects.len()), (2, 1));
-    let key = Path::from(entry.objects[0].path.as_str());
-    let object = store.get(&key).await.unwrap().bytes().await.unwrap();
-    let told = facts(&object);
-    let told: Vec<serde_json::Value> = told
-        .iter()
-        .map(|json| serde_json::from_slice(json).unwrap())
-        .collect();
-    assert_eq!(told[0].as_array().unwrap().len(), 100);
-    assert_eq!(told[0][99]["body_bytes"], 13);
-    assert!(object.len() < 4_000, "{}", object.len());
 }
 
 /// A batch of four pages in two objects; the first object's key, its bytes and the entry.

@@ -31,6 +31,7 @@ mod fan_out;
 mod faults;
 mod flatten;
 mod formats;
+mod frames;
 mod graphql;
 mod hostile;
 mod hydration;
