@@ -8,7 +8,7 @@
 //!
 //! Of what an update brings most is often there already: a key is always, and so is what a source never changes. Such a
 //! column costs no more than to decode it, and a mark of deletion costs its own column only. In memory are the encoded
-//! columns and for each core some thousand values of one column, or of one that may stay as it is up to
+//! columns and for each thread some thousand values of one column, or of one that may stay as it is up to
 //! [`UNCHANGED_BYTES_MAX`]: never the rows of a row group as a whole.
 
 use std::{ops::Range, sync::Arc};

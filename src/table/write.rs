@@ -460,11 +460,9 @@ impl Writer {
         while self.encoding.iter().map(|group| group.bytes).sum::<usize>() > left
             && let Some(mut next) = self.encoding.pop_front()
         {
-            let Some(leaves) = next.leaves.join_next().await else {
-                continue;
-            };
-            let leaves = leaves
-                .map_err(|source| Error::new(ErrorKind::Internal, "encode rows").caused_by(source))??;
+            let torn = || Error::new(ErrorKind::Internal, "encode rows");
+            let leaves = next.leaves.join_next().await.ok_or_else(torn)?;
+            let leaves = leaves.map_err(|source| torn().caused_by(source))??;
             // The one before it may have been the last of its file.
             if known(&mut self.partitions, &next.folder)?.output.is_none() {
                 self.begin(&next.folder, &next.repeats)?;
